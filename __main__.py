@@ -1,0 +1,5 @@
+"""python -m affect."""
+
+from .cli import app
+
+app()

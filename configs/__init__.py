@@ -1,0 +1,1 @@
+"""Settings: the schema with every default, and the shipped experiments."""

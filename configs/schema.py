@@ -1,0 +1,255 @@
+"""Every setting, its unit and its default, once.
+
+A config is a YAML file with some of these keys; what it leaves out is the default here. `load` reads one by name
+(`demo`, `affwild2`, `seed`) or path, applies `section.key=value` overrides, and names the nearest known key where
+one is unknown. Defaults are those of the real set at full size; `demo.yaml` makes everything small.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..pipeline.errors import ConfigError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Frames(Section):
+    size: int = Field(448, ge=32, le=1024)
+    """Side in pixels of the stored square frame; the decoder resizes to it, the aspect ratio is not kept."""
+    jpeg_quality: int = Field(95, ge=50, le=100)
+    """JPEG quality of frame shards."""
+
+
+class Stn(Section):
+    localiser: Literal["stn", "box", "aligned", "none"] = "stn"
+    """Where the crop comes from: the network, the box files, the provided 112 x 112 crops, or the whole picture."""
+    kind: Literal["crop", "similarity", "affine"] = "crop"
+    """What the transform may do: scale and shift; and roll; or all six parameters."""
+    view: int = Field(96, ge=32, le=256, multiple_of=16)
+    """Side in pixels of the low-resolution view the localiser looks at."""
+    crop: int = Field(224, ge=32, le=512)
+    """Side in pixels of the crop the backbone gets."""
+    margin: float = Field(0.1, ge=0.0, le=1.0)
+    """Context around the face box, as a fraction of its half side, that the crop takes in."""
+
+
+class PretrainStn(Section):
+    frames: int = Field(60000, ge=16)
+    """Training frames, drawn evenly over the subjects of the training split that have boxes."""
+    epochs: int = Field(8, ge=0)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    max_seconds: float = Field(0.0, ge=0)
+    """Stop after this many seconds of training and keep the best (the schedule fits itself to it); 0: no limit."""
+
+
+class Backbone(Section):
+    weights: str = "work"
+    """`work`: what the earlier stages left in WORK/weights (adapted, if adapt.epochs > 0); `scratch`: random, seeded;
+    `imagenet`: torchvision's download; or the path of a .safetensors or of resnet50_ferplus_dag.pth."""
+
+
+class PretrainBackbone(Section):
+    start: str = "imagenet"
+    """Weights to start from: `imagenet`, `scratch`, or a path."""
+    size: int = Field(224, ge=32, le=512)
+    """Side in pixels to which the 48 x 48 faces are resized."""
+    labels: Literal["majority", "distribution"] = "distribution"
+    epochs: int = Field(30, ge=0)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    max_seconds: float = Field(0.0, ge=0)
+    """As pretrain_stn.max_seconds."""
+
+
+class Adapt(Section):
+    """Fine-tuning of the backbone on single frames of the training split, before features are cached."""
+
+    epochs: int = Field(0, ge=0)
+    """0: no adaptation, features come from the backbone as pretrained."""
+    frames: int = Field(100000, ge=16)
+    """Training frames, drawn evenly over the subjects and over time."""
+    batch: int = Field(64, ge=2)
+    learning_rate: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    max_seconds: float = Field(0.0, ge=0)
+    """As pretrain_stn.max_seconds."""
+
+
+class Features(Section):
+    views: int = Field(1, ge=1, le=8)
+    """Views of each frame to cache: the plain one, then flipped and jittered ones for training."""
+    batch: int = Field(64, ge=1)
+    """Frames through the network at once."""
+
+
+class Clip(Section):
+    length: int = Field(32, ge=1)
+    """Frames in a clip."""
+    hop: int = Field(16, ge=1)
+    """Frames from one window to the next at evaluation and prediction; overlapping predictions are averaged."""
+
+
+class Head(Section):
+    project: int = Field(256, ge=0)
+    """Width of the dense layer before the LSTM; 0: none."""
+    hidden: int = Field(256, ge=1)
+    """Width of the LSTM, each direction."""
+    layers: int = Field(1, ge=1)
+    bidirectional: bool = True
+    dense: tuple[int, ...] = (128,)
+    """Widths of the dense layers between the LSTM and the two outputs."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    readout: Literal["frame", "clip"] = "frame"
+    """`frame`: two values a frame, the clip's is their mean; `clip`: two values a clip, given to each of its frames."""
+
+
+class Train(Section):
+    epochs: int = Field(30, ge=1)
+    batch: int = Field(32, ge=1)
+    """Windows in a batch, from cache."""
+    batch_end_to_end: int = Field(2, ge=1)
+    """Windows in a batch, from raw frames."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Of the head."""
+    learning_rate_backbone: float = Field(1e-5, ge=0)
+    """Of the backbone, end to end; 0 freezes it."""
+    learning_rate_stn: float = Field(1e-5, ge=0)
+    """Of the STN, end to end; 0 freezes it."""
+    weight_decay: float = Field(0.01, ge=0)
+    schedule: Literal["cosine", "one-cycle", "plateau", "constant"] = "cosine"
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises."""
+    loss: Literal["ccc", "mse", "mae", "ccc+mse"] = "ccc+mse"
+    valence_weight: float = Field(0.5, ge=0, le=1)
+    """Share of valence in the loss; arousal has the rest."""
+    box_weight: float = Field(1.0, ge=0)
+    """End to end: the pull of the STN towards the boxes, or where there are none towards its pretrained self."""
+    gradient_clip: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; 0: no clipping."""
+    patience: int = Field(10, ge=1)
+    """Epochs without a better validation CCC before training stops."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of the running average of the weights that is evaluated and kept; 0: none."""
+    noise: float = Field(0.05, ge=0)
+    """From cache: Gaussian noise on training features, as a share of their standard deviation."""
+
+
+class Predict(Section):
+    no_face: Literal["hold", "interpolate", "empty"] = "hold"
+    """Values of frames without a face: the last ones seen, a line between the neighbours, or none."""
+    face_threshold: float = Field(0.5, ge=0, le=1)
+    """A frame whose face probability is below this has no face."""
+
+
+class Runtime(Section):
+    seed: int = 0
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`. A device that is asked for and missing is an error."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the network's arithmetic; auto: bf16 where the hardware computes in it, else fp32."""
+    workers: int = Field(-1, ge=-1)
+    """Dask worker processes; 0: none, everything in this process; -1: one for every two cores, at least one."""
+    decode_seconds: float = Field(60.0, gt=0)
+    """A decoder that gives no frame for this long is killed, and the video recorded as failed."""
+
+
+class Config(Section):
+    """The whole of it. `name` is only for the reader."""
+
+    name: str = "default"
+    frames: Frames = Frames()
+    stn: Stn = Stn()
+    pretrain_stn: PretrainStn = PretrainStn()
+    backbone: Backbone = Backbone()
+    pretrain_backbone: PretrainBackbone = PretrainBackbone()
+    adapt: Adapt = Adapt()
+    features: Features = Features()
+    clip: Clip = Clip()
+    head: Head = Head()
+    train: Train = Train()
+    predict: Predict = Predict()
+    runtime: Runtime = Runtime()
+
+
+HERE = Path(__file__).parent
+
+
+def names() -> tuple[str, ...]:
+    """The shipped configs."""
+    return tuple(sorted(path.stem for path in HERE.glob("*.yaml")))
+
+
+def load(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
+    """Reads a config by shipped name or by path, with `section.key=value` overrides. Raises ConfigError."""
+    path = HERE / f"{name_or_path}.yaml"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        near = difflib.get_close_matches(name_or_path, names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"Use one of {', '.join(names())}, or the path of a YAML file."
+        raise ConfigError(f"config {name_or_path!r} does not exist", hint)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}", "Mend the file.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}, expected sections", "See configs/demo.yaml.")
+    values.setdefault("name", path.stem)
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, str(path)) from error
+
+
+def dump(config: Config) -> str:
+    """The whole config as YAML, in the order of the schema; `load` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not equals or not dot or not name:
+        raise ConfigError(f"--set {override!r} is not section.key=value", "For example: --set train.epochs=5")
+    inner = values.setdefault(section, {})
+    if not isinstance(inner, dict):
+        raise ConfigError(f"--set {override!r}: {section} has no keys", f"Known: {', '.join(_known(()))}")
+    try:
+        inner[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML", "Quote it.") from error
+
+
+def _known(where: tuple[str, ...]) -> list[str]:
+    fields = Config.model_fields
+    if where:
+        annotation = fields[where[0]].annotation
+        return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, Section) else []
+    return list(fields)
+
+
+def _explain(error: ValidationError, source: str) -> ConfigError:
+    first = error.errors()[0]
+    where = tuple(str(part) for part in first["loc"])
+    key = ".".join(where)
+    if first["type"] == "extra_forbidden":
+        known = _known(where[:-1])
+        near = difflib.get_close_matches(where[-1], known, n=1)
+        prefix = "".join(f"{part}." for part in where[:-1])
+        hint = f"Did you mean {prefix}{near[0]}?" if near else f"Known: {', '.join(prefix + name for name in known)}."
+        return ConfigError(f"{source}: unknown setting {key}", hint)
+    return ConfigError(
+        f"{source}: {key} is {first['input']!r}: {first['msg']}", "`affect config show` prints the settings."
+    )

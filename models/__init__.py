@@ -1,0 +1,1 @@
+"""The network: STN, backbone, head. Plain modules that know no files and no stages."""

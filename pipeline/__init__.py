@@ -1,0 +1,1 @@
+"""From videos on a disk to valence and arousal: ingest, storage, learning, stages."""

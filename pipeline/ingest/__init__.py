@@ -1,0 +1,1 @@
+"""What comes in: catalogues, annotations, boxes, videos, FER+, and the demo tree."""

@@ -1,0 +1,1 @@
+"""How it learns: windows over tracks, metrics, the training loop."""
