@@ -46,8 +46,6 @@ class PretrainStn(Section):
     epochs: int = Field(8, ge=0)
     batch: int = Field(64, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
-    max_seconds: float = Field(0.0, ge=0)
-    """Stop after this many seconds of training and keep the best (the schedule fits itself to it); 0: no limit."""
 
 
 class Backbone(Section):
@@ -66,8 +64,6 @@ class PretrainBackbone(Section):
     batch: int = Field(64, ge=1)
     learning_rate: float = Field(3e-4, gt=0)
     weight_decay: float = Field(0.05, ge=0)
-    max_seconds: float = Field(0.0, ge=0)
-    """As pretrain_stn.max_seconds."""
 
 
 class Adapt(Section):
@@ -81,8 +77,6 @@ class Adapt(Section):
     learning_rate: float = Field(5e-4, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     dropout: float = Field(0.3, ge=0, lt=1)
-    max_seconds: float = Field(0.0, ge=0)
-    """As pretrain_stn.max_seconds."""
 
 
 class Features(Section):
