@@ -1,0 +1,292 @@
+"""Shards: HDF5 files of one video's frames or one subject's features, written whole or not at all. Only h5py import.
+
+A shard's root attributes are its format and version, the fingerprint of what it was made from, the settings and further
+attributes as JSON, the source's name and the version of affect. Every dataset is chunked and carries Fletcher32 sums.
+"""
+
+import contextlib
+import json
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ShardError, WorkError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FRAMES = "affect-frames"
+FEATURES = "affect-features"
+VERSION = 1
+MADE_BY = {FRAMES: "affect extract-frames", FEATURES: "affect cache-features"}
+
+_STREAM_CHUNK = 1 << 18
+_SMALL_CHUNK = 1 << 14
+_ATTRIBUTE_LIMIT = 1 << 15
+_LEFTOVER = re.compile(r"^\..+\.(\d+)\.tmp$")
+
+
+class ShardWriter:
+    """Writes one shard, a piece at a time; it appears under its name when the `with` block ends well, and only then.
+
+    append(**arrays) adds rows to the datasets named; the first call fixes each one's dtype and row shape. `attributes`
+    may be filled until the block ends. Raises WorkError where the folder cannot be written or is full.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        format: str,  # noqa: A002
+        fingerprint: str,
+        settings: dict[str, Any],
+        source: str,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        self.path = path
+        self.attributes = dict(attributes or {})
+        self._format, self._fingerprint, self._settings, self._source = format, fingerprint, settings, source
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = h5py.File(self._temporary, "w", locking="best-effort")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return self
+
+    def append(self, **arrays: ArrayLike) -> None:
+        """Adds rows at the end of each dataset named."""
+        try:
+            for name, array in arrays.items():
+                rows = np.ascontiguousarray(array)
+                data = self._file[name] if name in self._file else self._create(name, rows)
+                assert isinstance(data, h5py.Dataset)
+                if data.dtype != rows.dtype or data.shape[1:] != rows.shape[1:]:
+                    raise ValueError(
+                        f"{name} is {rows.dtype} {rows.shape[1:]} a row, the shard's is {data.dtype} {data.shape[1:]}"
+                    )
+                end = len(data)
+                data.resize(end + len(rows), axis=0)
+                data[end:] = rows
+        except (OSError, RuntimeError) as error:
+            raise self._unwritable(error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+        except (OSError, RuntimeError) as failure:
+            raise self._unwritable(failure) from failure
+        finally:
+            self._discard()
+
+    def _create(self, name: str, rows: NDArray[Any]) -> h5py.Dataset:
+        row_bytes = max(1, rows.dtype.itemsize * int(np.prod(rows.shape[1:])))
+        chunk = _STREAM_CHUNK if rows.dtype == np.uint8 and rows.ndim == 1 else max(64, _SMALL_CHUNK // row_bytes)
+        return self._file.create_dataset(
+            name, (0, *rows.shape[1:]), rows.dtype, maxshape=(None, *rows.shape[1:]), chunks=(chunk, *rows.shape[1:]),
+            fletcher32=True, track_times=False,
+        )  # fmt: skip
+
+    def _commit(self) -> None:
+        from ... import __version__
+
+        lengths = {name: len(data) for name, data in self._file.items()}
+        attributes = self._file.attrs
+        attributes["format"], attributes["version"], attributes["tool"] = self._format, VERSION, __version__
+        attributes["fingerprint"], attributes["source"] = self._fingerprint, self._source
+        _put_json(attributes, "settings", self._settings)
+        _put_json(attributes, "attributes", self.attributes)
+        self._file.close()
+        _sync(self._temporary)
+        try:
+            with Shard(self._temporary, self._format) as shard:
+                read = {name: shard.count(name) for name in shard.names}
+                if (read, shard.fingerprint, shard.attributes) != (lengths, self._fingerprint, self.attributes):
+                    raise OSError("what was read back differs from what was written")
+        except ShardError as error:
+            raise OSError(f"what was written does not read back: {error.problem}") from error
+        self._temporary.replace(self.path)
+        _sync(self.path.parent)
+
+    def _discard(self) -> None:
+        # A full disk fails the flush that closing does; the file goes away either way.
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _unwritable(self, error: Exception) -> WorkError:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        return WorkError(f"{self.path}: cannot be written ({reason})", "Free space, or choose another --work.")
+
+
+class Shard:
+    """A shard opened to read. Use it in a `with` block, and in the process that opened it.
+
+    format: what it has to be, FRAMES or FEATURES. Raises ShardError where it is missing, damaged or of another kind.
+    """
+
+    def __init__(self, path: Path, format: str) -> None:  # noqa: A002
+        self.path = path
+        self._remedy = f"Delete it and run `{MADE_BY.get(format, 'the stage that made it')}` again."
+        if not path.is_file():
+            raise ShardError(f"{path}: there is no such shard", f"Run `{MADE_BY.get(format, format)}` first.")
+        try:
+            self._file = h5py.File(path, "r", locking=False)
+        except OSError as error:
+            raise self._damaged(error) from error
+        try:
+            attributes = self._file.attrs
+            found, version = str(attributes["format"]), int(str(attributes["version"]))
+            self.fingerprint = str(attributes["fingerprint"])
+            self.source = str(attributes["source"])
+            self.settings: dict[str, Any] = _get_json(attributes, "settings")
+            self.attributes: dict[str, Any] = _get_json(attributes, "attributes")
+            self.names: tuple[str, ...] = tuple(self._file)
+            self._length = self.count("index")
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            self.close()
+            raise self._damaged(error) from error
+        except ShardError:
+            self.close()
+            raise
+        if (found, version) != (format, VERSION):
+            self.close()
+            raise ShardError(f"{path}: is {found} version {version}, expected {format} version {VERSION}", self._remedy)
+
+    def __len__(self) -> int:
+        """Rows: frames that are there."""
+        return self._length
+
+    def count(self, name: str) -> int:
+        """Rows of one dataset."""
+        return len(self._dataset(name))
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows start to stop of a dataset. Raises ShardError where their checksum fails."""
+        data = self._dataset(name)
+        try:
+            return data[start:stop]
+        except (OSError, RuntimeError) as error:
+            raise self._damaged(error) from error
+
+    def verify(self) -> None:
+        """Reads all there is, against its checksums, in pieces. Raises ShardError."""
+        for name in self.names:
+            step = (self._dataset(name).chunks or (_STREAM_CHUNK,))[0]
+            for start in range(0, self.count(name), step):
+                self.read(name, start, start + step)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        try:
+            data = self._file[name]
+        except (KeyError, OSError, RuntimeError) as error:
+            raise self._damaged(error) from error
+        if not isinstance(data, h5py.Dataset):
+            raise ShardError(f"{self.path}: {name} is not a dataset", self._remedy)
+        return data
+
+    def _damaged(self, error: Exception) -> ShardError:
+        return ShardError(f"{self.path}: is damaged ({' '.join(str(error).split())})", self._remedy)
+
+
+class FrameShard(Shard):
+    """A shard of frames, each a JPEG."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, FRAMES)
+
+    def frames(self, positions: ArrayLike) -> "Tensor":
+        """Pictures at these places in the shard (0 to len - 1, not frame numbers): uint8 torch [k, 3, s, s], RGB."""
+        from .jpeg import decode
+
+        return decode(self.jpegs(positions))
+
+    def jpegs(self, positions: ArrayLike) -> list[NDArray[np.uint8]]:
+        """The JPEG bytes at these places, in the order asked; neighbours are read in one piece."""
+        wanted = np.atleast_1d(np.asarray(positions, np.int64))
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"{self.path}: positions {wanted.min()}..{wanted.max()}, the shard has {len(self)}")
+        found: dict[int, NDArray[np.uint8]] = {}
+        for run in np.split(unique := np.unique(wanted), np.flatnonzero(np.diff(unique) > 1) + 1):
+            if len(run):
+                edges = self.read("offset", int(run[0]), int(run[-1]) + 2)
+                data = self.read("jpeg", int(edges[0]), int(edges[-1]))
+                pieces = np.split(data, edges[1:-1] - edges[0])
+                found.update(zip(run.tolist(), pieces, strict=True))
+        return [found[place] for place in wanted.tolist()]
+
+
+def is_fresh(path: Path, format: str, fingerprint: str) -> bool:  # noqa: A002
+    """Whether a shard of that format and fingerprint is there, by its attributes; False if missing or damaged."""
+    try:
+        with Shard(path, format) as shard:
+            return shard.fingerprint == fingerprint
+    except ShardError:
+        return False
+
+
+def sweep(folder: Path) -> int:
+    """Removes the temporaries that processes no longer alive left in a folder; returns how many."""
+    swept = 0
+    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+        match = _LEFTOVER.match(path.name)
+        if match and not _alive(int(match[1])):
+            path.unlink(missing_ok=True)
+            swept += 1
+    return swept
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _put_json(attributes: h5py.AttributeManager, name: str, value: dict[str, Any]) -> None:
+    """HDF5 holds at most 64 KiB an attribute, so what is longer goes on in name.1, name.2, ..."""
+    text = json.dumps(value, sort_keys=True)
+    pieces = [text[start : start + _ATTRIBUTE_LIMIT] for start in range(0, len(text), _ATTRIBUTE_LIMIT)]
+    for number, piece in enumerate(pieces):
+        attributes[f"{name}.{number}" if number else name] = piece
+
+
+def _get_json(attributes: h5py.AttributeManager, name: str) -> dict[str, Any]:
+    pieces, number = [str(attributes[name])], 1
+    while f"{name}.{number}" in attributes:
+        pieces.append(str(attributes[f"{name}.{number}"]))
+        number += 1
+    value = json.loads("".join(pieces))
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is not a JSON object")
+    return value
