@@ -1,0 +1,87 @@
+"""What the networks run on: device, precision, seed, and a record of all three."""
+
+import os
+import platform
+import random
+from contextlib import AbstractContextManager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ... import __version__
+from ..errors import DeviceError
+
+
+def pick_device(wish: str) -> torch.device:
+    """`auto` is the first GPU, or the CPU where there is none. Any other wish is granted or a DeviceError."""
+    if wish == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    kind, colon, number = wish.partition(":")
+    if kind == "cpu" and not colon:
+        return torch.device("cpu")
+    if kind != "cuda" or (colon and not number.isdigit()):
+        raise DeviceError(f"runtime.device is {wish!r}", "Allowed: auto, cpu, cuda, cuda:N.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise DeviceError(
+            f"runtime.device is {wish!r}, and this torch ({torch.__version__}) sees no GPU",
+            "Use --set runtime.device=auto or cpu, or install a driver and a CUDA build of torch.",
+        )
+    index = int(number) if colon else 0
+    if index >= count:
+        raise DeviceError(f"runtime.device is {wish!r}, and there are {count} GPUs, from cuda:0", "Name one of them.")
+    return torch.device("cuda", index)
+
+
+def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+    """The dtype for `autocast`. auto: bfloat16 only where the hardware computes in it, for emulation is slower."""
+    if precision == "fp32":
+        return torch.float32
+    if precision == "bf16" or _computes_bf16(device):
+        return torch.bfloat16
+    return torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """The context in which networks run; float32 switches it off."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy's legacy generator and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def environment(device: torch.device | None = None, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """What a result was computed with: for run.json. JSON values only."""
+    device = device or pick_device("auto")
+    dtype = dtype or pick_dtype("auto", device)
+    return {
+        "affect": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **{name: _version(name) for name in ("torch", "torchvision", "numpy", "h5py")},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": "bf16" if dtype == torch.bfloat16 else "fp32",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count() or 1,
+    }
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # torch says what the processor can do only by these two; an older torch that lacks one gets fp32.
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and bool(check()) for check in checks)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
