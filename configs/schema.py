@@ -40,6 +40,11 @@ class Stn(Section):
     """Context around the face box, as a fraction of its half side, that the crop takes in."""
 
 
+class DetectBoxes(Section):
+    gap_seconds: float = Field(1.0, ge=0)
+    """Holes in a face's track up to this long are filled by straight lines."""
+
+
 class PretrainStn(Section):
     frames: int = Field(60000, ge=16)
     """Training frames, drawn evenly over the subjects of the training split that have boxes."""
@@ -64,6 +69,10 @@ class PretrainBackbone(Section):
     batch: int = Field(64, ge=1)
     learning_rate: float = Field(3e-4, gt=0)
     weight_decay: float = Field(0.05, ge=0)
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    """Share of each target that is spread over all classes."""
+    ema: float = Field(0.99, ge=0, lt=1)
+    """Decay of the running average of the weights that is evaluated and kept; 0: none."""
 
 
 class Adapt(Section):
@@ -71,12 +80,17 @@ class Adapt(Section):
 
     epochs: int = Field(0, ge=0)
     """0: no adaptation, features come from the backbone as pretrained."""
-    frames: int = Field(100000, ge=16)
-    """Training frames, drawn evenly over the subjects and over time."""
+    frames: int = Field(40000, ge=16)
+    """Training frames, drawn evenly over the subjects and over time. Their crops are held in memory, a fifth wider
+    than stn.crop: 0.2 MB each at 224."""
+    validation_frames: int = Field(2000, ge=2)
+    """Validation frames, drawn likewise, by which the best epoch is chosen."""
     batch: int = Field(64, ge=2)
     learning_rate: float = Field(5e-4, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     dropout: float = Field(0.3, ge=0, lt=1)
+    ema: float = Field(0.99, ge=0, lt=1)
+    """Decay of the running average of the weights that is evaluated and kept; 0: none."""
 
 
 class Features(Section):
@@ -163,6 +177,7 @@ class Config(Section):
     name: str = "default"
     frames: Frames = Frames()
     stn: Stn = Stn()
+    detect_boxes: DetectBoxes = DetectBoxes()
     pretrain_stn: PretrainStn = PretrainStn()
     backbone: Backbone = Backbone()
     pretrain_backbone: PretrainBackbone = PretrainBackbone()
