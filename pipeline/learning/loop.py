@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import AffectError
+from ..errors import AffectError, WorkError
 from ..progress import Talk
 from .runtime import autocast
 
@@ -36,14 +36,28 @@ class FitResult:
 
 
 @dataclass
-class _Progress:
-    """All that a resumed run needs beside the weights, the optimizer and the random state."""
+class _Run:
+    """The state of a training run. `average` and `best` are state dicts like the model's."""
 
-    epoch: int = 0
-    step: int = 0
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor] | None = None
+    best: dict[str, Tensor] | None = None
     best_epoch: int = 0
     best_score: float = -math.inf
+    epoch: int = 0
+    step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def judge(self, score: float) -> None:
+        """Keeps this epoch's weights if its score is the highest so far."""
+        if self.best is None or score > self.best_score:
+            self.best = _copy(self.average or self.model.state_dict())
+            self.best_score = score if math.isfinite(score) else -math.inf
+            self.best_epoch = self.epoch
+
+    def describe(self, score: str) -> str:
+        return f"best {score} {self.best_score:.3f} in epoch {self.best_epoch}" if self.best_epoch else ""
 
 
 def fit(
@@ -88,84 +102,105 @@ def fit(
     model.to(device)
     optimizer = torch.optim.AdamW(_decayed(groups, weight_decay))
     rates = [group["lr"] for group in optimizer.param_groups]
-    average = _copy(model) if ema else None
-    best: dict[str, Tensor] | None = None
-    at = _Progress()
-    kept = _read_state(state, key, device, talk) if state else None
-    if kept:
-        model.load_state_dict(kept["model"])
-        optimizer.load_state_dict(kept["optimizer"])
-        average, best = kept["average"], kept["best"]
-        at = _Progress(**kept["progress"])
-        _restore_random(kept["random"])
-        talk.say(f"{title}: going on after epoch {at.epoch}")
+    run = _Run(model, optimizer, _copy(model.state_dict()) if ema else None)
+    if state and _load(state, key, run, device, talk):
+        talk.say(f"{title}: going on after epoch {run.epoch}")
+
+    def steer() -> None:
+        falls = _falls([line[score] for line in run.history]) if schedule == "plateau" else 0
+        factor = rate_factor(schedule, run.step, epochs * steps, warmup) * 0.5**falls
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
 
     with talk.track(title, total=epochs * steps, unit="steps") as tracker:
-        tracker.advance(at.epoch * steps)
-        while at.epoch < epochs and not (patience and at.epoch - at.best_epoch >= patience):
-            at.epoch += 1
+        tracker.advance(run.epoch * steps)
+        while run.epoch < epochs and not (patience and run.epoch - run.best_epoch >= patience):
+            run.epoch += 1
             started = time.perf_counter()
-            sums: dict[str, Any] = {}
-            taken = skipped = in_a_row = 0
-            norms = 0.0
-            falls = _falls(at.history, score) if schedule == "plateau" else 0
-            factor = 0.0
+            sums = _Sums()
             model.train()
-            for batch in batches(at.epoch):
-                factor = rate_factor(schedule, at.step, epochs * steps, warmup) * 0.5**falls
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * factor
-                at.step += 1
-                optimizer.zero_grad(set_to_none=True)
-                with autocast(device, dtype):
-                    value, parts = loss(batch)
-                value.backward()
-                norm = nn.utils.clip_grad_norm_(_parameters(optimizer), gradient_clip or math.inf).item()
-                if not (math.isfinite(norm) and math.isfinite(value.item())):
-                    skipped, in_a_row = skipped + 1, in_a_row + 1
-                    if in_a_row >= ENOUGH:
-                        raise _diverged(title, at.epoch)
-                    tracker.advance()
-                    continue
-                optimizer.step()
-                if average is not None:
-                    _average(average, model, min(ema, at.step / (at.step + 9)))
-                for name, part in {"loss": value, **parts}.items():
-                    sums[name] = sums.get(name, 0.0) + (part.detach() if isinstance(part, Tensor) else part)
-                taken, in_a_row, norms = taken + 1, 0, norms + norm
+            for batch in batches(run.epoch):
+                steer()
+                sums.add(_step(run, batch, loss, gradient_clip, ema, device, dtype))
+                if sums.in_a_row >= ENOUGH:
+                    raise _diverged(title, run.epoch)
                 tracker.advance()
-                tracker.note(f"epoch {at.epoch}/{epochs}  loss {float(sums['loss']) / taken:.4f}  {_best(at, score)}")
-            if not taken:
-                raise _diverged(title, at.epoch)
+                tracker.note(f"epoch {run.epoch}/{epochs}  loss {sums.mean('loss'):.4f}  {run.describe(score)}")
+            if not sums.taken:
+                raise _diverged(title, run.epoch)
             trained = time.perf_counter() - started
-            tracker.advance(max(0, steps - taken - skipped))
+            tracker.advance(max(0, steps - sums.taken - sums.skipped))
 
-            figures = {name: float(figure) for name, figure in _validate(model, average, validate).items()}
+            figures = _validate(run, validate)
+            run.judge(figures[score])
             line = {
-                "epoch": at.epoch,
-                **{f"train_{name}": float(total) / taken for name, total in sums.items()},
+                "epoch": run.epoch,
+                **{f"train_{name}": sums.mean(name) for name in sums.totals if name != "gradient_norm"},
                 **figures,
-                "learning_rate": rates[0] * factor,
-                "gradient_norm": norms / taken,
-                "skipped": skipped,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "gradient_norm": sums.mean("gradient_norm"),
+                "skipped": sums.skipped,
                 "train_seconds": trained,
                 "seconds": time.perf_counter() - started,
             }
-            at.history.append(line)
-            if best is None or figures[score] > at.best_score:
-                at.best_score = figures[score] if math.isfinite(figures[score]) else -math.inf
-                at.best_epoch = at.epoch
-                best = {name: value.clone() for name, value in (average or model.state_dict()).items()}
-            said = f"epoch {at.epoch}/{epochs}  loss {line['train_loss']:.4f}  {score} {figures[score]:.3f}"
-            tracker.advance(0, f"{said}  {_best(at, score)}" + (f"  {skipped} steps skipped" if skipped else ""))
+            run.history.append(line)
+            said = f"epoch {run.epoch}/{epochs}  loss {line['train_loss']:.4f}  {score} {figures[score]:.3f}"
+            skipped = f"  {sums.skipped} steps skipped" if sums.skipped else ""
+            tracker.advance(0, f"{said}  {run.describe(score)}{skipped}")
             if on_epoch:
                 on_epoch(line)
             if state:
-                _write_state(state, key, model, optimizer, average, best, at)
-    if best is not None:
-        model.load_state_dict(best)
+                _save(state, key, run)
+    if run.best is not None:
+        model.load_state_dict(run.best)
     model.eval()
-    return FitResult(at.best_epoch, at.best_score, at.history)
+    return FitResult(run.best_epoch, run.best_score, run.history)
+
+
+@dataclass
+class _Sums:
+    """Sums over the steps of an epoch; steps that were skipped are counted only."""
+
+    totals: dict[str, Any] = field(default_factory=dict)
+    taken: int = 0
+    skipped: int = 0
+    in_a_row: int = 0
+
+    def add(self, parts: dict[str, Any] | None) -> None:
+        if parts is None:
+            self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+            return
+        self.taken, self.in_a_row = self.taken + 1, 0
+        for name, part in parts.items():
+            self.totals[name] = self.totals.get(name, 0.0) + (part.detach() if isinstance(part, Tensor) else part)
+
+    def mean(self, name: str) -> float:
+        return float(self.totals[name]) / self.taken if self.taken else math.nan
+
+
+def _step(
+    run: _Run,
+    batch: Any,
+    loss: Callable[[Any], tuple[Tensor, dict[str, Any]]],
+    gradient_clip: float,
+    ema: float,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, Any] | None:
+    """One step of the optimizer; None, and nothing done, where the loss or its gradient is not finite."""
+    run.step += 1
+    run.optimizer.zero_grad(set_to_none=True)
+    with autocast(device, dtype):
+        value, parts = loss(batch)
+    value.backward()
+    parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, gradient_clip or math.inf)
+    if not bool(torch.isfinite(norm) & torch.isfinite(value)):
+        return None
+    run.optimizer.step()
+    if run.average is not None:
+        _average(run.average, run.model, min(ema, run.step / (run.step + 9)))
+    return {"loss": value, **parts, "gradient_norm": norm}
 
 
 def rate_factor(schedule: Schedule, step: int, total: int, warmup: float) -> float:
@@ -188,12 +223,12 @@ def rate_factor(schedule: Schedule, step: int, total: int, warmup: float) -> flo
     return floor + (1 - floor) * (1 + math.cos(math.pi * gone)) / 2
 
 
-def _falls(history: Sequence[dict[str, Any]], score: str, wait: int = 3) -> int:
+def _falls(scores: Sequence[float], wait: int = 3) -> int:
     """How often the plateau schedule has halved the rate: after every `wait` epochs without a better score."""
     best, waited, falls = -math.inf, 0, 0
-    for line in history:
-        waited = 0 if line[score] > best else waited + 1
-        best = max(best, line[score])
+    for score in scores:
+        waited = 0 if score > best else waited + 1
+        best = max(best, score)
         if waited == wait:
             falls, waited = falls + 1, 0
     return falls
@@ -212,17 +247,13 @@ def _decayed(groups: Sequence[dict[str, Any]], weight_decay: float) -> list[dict
     return split
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}
 
 
 @torch.no_grad()
 def _average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
-    """Counters and other whole numbers are taken over as they are. The decay starts small, or the start would weigh."""
+    """Counters and other whole numbers are taken over as they are."""
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             average[name].lerp_(value, 1 - decay)
@@ -231,71 +262,64 @@ def _average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None
 
 
 @torch.no_grad()
-def _validate(
-    model: nn.Module, average: dict[str, Tensor] | None, validate: Callable[[], dict[str, float]]
-) -> dict[str, float]:
-    trained = _copy(model) if average is not None else None
-    if average is not None:
-        model.load_state_dict(average)
-    model.eval()
-    figures = validate()
+def _validate(run: _Run, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
+    trained = _copy(run.model.state_dict()) if run.average is not None else None
+    if run.average is not None:
+        run.model.load_state_dict(run.average)
+    run.model.eval()
+    figures = {name: float(figure) for name, figure in validate().items()}
     if trained is not None:
-        model.load_state_dict(trained)
+        run.model.load_state_dict(trained)
     return figures
-
-
-def _best(at: _Progress, score: str) -> str:
-    return f"best {score} {at.best_score:.3f} in epoch {at.best_epoch}" if at.best_epoch else ""
 
 
 def _diverged(title: str, epoch: int) -> AffectError:
     return AffectError(
         f"{title}: in epoch {epoch} the loss or its gradient was not finite in {ENOUGH} steps in a row, or in all",
-        "Lower the learning rate, set train.gradient_clip, or use --set runtime.precision=fp32.",
+        "Lower the learning rate, set a gradient clip, or use --set runtime.precision=fp32.",
     )
 
 
-def _write_state(
-    path: Path,
-    key: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor] | None,
-    best: dict[str, Tensor] | None,
-    at: _Progress,
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+_KEPT = ("average", "best", "best_epoch", "best_score", "epoch", "step", "history")
+
+
+def _save(path: Path, key: str, run: _Run) -> None:
     state = {
         "key": key,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": average,
-        "best": best,
-        "random": random,
-        "progress": vars(at),
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        **{name: getattr(run, name) for name in _KEPT},
     }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         torch.save(state, temporary)
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise WorkError(f"{path}: cannot be written ({error})", "Free space, or choose another --work.") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _read_state(path: Path, key: str, device: torch.device, talk: Talk) -> dict[str, Any] | None:
-    """None if there is none, or it belongs to another key, or is damaged (which is said)."""
+def _load(path: Path, key: str, run: _Run, device: torch.device, talk: Talk) -> bool:
+    """Takes up the state in the file; False where there is none, or another key's, or a damaged one (which is said)."""
     if not path.is_file():
-        return None
+        return False
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError):
+        if state["key"] != key:
+            return False
+        run.model.load_state_dict(state["model"])
+        run.optimizer.load_state_dict(state["optimizer"])
+    except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
+        talk.detail(str(error))
         talk.warn(f"{path}: the state of the interrupted training is damaged; it starts from the beginning.")
-        return None
-    return state if state.get("key") == key else None
-
-
-def _restore_random(random: dict[str, Any]) -> None:
-    torch.set_rng_state(random["cpu"].cpu())
-    if random["cuda"] and torch.cuda.device_count() == len(random["cuda"]):
-        torch.cuda.set_rng_state_all([state.cpu() for state in random["cuda"]])
+        return False
+    for name in _KEPT:
+        setattr(run, name, state[name])
+    torch.set_rng_state(state["random"].cpu())
+    if len(state["random_cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([random.cpu() for random in state["random_cuda"]])
+    return True
