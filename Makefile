@@ -1,0 +1,109 @@
+# `make all`: from nothing to a report. `make help`: the targets.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+AFFECT := $(BIN)/affect
+JOBS ?= auto
+
+# The demo stands in for data that is not given.
+DATA ?= demo
+WORK ?= work
+RUN ?= default
+FERPLUS ?= $(wildcard $(DATA)/ferplus)
+ifeq ($(DATA),demo)
+DEMO := demo/.drawn
+FERPLUS := demo/ferplus
+endif
+
+LEARN = --work $(WORK) $(if $(CONFIG),--config $(CONFIG)) $(foreach setting,$(SET),--set '$(setting)')
+READ = --data $(DATA) $(LEARN)
+SPREAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(SCHEDULER))
+# Exit code 3: some inputs could not be used and were listed, all others are done.
+PARTLY = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
+
+.PHONY: all audit extract-frames pretrain adapt cache-features train evaluate predict report \
+	install test check format bench constraints clean help
+
+all: $(AFFECT) $(DEMO)  ## Everything: install, data, training, report. DATA= FERPLUS= WORK= CONFIG= WORKERS= SET=
+	@$(AFFECT) all $(READ) $(SPREAD) --run $(RUN) $(if $(FERPLUS),--ferplus $(FERPLUS)) $(PARTLY)
+
+audit: $(AFFECT) $(DEMO)  ## What is in the data, and what is wrong with it
+	@$(AFFECT) audit $(READ) $(PARTLY)
+
+extract-frames: $(AFFECT) $(DEMO)  ## Videos to frame shards
+	@$(AFFECT) extract-frames $(READ) $(SPREAD) $(PARTLY)
+
+pretrain: $(AFFECT) $(DEMO)  ## The STN on boxes, the backbone on FER+
+	@$(AFFECT) pretrain stn $(READ) $(PARTLY)
+	@$(if $(FERPLUS),$(AFFECT) pretrain backbone --ferplus $(FERPLUS) $(LEARN) $(PARTLY),\
+		echo "FERPLUS= is not given: the backbone is not pretrained")
+
+adapt: $(AFFECT) $(DEMO)  ## The backbone on frames of the training split
+	@$(AFFECT) adapt $(READ) $(PARTLY)
+
+cache-features: $(AFFECT) $(DEMO)  ## Frames to feature shards
+	@$(AFFECT) cache-features $(READ) $(SPREAD) $(PARTLY)
+
+train: $(AFFECT) $(DEMO)  ## The head on features. RUN=name
+	@$(AFFECT) train $(READ) --run $(RUN) $(PARTLY)
+
+evaluate: $(AFFECT) $(DEMO)  ## CCC on the validation split. RUN=name
+	@$(AFFECT) evaluate $(READ) --run $(RUN) $(PARTLY)
+
+predict: $(AFFECT)  ## Valence and arousal of VIDEO= into OUT=
+	@$(if $(VIDEO),,$(error make predict needs VIDEO=, for example VIDEO=talk.mp4))
+	@$(AFFECT) predict $(VIDEO) --model $(WORK)/train/$(RUN) --out $(if $(OUT),$(OUT),out)
+
+report: $(AFFECT)  ## The HTML report of WORK
+	@$(AFFECT) report $(LEARN)
+
+demo/.drawn: | $(AFFECT)
+	@$(AFFECT) demo-data demo
+	@touch $@
+
+install: $(AFFECT)  ## Only the installation
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "$$python -m venv $(VENV)"; exec $$python -m venv $(VENV); \
+		fi; \
+	done; echo "error: affect needs Python 3.11 or later. Install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1
+
+$(AFFECT): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(AFFECT) $@
+
+test: $(VENV)/.dev  ## Every test. JOBS=2 for two at a time
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+check: $(VENV)/.dev  ## Style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+
+format: $(VENV)/.dev  ## Mend what ruff can
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## How fast, against the bare limit
+	@shopt -s nullglob; found=(benchmarks/*.py); \
+	if [ $${#found[@]} -eq 0 ]; then echo "no benchmarks yet"; fi; \
+	for file in "$${found[@]}"; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+
+constraints: $(VENV)/.dev  ## Writes down the installed versions as the tested ones
+	@{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude affect \
+		| grep -E '^[A-Za-z0-9_.-]+==' | grep -viE '^(nvidia|cuda|triton)'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:  ## Removes work/ and demo/, nothing else
+	rm -rf work demo
+
+help:  ## These lines
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18

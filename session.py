@@ -1,0 +1,239 @@
+"""One invocation of a command: its settings, how it talks, and the end of each stage it runs."""
+
+import inspect
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from .configs.schema import Config
+    from .pipeline.progress import Talk
+    from .pipeline.records import Problem, StageReport, Work
+
+VERBOSE = "affect.verbose"
+
+
+def _remember(ctx: typer.Context, value: bool) -> bool:
+    ctx.meta[VERBOSE] = value
+    return value
+
+
+DataFolder = Annotated[
+    Path, typer.Option("--data", metavar="DIR", help="The data set: videos, annotations, boxes, wherever below it.")
+]
+WorkFolder = Annotated[Path, typer.Option("--work", metavar="DIR", help="Where every stage leaves its output.")]
+FerplusFolder = Annotated[
+    Path, typer.Option("--ferplus", metavar="DIR", help="Where fer2013.csv and fer2013new.csv lie.")
+]
+ConfigName = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="NAME",
+        help="demo, affwild2, seed, or a YAML file. The work folder remembers it; at first it is demo.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one setting, this time only. Repeatable."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=-1, metavar="N", help="Dask processes; 0: none; -1: one for every two cores."),
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, tcp://host:port.")
+]
+RunName = Annotated[str, typer.Option("--run", metavar="NAME", help="The training run.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings, failures and errors.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", callback=_remember, help="Say more, and show where an error came from.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+FIRST_CONFIG = "demo"
+EXIT_PARTLY = 3
+
+
+@dataclass
+class Session:
+    """The settings in force, and what the stages run so far have left. Opened by `open_session`."""
+
+    config: "Config"
+    work: "Work"
+    talk: "Talk"
+    as_json: bool = False
+    reports: list["StageReport"] = field(default_factory=list)
+
+    def stage(self, function: Callable[..., "StageReport"], /, *args: Any, **options: Any) -> "StageReport":
+        """Runs one stage, says in a line what it made, and records what it had to give up."""
+        start = time.perf_counter()
+        report = function(self.config, *args, talk=self.talk, **options)
+        counts = f"{len(report.made)} made, {len(report.kept)} kept"
+        if report.failed:
+            counts += f", {len(report.failed)} failed"
+        self.talk.say(f"{report.stage:<18}{counts}  ({time.perf_counter() - start:.1f} s) → {report.output}")
+        told = {str(problem) for earlier in self.reports for problem in earlier.failed}
+        for problem in report.failed:
+            if str(problem) not in told:
+                self.talk.warn(f"  {problem.kind}  {problem}")
+        self.reports.append(report)
+        record_failures(self.work.failures, report)
+        return report
+
+    def finish(self, *, lists: bool = False) -> None:
+        """Prints the JSON that was asked for. Exit code 3 where some inputs were given up."""
+        if self.as_json:
+            shown = [report.as_json() for report in self.reports]
+            print_json(shown if lists else shown[-1])
+        failed = sum(len(report.failed) for report in self.reports)
+        if failed:
+            self.talk.warn(f"{failed} failed, as listed above and in {self.work.failures}; all others are done")
+            raise typer.Exit(EXIT_PARTLY)
+
+
+def open_session(
+    *,
+    work: WorkFolder = Path("work"),
+    config: ConfigName = None,
+    settings: Settings = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+    create: bool = False,
+) -> Session:
+    """The session of a command that works in `work`, whose config is remembered there; these are the options that
+    all stages share. create: the command may be the first one there. Raises WorkError, ConfigError."""
+    from .pipeline.errors import WorkError
+    from .pipeline.progress import Talk
+    from .pipeline.records import Work
+
+    place = Work(work)
+    if not create and not work.is_dir():
+        remedy = "Check --work; `affect audit --data DIR --work W` is the first stage."
+        raise WorkError(f"work folder {work} does not exist", remedy)
+    overrides = list(settings or ())
+    if workers is not None:
+        overrides.append(f"runtime.workers={workers}")
+    chosen, remembered = resolve_config(place.config, config, overrides)
+    if remembered is not None:
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            write_text(place.config, remembered)
+        except OSError as error:
+            raise WorkError(f"{work} cannot be written: {error.strerror}", "Choose another --work.") from error
+    return Session(chosen, place, Talk(quiet, verbose), as_json)
+
+
+def stage_command(
+    group: typer.Typer, name: str, *, panel: str | None = None, example: str, create: bool = False
+) -> Any:
+    """Makes a command of a function: its first parameter is the open session, the others are options of its own.
+    The shared options are added behind them (--workers where there is a --scheduler), and the session is finished."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function).parameters.values())[1:]
+        names = {parameter.name for parameter in own}
+        shared = [
+            parameter
+            for parameter in inspect.signature(open_session).parameters.values()
+            if parameter.name != "create" and (parameter.name != "workers" or "scheduler" in names)
+        ]
+
+        def command(**values: Any) -> None:
+            mine = {key: values.pop(key) for key in names}
+            if mine.get("data"):
+                need_folder(mine["data"], "--data")
+            here = open_session(**values, create=create)
+            function(here, **mine)
+            here.finish()
+
+        both = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
+        vars(command)["__signature__"] = inspect.Signature(both)
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in both}
+        command.__doc__ = function.__doc__
+        group.command(name, rich_help_panel=panel, epilog=f"Example: {example}")(command)
+        return function
+
+    return decorate
+
+
+def resolve_config(remembered: Path, name: str | None, overrides: Sequence[str]) -> tuple["Config", str | None]:
+    """The settings in force: of `name`, else the remembered ones, else demo; and the text to remember from now on,
+    None where nothing changes. Overrides are not remembered."""
+    from .configs.schema import dump, load
+    from .pipeline.errors import ConfigError
+
+    if name is None and remembered.is_file():
+        try:
+            return load(str(remembered), overrides), None
+        except ConfigError as error:
+            if error.problem.startswith(str(remembered)):
+                remedy = f"{error.remedy} Or replace it: --config NAME.".strip()
+                raise ConfigError(error.problem, remedy) from error
+            raise
+    base = load(name or FIRST_CONFIG)
+    text = dump(base)
+    if remembered.is_file() and remembered.read_text(encoding="utf-8") == text:
+        return load(name or FIRST_CONFIG, overrides), None
+    return load(name or FIRST_CONFIG, overrides), text
+
+
+def need_folder(path: Path, option: str) -> Path:
+    """The folder the user named. Raises InputError where it is not there, or no folder."""
+    from .pipeline.errors import InputError
+
+    if not path.exists():
+        more = "; `affect demo-data DIR` draws a data set to try." if option == "--data" else "."
+        raise InputError(f"{option} {path} does not exist", f"Check the path{more}")
+    if not path.is_dir():
+        raise InputError(f"{option} {path} is a file, not a folder", "Name the folder that holds it.")
+    return path
+
+
+def record_failures(path: Path, report: "StageReport") -> None:
+    """Puts the stage's failures into the list at `path`, in the place of those of its last run."""
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        listed = {}
+    before = dict(listed)
+    listed.pop(report.stage, None)
+    if report.failed:
+        listed[report.stage] = [_problem(problem) for problem in report.failed]
+    if listed == before:
+        return
+    if listed:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
+    else:
+        path.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def print_json(value: Any) -> None:
+    """To stdout. Numpy's scalars become numbers, paths text."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _problem(problem: "Problem") -> dict[str, str]:
+    return {
+        "kind": problem.kind, "name": problem.name, "message": problem.message, "remedy": problem.remedy,
+    }  # fmt: skip
