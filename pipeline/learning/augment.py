@@ -41,7 +41,7 @@ class Augmentation:
 
 
 def augment(pixels: Tensor, size: int, how: Augmentation, generator: torch.Generator, *, margin: float = 0.0) -> Tensor:
-    """The crops, changed, at [n, 3, size, size]. margin: what the pixels show beyond the crop, as a share of its side."""
+    """The crops, changed, at [n, 3, size, size]. margin: what they show beyond the crop, a share of its side."""
     pixels = warp(pixels.float(), size, how, generator, margin=margin)
     pixels = colour(pixels, how, generator)
     if how.shade:

@@ -1,0 +1,224 @@
+"""pretrain-backbone: the backbone learns eight expressions from the faces of FER+.
+
+Training rows teach, PublicTest chooses the epoch, PrivateTest is looked at once, at the end.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...configs.schema import Config, PretrainBackbone
+from ..errors import InputError, MissingStageError
+from ..ingest import ferplus as fer
+from ..progress import Talk
+from ..records import StageReport, Work
+from ..storage.checkpoint import read_metadata, save_weights
+from ..storage.fingerprint import fingerprint, source_digest
+from .encoder import BACKBONE_FORMAT, IMAGENET, SCRATCH, build_backbone, stored_fingerprint, weights_digest
+from .plots import LIGHT, drawing, heading, save
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ...models.backbone import Backbone
+
+STAGE = "pretrain-backbone"
+VERSION = 1
+
+
+def pretrain_backbone(config: Config, ferplus: Path, work: Work, talk: Talk) -> StageReport:
+    """Trains on FER+ and writes weights/backbone.safetensors and backbone-confusion.png beside it.
+
+    ferplus: the folder that holds fer2013.csv and fer2013new.csv. The report, with the accuracy on PrivateTest, goes
+    into the weights' metadata. Raises InputError, FerplusError, WeightsError.
+    """
+    output = work.weights("backbone")
+    start = _start(config.pretrain_backbone.start)
+    digest = fingerprint(
+        version=VERSION,
+        settings=config.pretrain_backbone,
+        start=weights_digest(start),
+        sources=[source_digest(path) for path in _sources(ferplus)],
+        seed=config.runtime.seed,
+    )
+    if stored_fingerprint(output) == digest:
+        return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
+    backbone, report = _train(config, ferplus, start, work, talk, digest)
+    metadata = {"format": BACKBONE_FORMAT, "fingerprint": digest, "backbone": backbone.metadata(), "report": report}
+    save_weights(output, backbone.state_dict(), metadata)
+    draw_confusion(report, output.with_name("backbone-confusion.png"))
+    talk.say(f"FER+ PrivateTest: accuracy {report['accuracy']:.3f} on {report['faces']} faces")
+    return StageReport(STAGE, output, made=(output.name,), facts=_facts(report))
+
+
+def _facts(report: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in report.items() if name not in ("history", "environment")}
+
+
+def _start(name: str) -> Path | str:
+    if name in (SCRATCH, IMAGENET):
+        return name
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"pretrain_backbone.start is {name!r}, which does not exist", "Use imagenet, scratch or a path."
+        )
+    return path
+
+
+def _sources(ferplus: Path) -> list[Path]:
+    folder = ferplus if ferplus.is_dir() else ferplus.parent
+    found = sorted(folder.glob("fer2013*.csv"))
+    if not found:
+        raise MissingStageError(
+            f"{ferplus}: holds no fer2013.csv and fer2013new.csv",
+            "Pass --ferplus the folder that holds both, or set backbone.weights to imagenet or a path.",
+        )
+    return found
+
+
+def _train(
+    config: Config, ferplus: Path, start: Path | str, work: Work, talk: Talk, digest: str
+) -> tuple["Backbone", dict[str, Any]]:
+    import torch
+    import torch.nn.functional as F
+
+    from ..learning.augment import Augmentation, augment
+    from ..learning.loop import fit
+    from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
+
+    settings = config.pretrain_backbone
+    device = pick_device(config.runtime.device)
+    dtype = pick_dtype(config.runtime.precision, device)
+    seed_everything(config.runtime.seed)
+    pixels, target = _faces(ferplus, "Training", settings)
+    public, private = (_labelled(ferplus, usage) for usage in ("PublicTest", "PrivateTest"))
+    talk.say(f"FER+: {len(pixels)} faces to learn from, {len(public[0])} to choose by, {len(private[0])} to report on")
+
+    backbone = build_backbone(start, config.runtime.seed)
+    network = backbone.to(device)
+    how = Augmentation(
+        rotate=15, scale=0.15, shift=0.08, shear=0.08, brightness=0.15, contrast=0.3, blur=0.2, noise=0.2, erase=0.25
+    )  # fmt: skip
+    steps = max(1, len(pixels) // settings.batch)
+
+    def batches(epoch: int) -> Iterator[tuple["Tensor", "Tensor"]]:
+        generator = torch.Generator().manual_seed(config.runtime.seed * 100003 + epoch)
+        order = torch.randperm(len(pixels), generator=generator)
+        for part in order[: steps * settings.batch].split(settings.batch):
+            faces = pixels[part, None].to(device).expand(-1, 3, -1, -1)
+            yield augment(faces, settings.size, how, generator), target[part].to(device)
+
+    def loss(batch: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
+        faces, wanted = batch
+        _, logits = network(faces)
+        return F.cross_entropy(logits.float(), wanted, label_smoothing=settings.label_smoothing), {}
+
+    def validate() -> dict[str, float]:
+        said = classify(network, public[0], settings.size, device, dtype)
+        return {"accuracy": float((said == public[1]).mean())}
+
+    state = work.weights("backbone").with_suffix(".state")
+    result = fit(
+        network, batches, loss, validate, groups=[{"params": list(network.parameters()), "lr": settings.learning_rate}],
+        epochs=settings.epochs, steps=steps, score="accuracy", weight_decay=settings.weight_decay, ema=settings.ema,
+        warmup=0.1, device=device, dtype=dtype, talk=talk, title=STAGE, state=state, key=digest,
+    )  # fmt: skip
+    said = classify(network, private[0], settings.size, device, dtype)
+    report = score(said, private[1], backbone.classes)
+    report |= {"public_accuracy": result.best_score, "best_epoch": result.best_epoch, "history": result.history}
+    state.unlink(missing_ok=True)
+    return backbone.cpu(), report | {"environment": environment(device, dtype)}
+
+
+def _faces(ferplus: Path, usage: Any, settings: PretrainBackbone) -> tuple["Tensor", "Tensor"]:
+    """Faces uint8 [n, 48, 48] that have a label, and their targets float32 [n, 8]."""
+    import torch
+
+    faces = fer.read_ferplus(ferplus, usage)
+    target = fer.distribution(faces.votes)
+    if settings.labels == "majority":
+        target = np.eye(len(fer.CLASSES), dtype=np.float32)[fer.majority(faces.votes)]
+        target[fer.majority(faces.votes) < 0] = 0
+    known = target.sum(1) > 0
+    if not known.any():
+        raise InputError(f"{ferplus}: {usage} holds no face with a label", "Use the complete FER+ files.")
+    return torch.from_numpy(faces.pixels[known]), torch.from_numpy(target[known])
+
+
+def _labelled(ferplus: Path, usage: Any) -> tuple["Tensor", NDArray[np.int64]]:
+    """Faces uint8 [n, 48, 48] with a majority, and its class int64 [n]."""
+    import torch
+
+    faces = fer.read_ferplus(ferplus, usage)
+    label = fer.majority(faces.votes)
+    if not (label >= 0).any():
+        raise InputError(f"{ferplus}: {usage} holds no face with a majority", "Use the complete FER+ files.")
+    return torch.from_numpy(faces.pixels[label >= 0]), label[label >= 0]
+
+
+def classify(
+    backbone: Any, faces: "Tensor", size: int, device: "torch.device", dtype: "torch.dtype", batch: int = 64
+) -> NDArray[np.int64]:
+    """The class each face uint8 [n, 48, 48] most looks like, int64 [n]."""
+    import torch
+
+    from ..learning.augment import centre
+    from ..learning.runtime import autocast
+
+    backbone.eval()
+    said = []
+    with torch.inference_mode(), autocast(device, dtype):
+        for part in faces.split(batch):
+            crops = centre(part[:, None].to(device).expand(-1, 3, -1, -1), size)
+            said.append(backbone(crops)[1].argmax(1).cpu().numpy())
+    return np.concatenate(said)
+
+
+def score(said: NDArray[np.int64], label: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, accuracy per class (None where there is no such face), and the confusion matrix [true][said]."""
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(confusion, (label, said), 1)
+    faces = confusion.sum(1)
+    return {
+        "accuracy": float((said == label).mean()),
+        "faces": len(label),
+        "classes": list(classes),
+        "per_class": {
+            name: float(confusion[k, k] / faces[k]) if faces[k] else None for k, name in enumerate(classes)
+        },
+        "confusion": confusion.tolist(),
+    }  # fmt: skip
+
+
+def draw_confusion(report: dict[str, Any], path: Path) -> Path:
+    """The confusion matrix as a picture: shares of each row, and the number of faces beside the class's name."""
+    confusion, classes = np.asarray(report["confusion"]), report["classes"]
+    faces = confusion.sum(1)
+    share = confusion / np.maximum(faces, 1)[:, None]
+    with drawing(LIGHT, 6.8, 5.8) as figure:
+        from matplotlib.colors import LinearSegmentedColormap
+
+        axes = figure.subplots()
+        axes.imshow(
+            share, cmap=LinearSegmentedColormap.from_list("paper", [LIGHT.paper, LIGHT.arousal]), vmin=0, vmax=1
+        )
+        for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
+            colour = LIGHT.paper if share[row, column] > 0.55 else LIGHT.ink
+            text = f"{share[row, column]:.2f}".removeprefix("0")
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+        axes.set_xticks(range(len(classes)), classes, rotation=35, ha="right")
+        axes.set_yticks(range(len(classes)), [f"{name}  {n:,}" for name, n in zip(classes, faces, strict=True)])
+        axes.set(xlabel="recognised as", ylabel="majority of the votes")
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set_xticks(np.arange(1, len(classes)) - 0.5, minor=True)
+        axes.set_yticks(np.arange(1, len(classes)) - 0.5, minor=True)
+        axes.grid(True, which="minor", color=LIGHT.line, linewidth=0.8)
+        axes.tick_params(which="minor", length=0)
+        heading(axes, "FER+ PrivateTest", f"accuracy {report['accuracy']:.1%} of {report['faces']:,} faces")
+        return save(figure, path)
