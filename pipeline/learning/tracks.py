@@ -1,0 +1,186 @@
+"""Tracks: each subject's cached features beside its annotations, and the batches of windows that training wants."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import ShardError
+from ..storage.shard import FEATURES, Shard
+from .runtime import free_memory
+from .windows import draw_windows
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One subject's frames in time order. index: int64 [n], frame numbers, with gaps where frames were lost.
+    time: float64 [n] seconds. target: float32 [n, 2]. valid: bool [n]."""
+
+    subject: str
+    path: Path
+    index: NDArray[np.int64]
+    time: NDArray[np.float64]
+    target: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def read_track(path: Path) -> Track:
+    """The annotations in a feature shard. Raises ShardError, also where the frames are not in time order."""
+    with Shard(path, FEATURES) as shard:
+        track = Track(path.stem, path, *(shard.read(name) for name in ("index", "pts", "target", "valid")))
+    if len(track) and (np.diff(track.index) <= 0).any():
+        raise ShardError(f"{path}: its frames are not in time order", "Run `affect cache-features` again.")
+    return track
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows, padded at their end. features: float32 [b, t, f]. target: float32 [b, t, 2]. present, valid: bool
+    [b, t], where there is a frame, and where an annotated one."""
+
+    features: Tensor
+    target: Tensor
+    present: Tensor
+    valid: Tensor
+
+
+class FeatureTracks:
+    """The features of some subjects: as float16 on the device or in memory where they fit, else read when wanted.
+
+    memory: bytes they may take; None: half of what is free on the device, else half of what is free in memory, so that
+    the whole of Aff-Wild2 (12 GB) is read once where there is room. Where they lie changes nothing else.
+    """
+
+    def __init__(self, tracks: Sequence[Track], device: torch.device, *, memory: int | None = None) -> None:
+        self.tracks = tuple(tracks)
+        self.device = device
+        self._offset = np.concatenate(([0], np.cumsum([len(track) for track in tracks]))).astype(np.int64)
+        self.views, self.width = _shape(self.tracks)
+        place = self._place(memory)
+        self._held = None if place is None else self._hold(place)
+
+    def __len__(self) -> int:
+        """Frames of all tracks."""
+        return int(self._offset[-1])
+
+    def features(self, track: int, start: int = 0, stop: int | None = None, view: int = 0) -> Tensor:
+        """float16 [n, f], the rows start to stop of a track."""
+        n = len(self.tracks[track])
+        stop = n if stop is None else min(stop, n)
+        if self._held is not None:
+            first = view * len(self) + int(self._offset[track])
+            return self._held[first + start : first + stop]
+        with Shard(self.tracks[track].path, FEATURES) as shard:
+            return torch.from_numpy(shard.read(_view(view), start, stop))
+
+    def batches(self, length: int, count: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """The training windows of an epoch, in `count` batches; each window in a view drawn for it."""
+        windows = draw_windows([track.valid for track in self.tracks], length, seed, epoch)
+        views = np.random.default_rng([seed, epoch, 1]).integers(self.views, size=(len(windows), 1))
+        parts = [part for part in np.array_split(np.concatenate((windows, views), 1), count) if len(part)]
+        if self._held is not None:
+            return (self._batch(part, length) for part in parts)
+        return ahead(parts, lambda part: self._batch(part, length))
+
+    def count_windows(self, length: int) -> int:
+        """Training windows in an epoch; a few more or fewer, as the offsets fall."""
+        return len(draw_windows([track.valid for track in self.tracks], length, 0, 0))
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each feature over all frames: float32 [f]. Summed in float64."""
+        total = torch.zeros(self.width, dtype=torch.float64, device=self.device)
+        squares = torch.zeros_like(total)
+        for track in range(len(self.tracks)):
+            for rows in self.features(track).split(4096):
+                rows = rows.to(self.device, torch.float64)
+                total += rows.sum(0)
+                squares += rows.square().sum(0)
+        mean = total / max(1, len(self))
+        return mean.float(), (squares / max(1, len(self)) - mean.square()).clamp(min=0).sqrt().float()
+
+    def _batch(self, part: NDArray[np.int64], length: int) -> Batch:
+        lengths = np.array([len(self.tracks[track]) for track in part[:, 0]])
+        rows = part[:, 1, None] + np.arange(length)
+        present = rows < lengths[:, None]
+        target = np.zeros((len(part), length, 2), np.float32)
+        valid = np.zeros((len(part), length), bool)
+        for place, (track, start, _) in enumerate(part.tolist()):
+            known = self.tracks[track]
+            n = min(length, len(known) - start)
+            target[place, :n], valid[place, :n] = known.target[start : start + n], known.valid[start : start + n]
+        on_device = (torch.from_numpy(array).to(self.device) for array in (target, present, valid))
+        return Batch(self._gather(part, rows, lengths).to(self.device).float(), *on_device)
+
+    def _gather(self, part: NDArray[np.int64], rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
+        if self._held is not None:
+            inside = np.minimum(rows, lengths[:, None] - 1)
+            flat = torch.from_numpy(part[:, 2, None] * len(self) + self._offset[part[:, 0], None] + inside)
+            return self._held[flat.to(self._held.device)]
+        features = torch.zeros(*rows.shape, self.width, dtype=torch.float16)
+        for place, (track, start, view) in enumerate(part.tolist()):
+            piece = self.features(track, start, start + rows.shape[1], view)
+            features[place, : len(piece)] = piece
+        return features
+
+    def _place(self, memory: int | None) -> torch.device | None:
+        size = 2 * self.views * len(self) * self.width
+        if memory is not None:
+            return torch.device("cpu") if size <= memory else None
+        for place in (self.device, torch.device("cpu")):
+            if size <= free_memory(place) // 2:
+                return place
+        return None
+
+    def _hold(self, place: torch.device) -> Tensor:
+        held = torch.empty(self.views * len(self), self.width, dtype=torch.float16, device=place)
+        for number, track in enumerate(self.tracks):
+            with Shard(track.path, FEATURES) as shard:
+                for view in range(self.views):
+                    first = view * len(self) + int(self._offset[number])
+                    held[first : first + len(track)] = torch.from_numpy(shard.read(_view(view))).to(place)
+        return held
+
+
+def ahead(items: Iterable[Given], make: Callable[[Given], Made], *, threads: int = 2, depth: int = 4) -> Iterator[Made]:
+    """make(item) of each item, in order, made in threads up to `depth` items before they are asked for."""
+    waiting: deque[Future[Made]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _view(view: int) -> str:
+    return f"feature_{view}" if view else "feature"
+
+
+def _shape(tracks: Sequence[Track]) -> tuple[int, int]:
+    """(views that every shard has, width of a feature)."""
+    found: set[tuple[int, int]] = set()
+    for track in tracks:
+        with Shard(track.path, FEATURES) as shard:
+            views = sum(name == "feature" or name.startswith("feature_") for name in shard.names)
+            found.add((views, shard.read("feature", 0, 1).shape[1]))
+    widths = {width for _, width in found}
+    if len(widths) > 1:
+        raise ShardError(f"feature shards are {sorted(widths)} wide, expected one width", "Cache the features again.")
+    return min((views for views, _ in found), default=1), max(widths, default=0)
