@@ -1,7 +1,8 @@
 """The commands, one a stage: parse, call, print. The only place where an error becomes an exit code.
 
 Exit codes: 0 done; 1 an error the user can mend, in one line; 2 wrong usage; 3 done but for the inputs listed;
-130 interrupted. Whatever else is raised is a bug, and shows its traceback. Heavy imports wait for the command that needs them.
+130 interrupted. Whatever else is raised is a bug and shows its traceback. Heavy imports wait for the command that
+needs them.
 """
 
 import traceback
@@ -24,6 +25,7 @@ from .session import (
     Session,
     Settings,
     Verbose,
+    need,
     need_folder,
     print_json,
     resolve_config,
@@ -85,7 +87,7 @@ def whole_road(
 
     if ferplus is None and (data / "ferplus").is_dir():
         ferplus = data / "ferplus"
-    run_road(here, data, ferplus and need_folder(ferplus, "--ferplus"), run=run, scheduler=scheduler)
+    run_road(here, data, ferplus and need(ferplus, "--ferplus"), run=run, scheduler=scheduler)
 
 
 @app.command("demo-data", rich_help_panel=START, epilog="Example: affect demo-data demo --videos 40 --seed 7")
@@ -158,7 +160,7 @@ def pretrain_backbone(here: Session, ferplus: FerplusFolder) -> None:
     """Teach the backbone the expressions of FER+."""
     from .pipeline.stages.pretrain_backbone import pretrain_backbone
 
-    here.stage(pretrain_backbone, need_folder(ferplus, "--ferplus"), here.work)
+    here.stage(pretrain_backbone, need(ferplus, "--ferplus"), here.work)
 
 
 @stage_command(app, "adapt", panel=LEARN, example="affect adapt --data demo --set adapt.epochs=4")

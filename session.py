@@ -87,11 +87,11 @@ class Session:
         record_failures(self.work.failures, report)
         return report
 
-    def finish(self, *, lists: bool = False) -> None:
+    def finish(self) -> None:
         """Prints the JSON that was asked for. Exit code 3 where some inputs were given up."""
         if self.as_json:
             shown = [report.as_json() for report in self.reports]
-            print_json(shown if lists else shown[-1])
+            print_json(shown if len(shown) > 1 else shown[0])
         failed = sum(len(report.failed) for report in self.reports)
         if failed:
             self.talk.warn(f"{failed} failed, as listed above and in {self.work.failures}; all others are done")
@@ -186,14 +186,21 @@ def resolve_config(remembered: Path, name: str | None, overrides: Sequence[str])
     return load(name or FIRST_CONFIG, overrides), text
 
 
-def need_folder(path: Path, option: str) -> Path:
-    """The folder the user named. Raises InputError where it is not there, or no folder."""
+def need(path: Path, option: str) -> Path:
+    """The path the user named. Raises InputError where nothing is there."""
     from .pipeline.errors import InputError
 
     if not path.exists():
         more = "; `affect demo-data DIR` draws a data set to try." if option == "--data" else "."
         raise InputError(f"{option} {path} does not exist", f"Check the path{more}")
-    if not path.is_dir():
+    return path
+
+
+def need_folder(path: Path, option: str) -> Path:
+    """The folder the user named. Raises InputError where it is not there, or no folder."""
+    from .pipeline.errors import InputError
+
+    if not need(path, option).is_dir():
         raise InputError(f"{option} {path} is a file, not a folder", "Name the folder that holds it.")
     return path
 
