@@ -1,0 +1,83 @@
+"""Text tables of numbers, read exactly: fast where all is well, line by line to say where it is not."""
+
+import codecs
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+"""What counts as a number. Python's own float() would also take `1_0`, `nan` and Arabic digits."""
+
+
+def short(path: Path) -> str:
+    """The last three parts of a path: enough to find the file by, short enough for a line."""
+    return "/".join(path.parts[-3:])
+
+
+def read_lines(path: Path, error: type[InputError], remedy: str) -> list[str]:
+    """The lines of a text file, without the blank ones at its end. Raises `error`.
+
+    UTF-8 with or without a mark, UTF-16 with one; lines end with LF, CRLF or CR.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as cause:
+        raise error(
+            f"{short(path)}: cannot be read ({cause.strerror})", "Check the path and its permissions."
+        ) from cause
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as cause:
+        line = data.count(b"\n", 0, cause.start) + 1
+        raise error(f"{short(path)}: line {line} is not text ({cause.reason})", remedy) from cause
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def read_grid(
+    path: Path, lines: Sequence[str], columns: Sequence[str], first: int, error: type[InputError], remedy: str
+) -> NDArray[np.float64]:
+    """Lines of comma-separated finite numbers as [n, len(columns)]. Raises `error` with the line.
+
+    first: the number, in its file, of the first line given.
+    """
+    if not lines:
+        return np.empty((0, len(columns)))
+    try:
+        grid = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
+    except ValueError:
+        grid = None
+    # loadtxt passes over blank lines, which would shift what follows; its shape gives it away.
+    if grid is not None and grid.shape == (len(lines), len(columns)) and np.isfinite(grid).all():
+        return grid
+    return _read_line_by_line(path, lines, columns, first, error, remedy)
+
+
+def _read_line_by_line(
+    path: Path, lines: Sequence[str], columns: Sequence[str], first: int, error: type[InputError], remedy: str
+) -> NDArray[np.float64]:
+    grid = np.empty((len(lines), len(columns)))
+    names = ",".join(columns)
+    for row, line in enumerate(lines):
+        where = f"{short(path)}: line {row + first}"
+        if not line.strip():
+            raise error(f"{where} is blank, and rows stand below it", remedy)
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) != len(columns):
+            values = f"{len(fields)} value{'' if len(fields) == 1 else 's'}"
+            raise error(f"{where} holds {values}, expected {len(columns)} ({names})", remedy)
+        for column, field in enumerate(fields):
+            value = float(field) if NUMBER.fullmatch(field) else np.nan
+            if not np.isfinite(value):
+                shown = field if len(field) <= 40 else f"{field[:40]}…"
+                raise error(f"{where} holds {shown!r} as {columns[column]}, expected a finite number", remedy)
+            grid[row, column] = value
+    return grid
