@@ -1,0 +1,261 @@
+"""SpatialTransformer: where the face is, whether there is one, and the crop that the backbone sees.
+
+Coordinates are normalised: x and y in [-1, 1] over the picture, pixel edges at the ends (align_corners=False). theta
+[n, 2, 3] maps the unit square (corners at +-1) onto the face box, so theta *is* the box: [[sx, 0, tx], [0, sy, ty]] for
+an upright one. The crop shows the box and `margin` around it.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Kind = Literal["crop", "similarity", "affine"]
+
+SMALLEST = 0.05
+"""Of a box's half side; the largest is 1, the whole picture."""
+MAX_ROLL = math.pi / 4
+MAX_SHEAR = 0.3
+SLOPE = 3.0
+"""Where on the sigmoid the box size starts: far enough up for the whole picture, low enough to have a gradient."""
+
+
+class Look(NamedTuple):
+    """crop: float [n, 3, c, c] in 0..255. theta: float [n, 2, 3], the box. presence: [n], logit of a face in it."""
+
+    crop: Tensor
+    theta: Tensor
+    presence: Tensor
+
+
+class SpatialTransformer(nn.Module):
+    """Looks at a small view of each frame, finds the face, and samples it from the full frame.
+
+    kind: what theta may do: `crop` (scale in x and y, shift), `similarity` (and roll, up to 45 degrees), `affine` (and
+    shear). view: side of the small view, a multiple of 16. crop: side of the crop. margin: context around the box, as a
+    share of its half side.
+
+    Untrained it is the identity: the box is the whole picture. Whatever its weights, the box's centre stays in the
+    picture and its half side between SMALLEST and 1, so no gradient of a later network can make it fly away.
+    """
+
+    def __init__(self, kind: Kind = "crop", view: int = 96, crop: int = 224, margin: float = 0.1) -> None:
+        super().__init__()
+        self.kind: Kind = kind
+        self.view, self.crop, self.margin = view, crop, margin
+        self.localiser = _Localiser({"crop": 4, "similarity": 5, "affine": 6}[kind])
+
+    def forward(self, frames: Tensor, region: Tensor | None = None) -> Look:
+        """frames: uint8 or float [n, 3, H, W], RGB in 0..255. region: [n, 4] x0 y0 x1 y1 as fractions of the picture,
+        the part each frame's subject is in; None: all of it."""
+        pyramid = _Pyramid(frames)
+        theta, presence = self._locate(pyramid, region)
+        return Look(pyramid.sample(theta * (1 + self._grow(theta)), self.crop), theta, presence)
+
+    def locate(self, frames: Tensor, region: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(theta [n, 2, 3] in whole-picture coordinates, presence logits [n])."""
+        return self._locate(_Pyramid(frames), region)
+
+    def sample(self, frames: Tensor, theta: Tensor) -> Tensor:
+        """The crops of these boxes: float [n, 3, crop, crop] in 0..255. Antialiased, differentiable in both."""
+        return _Pyramid(frames).sample(theta * (1 + self._grow(theta)), self.crop)
+
+    def whole(self, n: int) -> Tensor:
+        """theta [n, 2, 3] whose crop, margin included, is just the whole picture: for frames that are crops already."""
+        theta = torch.eye(2, 3) / (1 + self.margin)
+        return theta.expand(n, 2, 3).to(next(self.parameters()).device)
+
+    @torch.no_grad()
+    def look_everywhere(self) -> None:
+        """Makes it the identity that sees a face in every frame: what is left to do where nobody knows boxes."""
+        self.localiser.reset()
+        self.localiser.presence.bias.fill_(20.0)
+
+    def _locate(self, pyramid: "_Pyramid", region: Tensor | None) -> tuple[Tensor, Tensor]:
+        n, device = len(pyramid.frames), pyramid.frames.device
+        part = _whole(n, device) if region is None else _region_theta(region.to(device, torch.float32))
+        numbers, presence = self.localiser(pyramid.sample(part, self.view))
+        with torch.autocast(device.type, enabled=False):  # half precision is too coarse for coordinates
+            theta = compose(part, self._theta(numbers.float()))
+        return theta, presence.float()
+
+    def _theta(self, numbers: Tensor) -> Tensor:
+        """Bounded numbers [n, 4..6] (tx, ty, log sx, log sy, roll, shear) to theta [n, 2, 3]."""
+        tx, ty, log_sx, log_sy = numbers[:, :4].unbind(1)
+        sx, sy = log_sx.exp(), log_sy.exp()
+        zero = torch.zeros_like(tx)
+        if self.kind == "crop":
+            return torch.stack((sx, zero, tx, zero, sy, ty), 1).view(-1, 2, 3)
+        cos, sin = numbers[:, 4].cos(), numbers[:, 4].sin()
+        shear = numbers[:, 5] if self.kind == "affine" else zero
+        rows = (cos * sx, (cos * shear - sin) * sy, tx, sin * sx, (sin * shear + cos) * sy, ty)
+        return torch.stack(rows, 1).view(-1, 2, 3)
+
+    def _grow(self, theta: Tensor) -> Tensor:
+        """margin for the four scale terms, nothing for the shift."""
+        return theta.new_tensor([self.margin, self.margin, 0.0])
+
+
+class _Localiser(nn.Module):
+    """The view in, bounded numbers and the presence logit out.
+
+    A heat map of one eighth of the view's side says where (its soft-argmax is the centre), the features under the heat
+    say how large; dilated convolutions let each cell see the whole view, since a face may fill it.
+    """
+
+    def __init__(self, numbers: int, width: int = 64) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            _Conv(3, width // 4, 2), _Conv(width // 4, width // 2, 2), _Conv(width // 2, width, 2)
+        )
+        self.body = nn.Sequential(*(_Residual(width, dilation) for dilation in (1, 2, 4)))
+        self.heat = nn.Conv2d(width, 1, 1)
+        self.numbers = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, numbers))
+        self.presence = nn.Linear(3 * width, 1)
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Identity: an even heat map has its centre in the middle, and zeros mean the whole picture."""
+        last = self.numbers[-1]
+        assert isinstance(last, nn.Linear)
+        for layer in (self.heat, last, self.presence):
+            layer.weight.zero_()
+            assert layer.bias is not None
+            layer.bias.zero_()
+
+    def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """view: float [n, 3, v, v] in 0..255. Returns (numbers [n, 4..6], presence logit [n])."""
+        mean = view.mean((1, 2, 3), keepdim=True)
+        spread = (view - mean).square().mean((1, 2, 3), keepdim=True).add(25.0).sqrt()  # 25: an even picture stays even
+        features = self.body(self.stem(((view - mean) / spread).contiguous(memory_format=torch.channels_last)))
+        with torch.autocast(view.device.type, enabled=False):
+            features = features.float()
+            side = features.shape[-1]
+            heat = self.heat(features).flatten(1).softmax(1)
+            under = (features.flatten(2) * heat[:, None]).sum(2)
+            mean_feature, max_feature = features.mean((2, 3)), features.amax((2, 3))
+            raw = self.numbers(torch.cat((under, mean_feature), 1))
+            presence = self.presence(torch.cat((under, mean_feature, max_feature), 1))[:, 0]
+            steps = (2 * torch.arange(side, device=heat.device, dtype=heat.dtype) + 1) / side - 1
+            heat = heat.view(-1, side, side)
+            argmax = torch.stack(((heat.sum(1) * steps).sum(1), (heat.sum(2) * steps).sum(1)), 1)
+            centre = (argmax + raw[:, :2].tanh() * (2 / side)).clamp(-1, 1)
+            turn = raw[:, 4:].tanh() * raw.new_tensor([MAX_ROLL, MAX_SHEAR])[: raw.shape[1] - 4]
+            return torch.cat((centre, _log_size(raw[:, 2:4]), turn), 1), presence
+
+
+class _Conv(nn.Sequential):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
+        conv = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.conv = _Conv(width, width, dilation=dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x)
+
+
+class _Pyramid:
+    """Frames and their halves, quarters, ..., built when asked for; samples each crop from the level that fits it.
+
+    A crop of which each pixel covers r frame pixels is read from level round(log2 r): bilinear sampling then steps at
+    most 1.41 level pixels, which does not alias visibly.
+    """
+
+    def __init__(self, frames: Tensor) -> None:
+        self.frames = frames
+        self._levels = [frames]
+
+    def sample(self, theta: Tensor, size: int) -> Tensor:
+        """float [n, 3, size, size] in 0..255. Beyond the picture its edge is repeated: black would be a contour that
+        no face has, and the backbone would see it."""
+        with torch.autocast(theta.device.type, enabled=False):
+            theta = theta.float()
+            grid = F.affine_grid(theta, [len(theta), 3, size, size], align_corners=False)
+            levels = self._fitting(theta.detach(), size)
+            if (levels == levels[:1]).all():
+                return self._read(int(levels[0]), slice(None), grid) if len(levels) else self.frames.float()
+            crops = torch.empty(len(theta), 3, size, size, device=theta.device)
+            for level in levels.unique().tolist():
+                rows = (levels == level).nonzero()[:, 0]
+                crops = crops.index_put((rows,), self._read(level, rows, grid[rows]))
+            return crops
+
+    def _fitting(self, theta: Tensor, size: int) -> Tensor:
+        height, width = self.frames.shape[-2:]
+        pixels = theta.new_tensor([[width / size], [height / size]])
+        across, down = (theta[:, :, :2] * pixels).square().sum(1).clamp(min=1e-12).unbind(1)
+        octaves = (across * down).log2() / 4  # the mean of both directions; squares, hence 4
+        largest = max(0, min(height, width).bit_length() - 2)
+        return octaves.round().clamp(0, largest).long().cpu()
+
+    def _read(self, level: int, rows: slice | Tensor, grid: Tensor) -> Tensor:
+        while len(self._levels) <= level:
+            self._levels.append(_halve(self._levels[-1].float()))
+        frames = self._levels[level][rows].float()
+        return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """The theta [n, 2, 3] that applies `inner`, then `outer`."""
+    linear = outer[:, :, :2] @ inner[:, :, :2]
+    shift = outer[:, :, :2] @ inner[:, :, 2:] + outer[:, :, 2:]
+    return torch.cat((linear, shift), 2)
+
+
+def theta_from_corners(corners: Tensor, width: float | Tensor, height: float | Tensor) -> Tensor:
+    """Boxes [n, 4], x0 y0 x1 y1 in pixels of a width x height picture (half-open), to theta float32 [n, 2, 3]."""
+    x0, y0, x1, y1 = corners.float().unbind(1)
+    zero = torch.zeros_like(x0)
+    rows = ((x1 - x0) / width, zero, (x0 + x1) / width - 1, zero, (y1 - y0) / height, (y0 + y1) / height - 1)
+    return torch.stack(rows, 1).view(-1, 2, 3)
+
+
+def corners_from_theta(theta: Tensor, width: float | Tensor, height: float | Tensor) -> Tensor:
+    """The upright box [n, 4], x0 y0 x1 y1 in pixels, around each theta; may leave the picture."""
+    left, top, right, bottom = _extent(theta).unbind(1)
+    return torch.stack(((left + 1) * width, (top + 1) * height, (right + 1) * width, (bottom + 1) * height), 1) / 2
+
+
+def box_iou(theta_a: Tensor, theta_b: Tensor) -> Tensor:
+    """Intersection over union [n] of the upright boxes around two thetas, pair by pair."""
+    a, b = _extent(theta_a), _extent(theta_b)
+    overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
+    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - overlap
+    return overlap / union.clamp(min=1e-9)
+
+
+def _extent(theta: Tensor) -> Tensor:
+    reach, centre = theta[:, :, :2].abs().sum(2), theta[:, :, 2]
+    return torch.cat((centre - reach, centre + reach), 1)
+
+
+def _region_theta(region: Tensor) -> Tensor:
+    return theta_from_corners(region, 1.0, 1.0)
+
+
+def _whole(n: int, device: torch.device) -> Tensor:
+    return torch.eye(2, 3, device=device).expand(n, 2, 3)
+
+
+def _log_size(raw: Tensor) -> Tensor:
+    """log of the half side, from 0 (raw 0) to log SMALLEST. At the upper end the gradient passes as if unbounded."""
+    top = 1 / (1 + math.exp(-SLOPE))
+    share = 1 - (raw + SLOPE).sigmoid() / top
+    share = share + (share.clamp(min=0) - share).detach()
+    return share * math.log(SMALLEST)
+
+
+def _halve(frames: Tensor) -> Tensor:
+    """Mean of 2 x 2 pixels; odd sides round up with uneven cells, so that the edges stay where they are."""
+    height, width = frames.shape[-2:]
+    if height % 2 == 0 and width % 2 == 0:
+        return F.avg_pool2d(frames, 2)
+    return F.adaptive_avg_pool2d(frames, (-(-height // 2), -(-width // 2)))
