@@ -143,7 +143,7 @@ def _annotations(root: Path, texts: list[Path]) -> Iterator[tuple[Path, Split | 
                 yield path, split
         elif task == "va" and (split or _first_line(path) == HEADER):
             marked = True
-            yield path, split or next(filter(None, map(split_of, folders)), None)
+            yield path, next((found for found in map(split_of, folders) if found), None)
         elif task is None and split and path.parent.name.lower().endswith("set"):
             bare.append((path, split))
     if not marked:
