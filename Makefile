@@ -79,6 +79,7 @@ $(AFFECT): pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/affect  # where basedpyright finds the package
 	@touch $(AFFECT) $@
 
 test: $(VENV)/.dev  ## Every test. JOBS=2 for two at a time

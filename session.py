@@ -72,7 +72,7 @@ class Session:
     reports: list["StageReport"] = field(default_factory=list)
 
     def stage(self, function: Callable[..., "StageReport"], /, *args: Any, **options: Any) -> "StageReport":
-        """Runs one stage, says in a line what it made, and records what it had to give up."""
+        """Runs one stage, says in a line what it made, and records and lists what it had to give up."""
         start = time.perf_counter()
         report = function(self.config, *args, talk=self.talk, **options)
         counts = f"{len(report.made)} made, {len(report.kept)} kept"
