@@ -6,7 +6,7 @@ one is unknown. Defaults are those of the real set at full size; `demo.yaml` mak
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,7 +205,7 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
         path = Path(name_or_path)
     if not path.is_file():
         near = difflib.get_close_matches(name_or_path, names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"Use one of {', '.join(names())}, or the path of a YAML file."
+        hint = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(names())}, or the path of a YAML file."
         raise ConfigError(f"config {name_or_path!r} does not exist", hint)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -219,7 +219,8 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, str(path)) from error
+        given = {override.partition("=")[0].strip() for override in overrides}
+        raise _explain(error, str(path), given) from error
 
 
 def dump(config: Config) -> str:
@@ -249,10 +250,12 @@ def _known(where: tuple[str, ...]) -> list[str]:
     return list(fields)
 
 
-def _explain(error: ValidationError, source: str) -> ConfigError:
+def _explain(error: ValidationError, source: str, overridden: Set[str]) -> ConfigError:
     first = error.errors()[0]
     where = tuple(str(part) for part in first["loc"])
     key = ".".join(where)
+    if any(name == key or f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.") for name in overridden):
+        source = "--set"
     if first["type"] == "extra_forbidden":
         known = _known(where[:-1])
         near = difflib.get_close_matches(where[-1], known, n=1)
