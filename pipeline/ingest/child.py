@@ -1,0 +1,104 @@
+"""A process apart for native code that may hang or crash, and the pipe on which it answers in messages."""
+
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HEADER = struct.Struct("<cq")
+"""Of a message: its kind, one letter, and how many bytes follow."""
+
+
+class Gone(Exception):  # noqa: N818
+    """The child hung or died; the text says how."""
+
+
+class Child:
+    """Runs `python -m module task-as-JSON`, in a session of its own so that Ctrl-C is the parent's alone to handle."""
+
+    def __init__(self, module: str, task: dict[str, Any], environment: dict[str, str]) -> None:
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, json.dumps(task)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, bufsize=0, start_new_session=True,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
+
+    def receive(self, deadline: float) -> tuple[bytes, NDArray[np.uint8]]:
+        """Kind and bytes of the next message. Raises Gone after `deadline` seconds of silence, or when the child ends."""
+        kind, size = _HEADER.unpack(self._read(_HEADER.size, deadline).tobytes())
+        return kind, self._read(size, deadline)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._words):
+            assert pipe is not None
+            pipe.close()
+
+    def _read(self, size: int, deadline: float) -> NDArray[np.uint8]:
+        data = np.empty(size, np.uint8)
+        view, done = memoryview(data.data), 0
+        while done < size:
+            if not self._poll.poll(deadline * 1000):
+                raise Gone(f"its decoder gave nothing for {deadline:g} s and was killed")
+            got = os.readv(self._pipe, [view[done:]])
+            if not got:
+                raise Gone(f"its decoder died ({self._last_words()})")
+            done += got
+        return data
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        if status < 0:
+            return signal.Signals(-status).name
+        self._words.seek(0)
+        lines = [line.strip() for line in self._words.read().decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1] if lines else f"exit status {status}"
+
+
+class Sender:
+    """The child's end of the pipe. Its process ends as soon as the parent is gone, whatever it is doing."""
+
+    def __init__(self) -> None:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        # What libraries print must not get between the messages.
+        self._pipe = os.dup(1)
+        os.dup2(2, 1)
+        self._beat = time.monotonic()
+        threading.Thread(target=_watch_parent, daemon=True).start()
+
+    def send(self, kind: bytes, *parts: Any) -> None:
+        """Sends bytes, or the bytes of contiguous arrays, as one message."""
+        views = [memoryview(part).cast("B") for part in parts]
+        for view in (memoryview(_HEADER.pack(kind, sum(map(len, views)))), *views):
+            sent = 0
+            while sent < len(view):
+                sent += os.write(self._pipe, view[sent:])
+        self._beat = time.monotonic()
+
+    def tick(self) -> None:
+        """Says once a second, in a message of kind t, that work goes on."""
+        if time.monotonic() - self._beat > 1:
+            self.send(b"t")
+
+
+def _watch_parent() -> None:
+    # Standard input ends when the parent does, and not when the thread that started this process does.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
