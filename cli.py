@@ -28,6 +28,7 @@ from .session import (
     need,
     need_folder,
     print_json,
+    print_metrics,
     resolve_config,
     stage_command,
 )
@@ -116,8 +117,14 @@ def demo_data(
 def audit(here: Session, data: DataFolder) -> None:
     """Look through the data: what pairs with what, and what is missing, damaged or refused, and why."""
     from .pipeline.stages.audit import audit
+    from .pipeline.stages.audit_record import load_audit, table
 
+    here.listing = here.as_json
     here.stage(audit, data, here.work)
+    if not here.as_json:
+        from rich.console import Console
+
+        Console(highlight=False).print(table(load_audit(here.work)))
 
 
 @stage_command(
@@ -207,6 +214,8 @@ def evaluate(
     if here.as_json:
         print_json(metrics)
         here.as_json = False
+    else:
+        print_metrics(metrics)
 
 
 @app.command(

@@ -69,6 +69,7 @@ class Session:
     work: "Work"
     talk: "Talk"
     as_json: bool = False
+    listing: bool = True
     reports: list["StageReport"] = field(default_factory=list)
 
     def stage(self, function: Callable[..., "StageReport"], /, *args: Any, **options: Any) -> "StageReport":
@@ -81,7 +82,7 @@ class Session:
         self.talk.say(f"{report.stage:<18}{counts}  ({time.perf_counter() - start:.1f} s) → {report.output}")
         told = {str(problem) for earlier in self.reports for problem in earlier.failed}
         for problem in report.failed:
-            if str(problem) not in told:
+            if self.listing and str(problem) not in told:
                 self.talk.warn(f"  {problem.kind}  {problem}")
         self.reports.append(report)
         record_failures(self.work.failures, report)
@@ -94,7 +95,7 @@ class Session:
             print_json(shown if len(shown) > 1 else shown[0])
         failed = sum(len(report.failed) for report in self.reports)
         if failed:
-            self.talk.warn(f"{failed} failed, as listed above and in {self.work.failures}; all others are done")
+            self.talk.warn(f"{failed} failed, listed above and in {self.work.failures}; all others are done")
             raise typer.Exit(EXIT_PARTLY)
 
 
@@ -234,6 +235,16 @@ def write_text(path: Path, text: str) -> None:
 def print_json(value: Any) -> None:
     """To stdout. Numpy's scalars become numbers, paths text."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """A line for each measure, a column for each dimension. To stdout."""
+    print(f"{'':<6}{'valence':>9}{'arousal':>9}{'mean':>9}")
+    for name in ("ccc", "pcc", "rmse", "mse", "mae", "sign"):
+        values = [metrics.get(f"{name}_{column}") for column in ("valence", "arousal", "mean")]
+        cells = "".join(f"{'':>9}" if value is None else f"{value:>9.3f}" for value in values)
+        if cells.strip():
+            print(f"{name:<6}{cells}")
 
 
 def _plain(value: Any) -> Any:
