@@ -1,0 +1,142 @@
+"""Tracks of raw frames: what an AffectNet looks at end to end, and its predictions on a whole track."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..records import Region
+from .runtime import autocast
+from .tracks import ahead
+from .windows import OverlapAverage, draw_windows, head_predictor
+
+if TYPE_CHECKING:
+    from ...models.affect_net import AffectNet
+
+
+@dataclass(frozen=True)
+class FrameTrack:
+    """One subject's frames in time order.
+
+    frames: gives uint8 [k, 3, s, s] for rows [k]. index: int64 [n]. time: float64 [n]. target: float32 [n, 2].
+    valid: bool [n]. theta: float32 [n, 2, 3], where to look if that is known; None: the STN says.
+    boxes: float32 [n, 2, 3], boxed: bool [n], the true boxes and where there are any; None: none are known.
+    """
+
+    subject: str
+    frames: Callable[[NDArray[np.int64]], Tensor]
+    region: Region
+    index: NDArray[np.int64]
+    time: NDArray[np.float64]
+    target: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    theta: NDArray[np.float32] | None = None
+    boxes: NDArray[np.float32] | None = None
+    boxed: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Windows of raw frames; the frames of all windows that are there lie one after the other, m in all.
+
+    frames: uint8 [m, 3, s, s]. window: int64 [m], whose window each is. region: float32 [m, 4]. theta: [m, 2, 3] where
+    to look, or None. boxes: float32 [m, 2, 3], boxed: bool [m]; known: bool [m], whether its subject has boxes at all.
+    present, valid: bool [b, t]. target: float32 [b, t, 2].
+    """
+
+    frames: Tensor
+    window: Tensor
+    region: Tensor
+    theta: Tensor | None
+    boxes: Tensor
+    boxed: Tensor
+    known: Tensor
+    present: Tensor
+    valid: Tensor
+    target: Tensor
+
+    def to(self, device: torch.device) -> "FrameBatch":
+        moved = {name: it.to(device) if isinstance(it, Tensor) else it for name, it in vars(self).items()}
+        return FrameBatch(**moved)
+
+
+def frame_batches(tracks: Sequence[FrameTrack], length: int, count: int, seed: int, epoch: int) -> Iterator[FrameBatch]:
+    """The training windows of an epoch in `count` batches, decoded in threads ahead of their use."""
+    windows = draw_windows([track.valid for track in tracks], length, seed, epoch)
+    parts = [part for part in np.array_split(windows, count) if len(part)]
+    return ahead(parts, lambda part: read_windows(tracks, part, length), threads=4)
+
+
+def read_windows(tracks: Sequence[FrameTrack], windows: NDArray[np.int64], length: int) -> FrameBatch:
+    """windows: int64 [b, 2], (track, start)."""
+    b = len(windows)
+    present, valid, target = (
+        np.zeros((b, length), bool),
+        np.zeros((b, length), bool),
+        np.zeros((b, length, 2), np.float32),
+    )
+    frames, window, region, theta, boxes, boxed, known = [], [], [], [], [], [], []
+    for place, (number, start) in enumerate(windows.tolist()):
+        track = tracks[number]
+        rows = np.arange(start, min(start + length, len(track)))
+        n = len(rows)
+        present[place, :n], valid[place, :n], target[place, :n] = True, track.valid[rows], track.target[rows]
+        frames.append(track.frames(rows))
+        window.append(np.full(n, place))
+        region.append(np.tile(np.array(track.region, np.float32), (n, 1)))
+        if track.theta is not None:
+            theta.append(track.theta[rows])
+        has = track.boxes is not None and track.boxed is not None
+        known.append(np.full(n, has))
+        boxes.append(track.boxes[rows] if track.boxes is not None else np.zeros((n, 2, 3), np.float32))
+        boxed.append(track.boxed[rows] if track.boxed is not None else np.zeros(n, bool))
+    joined = [torch.from_numpy(np.concatenate(pieces)) for pieces in (window, region, boxes, boxed, known)]
+    return FrameBatch(
+        torch.cat(frames), joined[0], joined[1], torch.from_numpy(np.concatenate(theta)) if theta else None,
+        *joined[2:], *(torch.from_numpy(array) for array in (present, valid, target)),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A prediction from raw frames. values: float32 [n, 2]. theta: float32 [n, 2, 3], where it looked."""
+
+    values: NDArray[np.float32]
+    theta: NDArray[np.float32]
+
+
+@torch.no_grad()
+def predict_frames(
+    net: "AffectNet",
+    track: FrameTrack,
+    length: int,
+    hop: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int = 64,
+) -> Seen:
+    """The values of every frame of a track, read piece by piece: the memory does not grow with its length.
+
+    net: on the device, in eval mode.
+    """
+    average = OverlapAverage(head_predictor(net.head, device, dtype), length, hop)
+    values, thetas = [], []
+    pieces = [np.arange(start, min(start + batch, len(track))) for start in range(0, len(track), batch)]
+    region = torch.tensor([track.region], device=device)
+    for rows, frames in zip(pieces, ahead(pieces, track.frames, depth=2), strict=True):
+        known = None if track.theta is None else torch.from_numpy(track.theta[rows]).to(device)
+        with autocast(device, dtype):
+            encoding = net.encode(frames.to(device), region.expand(len(rows), 4), known)
+        values.append(average.push(encoding.feature.float()))
+        thetas.append(encoding.theta.float().cpu().numpy())
+    values.append(average.finish())
+    empty = np.empty((0, 2, 3), np.float32)
+    return Seen(np.concatenate(values), np.concatenate([empty, *thetas]))
