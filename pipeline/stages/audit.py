@@ -2,11 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ...configs.schema import Config
 from ..errors import AffectError, InputError, MissingStageError, WorkError
@@ -23,9 +21,6 @@ from .audit_record import FORMAT, VERSION, accepted, accepted_subjects, failures
 
 __all__ = ["accepted", "accepted_subjects", "audit", "failures", "load_audit", "table"]
 
-THREADS = min(8, 2 * (os.cpu_count() or 1))
-
-Item = TypeVar("Item")
 Entry = dict[str, Any]
 
 
@@ -41,11 +36,15 @@ def audit(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
     videos = [video for video in catalog.videos if video.name in annotated]
     with talk.track("audit", len(videos) + len(catalog.subjects), "files") as tracker:
         facts: dict[str, Entry] = {}
-        for entry in _in_threads(lambda video: _look_at_video(video, data, old), videos):
+        # One after another: PyAV hands the interpreter's lock over at every packet, and four threads take three times
+        # as long as one.
+        for video in videos:
+            entry = _look_at_video(video, data, old)
             facts[entry["name"]] = entry
             tracker.advance(1, "" if entry["digest"] in old else f"{entry['name']}: {_brief(entry, 'frames')}")
         subjects: list[Entry] = []
-        for entry in _in_threads(lambda subject: _look_at_subject(subject, data, old), catalog.subjects):
+        for subject in catalog.subjects:
+            entry = _look_at_subject(subject, data, old)
             subjects.append(_judge(entry, facts[entry["video"]]))
             tracker.advance(1, "" if entry["digest"] in old else f"{entry['name']}: {_brief(entry, 'rows')}")
     result = {
@@ -161,16 +160,6 @@ def _count(folder: Path, suffix: str) -> int:
             return sum(entry.name.lower().endswith(suffix) and not entry.name.startswith(".") for entry in entries)
     except OSError as error:
         raise InputError(f"{short(folder)}: cannot be read ({error.strerror})", "Check its permissions.") from error
-
-
-def _in_threads(look: Callable[[Item], Entry], items: Sequence[Item]) -> Iterator[Entry]:
-    """Results in the order of the items. An interrupt drops what has not begun."""
-    pool = ThreadPoolExecutor(THREADS)
-    try:
-        for future in [pool.submit(look, item) for item in items]:
-            yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _remembered(work: Work) -> dict[str, Entry]:
