@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from affect.pipeline.errors import AlignmentError
 from affect.pipeline.ingest.align import align
 from affect.pipeline.records import Labels
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def numbered(rows: int, invalid: frozenset[int] = frozenset()) -> Labels:

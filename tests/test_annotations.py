@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-
 from affect.pipeline.errors import AnnotationError
 from affect.pipeline.ingest.annotations import read_labels, read_labels_affwild
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 HEADER = "valence,arousal\n"
 
@@ -108,14 +107,18 @@ def test_reads_every_way_of_writing_the_same_table(
     assert np.array_equal(labels.value, np.where(valid[:, None], table, 0).astype(np.float32))
 
 
-pieces = st.sampled_from(["0", "1", "-5", ".", ",", "\n", "-", "e", " ", "nan", "0.5,0.5\n", "\r", "\ufeff", "_", "\x1c"])
+pieces = st.sampled_from(
+    ["0", "1", "-5", ".", ",", "\n", "-", "e", " ", "nan", "0.5,0.5\n", "\r", "\ufeff", "_", "\x1c"]
+)
 
 
 @settings(max_examples=300)
 @given(st.binary(max_size=60) | st.lists(pieces, max_size=20).map("".join).map(str.encode), st.booleans())
 @example(b"0,0\n\n", True)
 @example(b"\xff\xfe", False)
-def test_any_bytes_are_read_right_or_refused(tmp_path_factory: pytest.TempPathFactory, body: bytes, header: bool) -> None:
+def test_any_bytes_are_read_right_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes, header: bool
+) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "1.txt"
     path.write_bytes(HEADER.encode() + body if header else body)
     try:
@@ -127,7 +130,7 @@ def test_any_bytes_are_read_right_or_refused(tmp_path_factory: pytest.TempPathFa
     assert len(labels) == len(rows)
     for row, value, valid in zip(rows, labels.value, labels.valid, strict=True):
         assert valid == (-5 not in row)
-        assert value.tolist() == (np.float32(row).tolist() if valid else [0, 0])
+        assert value.tolist() == (np.array(row, np.float32).tolist() if valid else [0, 0])
 
 
 def affwild(tmp_path: Path, valence: str, arousal: str) -> tuple[Path, Path]:

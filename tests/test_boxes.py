@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from affect.pipeline.errors import BoxError
 from affect.pipeline.ingest.boxes import read_boxes, read_pts, write_boxes
 from affect.pipeline.records import Boxes
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 HEADER = "frame,x0,y0,x1,y1\n"
 pixels = st.floats(-1e6, 1e6, width=32)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from affect.pipeline.errors import FerplusError
 from affect.pipeline.ingest.ferplus import (
     CLASSES,
@@ -107,7 +106,9 @@ def test_refuses_missing_and_foreign_files(tmp_path: Path) -> None:
         ({}, None),
     ],
 )
-def test_majority_needs_more_than_half_after_single_votes_are_gone(counts: dict[str, int], expected: str | None) -> None:
+def test_majority_needs_more_than_half_after_single_votes_are_gone(
+    counts: dict[str, int], expected: str | None
+) -> None:
     assert majority(votes(**counts)).tolist() == [CLASSES.index(expected) if expected else -1]
 
 

@@ -31,6 +31,7 @@ def audit(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
     Raises CatalogError and WorkError; trouble with single files is in `failed` and in the audit.
     """
     catalog = find_catalog(data)
+    _write(work, None)  # better to hear now than after all the looking that it cannot be written down
     old = _remembered(work)
     annotated = {subject.video for subject in catalog.subjects}
     videos = [video for video in catalog.videos if video.name in annotated]
@@ -56,7 +57,7 @@ def audit(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
         "subjects": subjects,
         "problems": [asdict(problem) for problem in catalog.problems],
     }
-    _write(work, result)
+    _write(work, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     new = [entry["name"] for entry in subjects if not {entry["digest"], facts[entry["video"]]["digest"]} <= old.keys()]
     return StageReport(
         "audit",
@@ -173,14 +174,18 @@ def _remembered(work: Work) -> dict[str, Entry]:
     return {entry["digest"]: entry for entry in seen}
 
 
-def _write(work: Work, result: dict[str, Any]) -> None:
+def _write(work: Work, text: str | None) -> None:
+    """Whole or not at all; without a text, only tries whether it could be. Raises WorkError."""
     temporary = work.audit.with_name(f".audit.{os.getpid()}.tmp")
     try:
         work.root.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(work.audit)
+        try:
+            temporary.write_text(text or "", encoding="utf-8")
+            if text is not None:
+                temporary.replace(work.audit)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise WorkError(
             f"{work.audit} cannot be written ({error.strerror})", "Give another folder with --work."
         ) from error
