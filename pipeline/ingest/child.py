@@ -39,7 +39,7 @@ class Child:
         self._poll.register(self._pipe, select.POLLIN)
 
     def receive(self, deadline: float) -> tuple[bytes, NDArray[np.uint8]]:
-        """Kind and bytes of the next message. Raises Gone after `deadline` seconds of silence, or when the child ends."""
+        """Kind and bytes of the next message. Raises Gone after `deadline` seconds of silence, or at its end."""
         kind, size = _HEADER.unpack(self._read(_HEADER.size, deadline).tobytes())
         return kind, self._read(size, deadline)
 

@@ -228,7 +228,7 @@ def _by_decord(
             sent = True
     except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, OSError, IndexError) as error:
         if sent:
-            reason = str(error).strip().split("\n")[0].rpartition("] ")[2]
+            reason = str(error).strip().split("\n")[0].rpartition(": ")[2].rstrip(".")
             sender.send(b"x", f"decord failed after it gave frames ({reason})".encode())
             os._exit(0)
     return sent

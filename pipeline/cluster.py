@@ -1,0 +1,166 @@
+"""Many tasks over many processes, by Dask; with no workers, over none. The only dask import."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from .errors import AffectError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+DEATHS = 2
+"""Workers that a task may take down with it before it is given up."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def worker_count(setting: int) -> int:
+    """Worker processes for runtime.workers: -1 stands for one for every two cores, at least one."""
+    if setting >= 0:
+        return setting
+    from dask.system import CPU_COUNT
+
+    return max(1, CPU_COUNT // 2)
+
+
+def run_tasks(
+    task: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    scheduler: str | None = None,
+    threads: int = 1,
+    setup: Callable[[], None] | None = None,
+    on_result: Callable[[Item, Result], None],
+    on_error: Callable[[Item, str], None] | None = None,
+) -> None:
+    """Calls task(item) for every item, begun in their order, and on_result(item, result) here as each comes back.
+
+    workers: processes on this machine; 0: in this process. scheduler: the address of a Dask scheduler to use instead.
+    setup: called once in each worker before its first task; threads: what torch may use in it. Items, results, task and
+    setup have to pickle. An item whose worker dies over it goes to on_error(item, reason), or raises AffectError where
+    there is none. What a task raises, this raises.
+    """
+    if not items:
+        return
+    if not workers and scheduler is None:
+        if setup is not None:
+            setup()
+        for item in items:
+            on_result(item, task(item))
+        return
+    from distributed import KilledWorker, as_completed
+
+    with _client(min(workers, len(items)), scheduler, threads) as client, _prepared(client, setup, threads):
+        futures = client.map(task, items, pure=False, batch_size=len(items))
+        item_of = {future.key: item for future, item in zip(futures, items, strict=True)}
+        done = as_completed(futures, loop=client.loop, raise_errors=False)
+        # Only as_completed holds the futures now, and a result leaves its worker when its future goes.
+        del futures
+        for future in done:
+            item, error = item_of.pop(future.key), future.exception()
+            if error is None:
+                on_result(item, future.result())
+            elif not isinstance(error, KilledWorker):
+                raise error
+            elif on_error is None:
+                raise AffectError(f"{item}: {_DIED}", _REMEDY) from None
+            else:
+                on_error(item, _DIED)
+
+
+_DIED = f"its worker process died, {DEATHS + 1} times"
+_REMEDY = "Free memory, or use fewer workers with runtime.workers."
+
+
+class _Prepare:
+    """A worker plugin, by the methods that Dask looks for."""
+
+    name = "affect"
+
+    def __init__(self, setup: Callable[[], None] | None, threads: int) -> None:
+        self._setup, self._threads = setup, threads
+
+    def setup(self, worker: object) -> None:
+        if self._setup is not None:
+            self._setup()
+        # Dask starts its workers with one. Torch that is imported only later reads these then.
+        for name in THREAD_VARIABLES:
+            os.environ[name] = str(self._threads)
+        if "torch" in sys.modules:
+            import torch
+
+            torch.set_num_threads(self._threads)
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Client]":
+    from dask import config
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=10, set_as_default=False)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise AffectError(f"no Dask scheduler answers at {scheduler} ({reason})", "Check --scheduler.") from error
+        with client:
+            yield client
+        return
+    settings = {
+        "logging.distributed": "critical",
+        "distributed.scheduler.allowed-failures": DEATHS,
+        # A worker holds the one task it works on, so that no other is blamed when it dies.
+        "distributed.scheduler.worker-saturation": 1.0,
+        **{f"distributed.nanny.pre-spawn-environ.{name}": threads for name in THREAD_VARIABLES},
+    }
+    with config.set(settings), _same_environment():
+        cluster = LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=cast(str, None),
+            memory_limit=0, silence_logs=logging.CRITICAL,
+        )  # fmt: skip
+        try:
+            with Client(cluster, set_as_default=False) as client:
+                yield client
+        except BaseException:
+            # Dask would wait for the tasks in hand.
+            for nanny in cluster.workers.values():
+                nanny.auto_restart = False
+                with suppress(ProcessLookupError, TypeError):
+                    os.kill(nanny.pid, signal.SIGKILL)
+            raise
+        finally:
+            cluster.close()
+
+
+@contextmanager
+def _prepared(client: "Client", setup: Callable[[], None] | None, threads: int) -> Iterator[None]:
+    """Prepares the workers that are there and those that come later, until the block ends."""
+    from distributed import WorkerPlugin
+
+    class Plugin(_Prepare, WorkerPlugin):
+        pass
+
+    client.register_plugin(Plugin(setup, threads))
+    yield
+    client.unregister_worker_plugin(_Prepare.name)
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Dask writes its workers' environment into ours; this puts ours back."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
