@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -308,6 +309,8 @@ def _load(path: Path, key: str, run: _Run, device: torch.device, talk: Talk) -> 
     if not path.is_file():
         return False
     try:
+        if not is_zipfile(path):  # torch reads what is no archive as an old format, and fails in many ways
+            raise EOFError("not an archive")
         state = torch.load(path, map_location=device, weights_only=True)
         if state["key"] != key:
             return False

@@ -1,0 +1,240 @@
+"""The training loop: it learns, keeps the best, stops and goes on, and does not let one bad step spoil the rest."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from affect.pipeline.errors import AffectError
+from affect.pipeline.learning.loop import FitResult, fit, rate_factor
+from affect.pipeline.progress import Talk
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+CPU = torch.device("cpu")
+QUIET = Talk(quiet=True)
+SCHEDULES = ("cosine", "one-cycle", "plateau", "constant")
+
+
+class Task:
+    """A line to learn, with dropout and batch norm, so that random and running state matter."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
+        self.x = torch.randn(256, 6)
+        self.y = self.x.sum(1, keepdim=True)
+        self.lines: list[dict[str, Any]] = []
+        self.spoil: Callable[[int, int], bool] = lambda epoch, step: False
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(256, generator=torch.Generator().manual_seed(epoch))
+        for step, rows in enumerate(order.split(32)):
+            factor = math.nan if self.spoil(epoch, step) else 1.0
+            yield self.x[rows] * factor, self.y[rows]
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+        error = self.net(batch[0]) - batch[1]
+        return error.square().mean(), {"mae": error.abs().mean()}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        assert not self.net.training
+        return {"score": -float((self.net(self.x) - self.y).square().mean())}
+
+    def fit(self, **options: Any) -> FitResult:
+        settings: dict[str, Any] = {
+            "groups": [{"params": self.net.parameters(), "lr": 0.02}], "epochs": 6, "steps": 8, "score": "score",
+            "talk": QUIET, "title": "task", "device": CPU, "on_epoch": self.lines.append, **options,
+        }  # fmt: skip
+        return fit(self.net, self.batches, self.loss, self.validate, **settings)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return self.net.state_dict()
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("ema", [0.0, 0.95])
+def test_it_learns_with_every_schedule(schedule: Any, ema: float) -> None:
+    task = Task()
+    task.net.eval()
+    before = task.validate()["score"]
+    result = task.fit(schedule=schedule, ema=ema, epochs=12)
+    assert result.best_score > before / 4
+    assert {"epoch", "train_loss", "train_mae", "score", "learning_rate", "gradient_norm", "seconds"} <= set(
+        task.lines[0]
+    )
+    assert task.lines == result.history
+
+
+def test_the_best_weights_are_left_in_the_model() -> None:
+    task = Task()
+    result = task.fit(groups=[{"params": task.net.parameters(), "lr": 0.5}], epochs=8)
+    scores = [line["score"] for line in result.history]
+    assert result.best_score == max(scores) == scores[result.best_epoch - 1]
+    assert task.validate()["score"] == pytest.approx(result.best_score)
+
+
+def test_patience_ends_it() -> None:
+    task = Task()
+    result = task.fit(groups=[{"params": task.net.parameters(), "lr": 0.0}], patience=2, epochs=50)
+    worse = len(result.history) - result.best_epoch
+    assert worse == 2
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"ema": 0.9}, {"schedule": "plateau"}, {"schedule": "one-cycle", "patience": 3}]
+)
+@pytest.mark.parametrize("stop", [(1, 0), (3, 0), (4, 5)])
+def test_stopped_and_resumed_is_bit_for_bit_the_same(
+    tmp_path: Path, options: dict[str, Any], stop: tuple[int, int]
+) -> None:
+    whole = Task()
+    expected = whole.fit(**options)
+
+    stopped = Task()
+
+    def interrupt(epoch: int, step: int) -> bool:
+        if (epoch, step) == stop:
+            raise KeyboardInterrupt
+        return False
+
+    stopped.spoil = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(**options, state=tmp_path / "state.pt", key="a")
+    torch.manual_seed(12345)
+    resumed = Task()
+    result = resumed.fit(**options, state=tmp_path / "state.pt", key="a")
+    assert equal(whole.state, resumed.state)
+    assert (result.best_epoch, result.best_score) == (expected.best_epoch, expected.best_score)
+    assert [line["train_loss"] for line in result.history] == [line["train_loss"] for line in expected.history]
+    assert [line["epoch"] for line in resumed.lines] == list(range(stop[0], 7))
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_finished_state_is_not_trained_further(tmp_path: Path) -> None:
+    first, again = Task(), Task()
+    first.fit(state=tmp_path / "state.pt")
+    again.fit(state=tmp_path / "state.pt")
+    assert equal(first.state, again.state)
+    assert not again.lines
+
+
+@pytest.mark.parametrize("spoilt", ["other key", "cut", "rubbish", "empty"])
+def test_a_state_that_does_not_fit_is_left_aside(
+    tmp_path: Path, spoilt: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "state.pt"
+    Task().fit(state=path, key="a", epochs=2)
+    if spoilt == "cut":
+        path.write_bytes(path.read_bytes()[:-200])
+    if spoilt == "rubbish":
+        path.write_bytes(b"rubbish" * 100)
+    if spoilt == "empty":
+        path.write_bytes(b"")
+    task = Task()
+    task.fit(state=path, key="b" if spoilt == "other key" else "a", epochs=2, talk=Talk())
+    assert [line["epoch"] for line in task.lines] == [1, 2]
+    assert ("damaged" in capsys.readouterr().err) == (spoilt != "other key")
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted() -> None:
+    task = Task()
+    task.spoil = lambda epoch, step: epoch == 2 and step in (1, 4)
+    result = task.fit()
+    assert [line["skipped"] for line in result.history] == [0, 2, 0, 0, 0, 0]
+    assert all(torch.isfinite(parameter).all() for parameter in task.net.parameters())
+    assert all(math.isfinite(line["train_loss"]) for line in result.history)
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_a_loss_that_never_recovers_ends_in_an_error_with_a_remedy(epochs: int) -> None:
+    task = Task()
+    task.spoil = lambda epoch, step: True
+    with pytest.raises(AffectError, match=r"not finite.*Lower the learning rate"):
+        task.fit(epochs=epochs)
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best() -> None:
+    task = Task()
+    scores = iter([math.nan, 0.3, math.nan, 0.2])
+    result = fit(
+        task.net, task.batches, task.loss, lambda: {"score": next(scores)},
+        groups=[{"params": task.net.parameters(), "lr": 0.01}], epochs=4, steps=8, score="score",
+        talk=QUIET, title="t", device=CPU,
+    )  # fmt: skip
+    assert (result.best_epoch, result.best_score) == (2, 0.3)
+
+
+def test_no_epochs_leave_the_model_alone() -> None:
+    task = Task()
+    before = {name: value.clone() for name, value in task.state.items()}
+    result = task.fit(epochs=0)
+    assert equal(before, task.state)
+    assert (result.best_epoch, result.history) == (0, [])
+
+
+def test_groups_have_their_own_rates_and_biases_do_not_decay() -> None:
+    layers = {name: nn.Linear(4, 4) for name in ("slow", "fast", "frozen")}
+    net = nn.ModuleDict(layers)
+    layers["frozen"].requires_grad_(False)
+    for layer in layers.values():
+        nn.init.ones_(layer.bias)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    rates = (("slow", 1e-3), ("fast", 1e-1), ("frozen", 1.0))
+    fit(
+        net, lambda epoch: [None], lambda batch: (sum((p.sum() * 0 for p in net.parameters()), torch.zeros(())), {}),
+        lambda: {"s": 0.0}, groups=[{"params": layers[name].parameters(), "lr": rate} for name, rate in rates],
+        epochs=1, steps=1, score="s", talk=QUIET, title="t", device=CPU,
+        schedule="constant", warmup=0, weight_decay=0.5,
+    )  # fmt: skip
+    after = net.state_dict()
+    for name in ("slow", "fast", "frozen"):
+        assert torch.equal(after[f"{name}.bias"], before[f"{name}.bias"])
+    torch.testing.assert_close(after["slow.weight"], before["slow.weight"] * (1 - 1e-3 * 0.5))
+    torch.testing.assert_close(after["fast.weight"], before["fast.weight"] * (1 - 1e-1 * 0.5))
+    assert torch.equal(after["frozen.weight"], before["frozen.weight"])
+
+
+def test_the_gradient_is_clipped() -> None:
+    task = Task()
+    result = task.fit(gradient_clip=1e-12, epochs=1, groups=[{"params": task.net.parameters(), "lr": 1e-9}])
+    assert result.history[0]["gradient_norm"] > 0.1
+    assert max(parameter.grad.norm() for parameter in task.net.parameters() if parameter.grad is not None) < 1e-11
+
+
+@given(
+    schedule=st.sampled_from(SCHEDULES), total=st.integers(1, 400), warmup=st.floats(0, 0.9), step=st.integers(0, 500)
+)
+def test_the_rate_stays_between_nothing_and_all(schedule: Any, total: int, warmup: float, step: int) -> None:
+    assert 0 <= rate_factor(schedule, step, total, warmup) <= 1
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_rate_rises_to_one_and_falls_only_after(schedule: Any) -> None:
+    factors = [rate_factor(schedule, step, 200, 0.1) for step in range(200)]
+    top = factors.index(max(factors))
+    assert max(factors) == pytest.approx(1)
+    assert factors[: top + 1] == sorted(factors[: top + 1])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    assert (factors[-1] < 0.01) == (schedule in ("cosine", "one-cycle"))
+
+
+def test_a_plateau_halves_the_rate() -> None:
+    task = Task()
+    scores = iter([0.5] + [0.1] * 9)
+    result = fit(
+        task.net, task.batches, task.loss, lambda: {"score": next(scores)},
+        groups=[{"params": task.net.parameters(), "lr": 0.08}], epochs=10, steps=8, score="score",
+        talk=QUIET, title="t", device=CPU, schedule="plateau", warmup=0.0,
+    )  # fmt: skip
+    rates = [line["learning_rate"] for line in result.history]
+    assert rates == pytest.approx([0.08] * 4 + [0.04] * 3 + [0.02] * 3)

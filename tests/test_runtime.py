@@ -1,0 +1,71 @@
+"""A device or precision that is asked for is granted or refused, never replaced."""
+
+import json
+
+import pytest
+import torch
+from affect.pipeline.errors import DeviceError
+from affect.pipeline.learning.runtime import (
+    autocast,
+    environment,
+    free_memory,
+    pick_device,
+    pick_dtype,
+    seed_everything,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_cpu_is_always_there() -> None:
+    assert pick_device("cpu") == CPU
+    assert pick_device("auto").type in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("wish", ["gpu", "cuda:", "cuda:x", "cpu:0", "CUDA", ""])
+def test_what_is_no_device_is_refused_with_what_is_allowed(wish: str) -> None:
+    with pytest.raises(DeviceError, match=r"Allowed: auto, cpu, cuda, cuda:N"):
+        pick_device(wish)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("wish", ["cuda", "cuda:1"])
+def test_a_missing_gpu_is_not_silently_the_cpu(wish: str) -> None:
+    with pytest.raises(DeviceError, match="sees no GPU"):
+        pick_device(wish)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_beyond_the_last_is_refused() -> None:
+    assert pick_device("cuda") == torch.device("cuda", 0)
+    with pytest.raises(DeviceError, match="there are"):
+        pick_device("cuda:99")
+
+
+def test_precision_is_what_was_asked_for() -> None:
+    assert pick_dtype("fp32", CPU) == torch.float32
+    assert pick_dtype("bf16", CPU) == torch.bfloat16
+    assert pick_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
+    x = torch.ones(4, 4)
+    with autocast(CPU, torch.float32):
+        assert (x @ x).dtype == torch.float32
+    with autocast(CPU, torch.bfloat16):
+        assert (x @ x).dtype == torch.bfloat16
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    seed_everything(7)
+    first = torch.rand(3)
+    seed_everything(7)
+    assert torch.equal(first, torch.rand(3))
+
+
+def test_the_environment_can_be_written_down() -> None:
+    facts = json.loads(json.dumps(environment(CPU, torch.bfloat16)))
+    assert (facts["device"], facts["precision"]) == ("cpu", "bf16")
+    assert facts["torch"]
+    assert facts["affect"]
+
+
+def test_free_memory_is_a_sensible_number_of_bytes() -> None:
+    assert 1 << 20 < free_memory(CPU) < 1 << 50
