@@ -132,6 +132,9 @@ def test_the_real_labels_parse_whole(real: Path) -> None:
         "PublicTest": 3199,
         "PrivateTest": 3153,
     }
-    assert sum(counts["Training"]["classes"].values()) == 25060
+    for name, line in counts.items():
+        cells = [line["rows"], line["majority"], line["distribution"], *line["classes"].values()]
+        row = f"| {name} | {' | '.join(f'{cell:,}' for cell in cells)} |"
+        assert row in (Path(__file__).parent.parent / "docs" / "formats.md").read_text(encoding="utf-8")
     sums = distribution(table).sum(axis=1)
     assert np.all((np.abs(sums - 1) < 1e-6) | (sums == 0))
