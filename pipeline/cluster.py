@@ -124,8 +124,8 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
     }
     with config.set(settings), _same_environment():
         cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=cast(str, None),
-            memory_limit=0, silence_logs=logging.CRITICAL,
+            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
+            dashboard_address=cast(str, None), memory_limit=0, silence_logs=logging.CRITICAL,
         )  # fmt: skip
         try:
             with Client(cluster, set_as_default=False) as client:
