@@ -1,17 +1,20 @@
 """Training from cache: what it learns, what it leaves behind, and what it does when run again or interrupted."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from affect.configs.schema import Config, load
+from affect.configs.schema import Config, dump, load
 from affect.pipeline.errors import InputError, MissingStageError, WeightsError
 from affect.pipeline.learning.model_file import load_model, read_model_metadata
 from affect.pipeline.progress import Talk
 from affect.pipeline.records import Work
 from affect.pipeline.stages.encoder import plan_encoder
+from affect.pipeline.stages.evaluate import evaluate
 from affect.pipeline.stages.train import train
 from affect.pipeline.storage.shard import FEATURES, ShardWriter
 
@@ -178,3 +181,25 @@ def test_a_damaged_model_is_trained_again(trained: tuple[Work, Config]) -> None:
     with pytest.raises(WeightsError):
         read_model_metadata(model)
     assert train(config, Path("nowhere"), work, QUIET, run="damaged").made == ("damaged",)
+
+
+def test_what_is_up_to_date_is_seen_without_torch(trained: tuple[Work, Config]) -> None:
+    work, config = trained
+    (work.root / "config.yaml").write_text(dump(config))
+    evaluate(config, Path("nowhere"), work, QUIET)
+    code = f"""
+import sys
+from pathlib import Path
+from affect.configs.schema import load
+from affect.pipeline.progress import Talk
+from affect.pipeline.records import Work
+from affect.pipeline.stages.evaluate import evaluate
+from affect.pipeline.stages.evaluate import evaluate
+from affect.pipeline.stages.train import train
+work = Work(Path({str(work.root)!r}))
+config = load(str(work.config))
+assert train(config, Path("nowhere"), work, Talk()).kept
+assert evaluate(config, Path("nowhere"), work, Talk()).kept
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -76,8 +76,9 @@ def evaluate(
 def _kept(path: Path, key: str) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return found if found.pop("fingerprint") == key else None
-    except (OSError, ValueError, KeyError):
+        same = found["fingerprint"] == key
+        return {name: found[name] for name in found.keys() - {"fingerprint", "run", "split"}} if same else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
