@@ -67,6 +67,9 @@ def test_reads_values_and_tells_annotated_rows_from_others(file: Path) -> None:
         (HEADER + "0;0\n", "line 2 holds 1 value"),
         (HEADER + "0,0\n\0\0,0\n", "line 3 holds"),
         (HEADER + "0,0\n#0,0\n", "line 3 holds '#0' as valence"),
+        (HEADER + "0,\x1c0\n", "line 2 holds '\\x1c0' as arousal"),
+        (HEADER + "0,\u00a00\n", "line 2 holds '\\xa00' as arousal"),
+        (HEADER + "0,0\n\x0c\n", "line 3 holds 1 value"),
     ],
 )
 def test_refuses_anything_else_by_line(file: Path, text: str, message: str) -> None:
@@ -112,7 +115,7 @@ pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=600)
 @given(st.binary(max_size=60) | st.lists(pieces, max_size=20).map("".join).map(str.encode), st.booleans())
 @example(b"0,0\n\n", True)
 @example(b"\xff\xfe", False)
@@ -125,7 +128,7 @@ def test_any_bytes_are_read_right_or_refused(
         labels = read_labels(path)
     except AnnotationError:
         return
-    text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").rstrip()
+    text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").rstrip(" \t\n")
     rows = [[float(field) for field in line.split(",")] for line in text.split("\n")[1:]]
     assert len(labels) == len(rows)
     for row, value, valid in zip(rows, labels.value, labels.valid, strict=True):

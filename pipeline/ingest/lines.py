@@ -1,6 +1,7 @@
 """Text tables of numbers, read exactly: fast where all is well, line by line to say where it is not."""
 
 import codecs
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from ..errors import InputError
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 """What counts as a number. Python's own float() would also take `1_0`, `nan` and Arabic digits."""
+
+BLANKS = " \t"
 
 
 def short(path: Path) -> str:
@@ -37,7 +40,7 @@ def read_lines(path: Path, error: type[InputError], remedy: str) -> list[str]:
         line = data.count(b"\n", 0, cause.start) + 1
         raise error(f"{short(path)}: line {line} is not text ({cause.reason})", remedy) from cause
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    while lines and not lines[-1].strip():
+    while lines and not lines[-1].strip(BLANKS):
         lines.pop()
     return lines
 
@@ -51,10 +54,11 @@ def read_grid(
     """
     if not lines:
         return np.empty((0, len(columns)))
-    try:
-        grid = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
-    except ValueError:
-        grid = None
+    grid = None
+    # loadtxt takes control characters and foreign blanks for blanks.
+    if "".join(lines).isprintable():
+        with contextlib.suppress(ValueError):
+            grid = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
     # loadtxt passes over blank lines, which would shift what follows; its shape gives it away.
     if grid is not None and grid.shape == (len(lines), len(columns)) and np.isfinite(grid).all():
         return grid
@@ -68,9 +72,9 @@ def _read_line_by_line(
     names = ",".join(columns)
     for row, line in enumerate(lines):
         where = f"{short(path)}: line {row + first}"
-        if not line.strip():
+        if not line.strip(BLANKS):
             raise error(f"{where} is blank, and rows stand below it", remedy)
-        fields = [field.strip() for field in line.split(",")]
+        fields = [field.strip(BLANKS) for field in line.split(",")]
         if len(fields) != len(columns):
             values = f"{len(fields)} value{'' if len(fields) == 1 else 's'}"
             raise error(f"{where} holds {values}, expected {len(columns)} ({names})", remedy)
