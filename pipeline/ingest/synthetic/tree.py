@@ -103,10 +103,12 @@ def _plans(out: Path, videos: int, frames: int, seed: int) -> Iterator[Plan]:
         elif people == 1 and i % 5 == 2:
             name = f"{i + 1}-30-640x360"
             subjects = (name,)
-        path = out / "videos" / f"batch{1 + i % 2}" / f"{name}{'.avi' if i % 4 == 3 else '.mp4'}"
+        variable = i % 18 == 5
+        suffix = ".avi" if i % 4 == 3 and not variable else ".mp4"  # an avi knows no uneven times
+        path = out / "videos" / f"batch{1 + i % 2}" / f"{name}{suffix}"
         length = max(16, round(frames * rng.uniform(0.8, 1.2)))
         size = ((640, 360), (640, 360), (640, 480), (854, 480))[rng.integers(4)]
-        film = Film(path, _seed(seed, i), length, RATES[i % 9], people, *size, variable=i % 18 == 5)
+        film = Film(path, _seed(seed, i), length, RATES[i % 9], people, *size, variable)
         yield Plan(film, SPLITS[i % 9], subjects, DIFFERENCES[i % 9])
     short = max(16, frames // 3)
     for k, (name, split) in enumerate((("refused", "train"), ("damaged", "validation"), ("unlabelled", "train"))):
