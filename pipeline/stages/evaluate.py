@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ..errors import MissingStageError
 from ..learning.metrics import pooled
 from ..learning.model_file import NAME, read_model_metadata
 from ..progress import Talk
-from ..records import StageReport, Work
+from ..records import Problem, StageReport, Work
 from ..storage.fingerprint import fingerprint
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
 from .runs import read_run, write_text
@@ -59,27 +60,34 @@ def evaluate(
     table = folder / f"predictions-{split}.csv"
     kept = _kept(output, key) if table.is_file() else None
     if kept:
-        return StageReport(STAGE, output, kept=(split,), facts=kept)
+        return _report(output, kept, kept=(split,))
 
     if subjects:
         talk.say(f"{STAGE}: the cached features are not this run's: looking at raw frames")
-        tracks = frame_tracks(its_config, [subjects[name] for name in names], work)
+        tracks, problems = frame_tracks(its_config, [subjects[name] for name in names], work)
+        if not tracks:
+            raise MissingStageError(f"no subject can be used: {problems[0]}", "See: affect audit")
     else:
-        tracks = _tracks(shards, names)
+        tracks, problems = _tracks(shards, names), []
     values = _predict(config, folder, tracks, bool(subjects), talk)
     figures = _figures(tracks, values)
     write_text(table, _csv(tracks, values))
-    write_text(output, json.dumps({"fingerprint": key, "run": run, "split": split, **figures}, indent=1) + "\n")
-    return StageReport(STAGE, output, made=(split,), facts=figures)
+    told = {"fingerprint": key, "run": run, "split": split, "failed": [asdict(problem) for problem in problems]}
+    write_text(output, json.dumps(told | figures, indent=1) + "\n")
+    return _report(output, told | figures, made=(split,))
 
 
 def _kept(path: Path, key: str) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        same = found["fingerprint"] == key
-        return {name: found[name] for name in found.keys() - {"fingerprint", "run", "split"}} if same else None
+        return found if found["fingerprint"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _report(output: Path, told: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
+    facts = {name: value for name, value in told.items() if name not in ("fingerprint", "run", "split", "failed")}
+    return StageReport(STAGE, output, failed=tuple(Problem(**it) for it in told["failed"]), facts=facts, **names)
 
 
 def _tracks(shards: dict[str, Cached], names: list[str]) -> list[Any]:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...configs.schema import Config
-from ..errors import MissingStageError
+from ..errors import AffectError, MissingStageError
 from ..ingest.catalog import find_catalog
-from ..records import Subject, Work
+from ..records import Problem, Subject, Work
 from ..storage.fingerprint import fingerprint
 from ..storage.shard import FRAMES, FrameShard, Shard
 from .audit_record import accepted_subjects
@@ -37,7 +37,7 @@ def subjects_with_frames(data: Path, work: Work) -> dict[str, Subject]:
 
 
 def frames_digest(config: Config, subject: Subject, work: Work) -> str:
-    """Of all that a subject's track is made from."""
+    """Of all that a subject's track is made from. Raises ShardError, InputError."""
     with Shard(work.frames(subject.video), FRAMES) as shard:
         return fingerprint(
             frames=shard.fingerprint,
@@ -49,9 +49,16 @@ def frames_digest(config: Config, subject: Subject, work: Work) -> str:
         )
 
 
-def frame_tracks(config: Config, subjects: Sequence[Subject], work: Work) -> list["FrameTrack"]:
-    """Raises ShardError, AnnotationError, BoxError and InputError."""
-    return [_track(config, subject, work) for subject in subjects]
+def frame_tracks(config: Config, subjects: Sequence[Subject], work: Work) -> tuple[list["FrameTrack"], list[Problem]]:
+    """The tracks of the subjects that have what the config asks for, and why the others have not."""
+    tracks: list[FrameTrack] = []
+    problems: list[Problem] = []
+    for subject in subjects:
+        try:
+            tracks.append(_track(config, subject, work))
+        except AffectError as error:
+            problems.append(Problem("refused", subject.name, error.problem, error.remedy))
+    return tracks, problems
 
 
 def _track(config: Config, subject: Subject, work: Work) -> "FrameTrack":

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from ...configs.schema import Config
 from ..errors import InputError, MissingStageError, WeightsError
 from ..learning.model_file import NAME, model_path, read_model_metadata, save_model
 from ..progress import Talk
-from ..records import StageReport, Subject, Work
+from ..records import Problem, StageReport, Subject, Work
 from ..storage.fingerprint import content_digest, fingerprint
 from .encoder import EncoderPlan, build_encoder, plan_encoder
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
@@ -66,7 +66,7 @@ def train(
     subjects = subjects_with_frames(data, work) if end_to_end else {}
     plan = _plan(config, work, shards, subjects, start)
     if stored_key(folder) == plan.key:
-        return StageReport(STAGE, folder, kept=(run,), facts=_facts(read_run(folder)))
+        return _report(folder, read_run(folder), kept=(run,))
     for text in (plan.note, *plan.encoder.warnings):
         if text:
             talk.warn(text)
@@ -76,15 +76,13 @@ def train(
     device = pick_device(config.runtime.device)
     dtype = pick_dtype(config.runtime.precision, device)
     seed_everything(config.runtime.seed)
+    problems: list[Problem] = []
     if end_to_end:
-        way = _end_to_end(config, work, plan, subjects, device, dtype)
+        way, problems = _end_to_end(config, work, plan, subjects, device, dtype)
     else:
         way = _from_cache(config, plan, shards, device, dtype)
-    frames = [sum(map(len, tracks)) for tracks in (way.learned, way.judged)]
-    talk.say(
-        f"{STAGE}: {len(plan.training)} subjects ({frames[0]:,} frames) to learn from, "
-        f"{len(plan.validation)} ({frames[1]:,}) to judge by"
-    )
+    sizes = [f"{len(tracks)} subjects ({sum(map(len, tracks)):,} frames)" for tracks in (way.learned, way.judged)]
+    talk.say(f"{STAGE}: {sizes[0]} to learn from, {sizes[1]} to judge by")
     started = time.perf_counter()
     result = _fit(way, config, folder, plan.key, talk)
     facts = {
@@ -95,13 +93,14 @@ def train(
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
         "metrics": plain(result.history[result.best_epoch - 1]),
-        "train": plan.training,
-        "validation": plan.validation,
+        "train": [track.subject for track in way.learned],
+        "validation": [track.subject for track in way.judged],
+        "failed": [asdict(problem) for problem in problems],
         "seconds": time.perf_counter() - started,
         "environment": environment(device, dtype),
     }
     _save(config, folder, _whole(config, plan, way), facts)
-    return StageReport(STAGE, folder, made=(run,), facts=_facts(facts))
+    return _report(folder, facts, made=(run,))
 
 
 def _cached(config: Config, work: Work) -> dict[str, Cached]:
@@ -166,17 +165,19 @@ def _end_to_end(
     subjects: dict[str, Subject],
     device: "torch.device",
     dtype: "torch.dtype",
-) -> "EndToEnd":
+) -> tuple["EndToEnd", list[Problem]]:
     from ...models.affect_net import AffectNet
     from ...models.backbone import FEATURES
     from ..learning.end_to_end import EndToEnd
 
-    learned, judged = (
-        _annotated(frame_tracks(config, [subjects[name] for name in names], work))
-        for names in (plan.training, plan.validation)
-    )
+    learned, problems = frame_tracks(config, [subjects[name] for name in plan.training], work)
+    judged, more = frame_tracks(config, [subjects[name] for name in plan.validation], work)
+    for tracks in (learned, judged):
+        if not tracks:
+            raise MissingStageError(f"no subject can be used: {(problems + more)[0]}", "See: affect audit")
     net = AffectNet(*build_encoder(config, plan.encoder), _head(config, plan, FEATURES))
-    return EndToEnd(net, learned, judged, config, device, dtype, calibrate=plan.begin is None)
+    way = EndToEnd(net, _annotated(learned), _annotated(judged), config, device, dtype, calibrate=plan.begin is None)
+    return way, problems + more
 
 
 def _annotated(tracks: Sequence[Any]) -> list[Any]:
@@ -247,6 +248,7 @@ def _save(config: Config, folder: Path, net: "AffectNet", facts: dict[str, Any])
     (folder / "state.pt").unlink(missing_ok=True)
 
 
-def _facts(run: dict[str, Any]) -> dict[str, Any]:
+def _report(folder: Path, run: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
     metrics = {name: value for name, value in run["metrics"].items() if name.startswith(("validation_", "train_"))}
-    return {"best_epoch": run["best_epoch"], "epochs": run["epochs"], **metrics, "seconds": run["seconds"]}
+    facts = {"best_epoch": run["best_epoch"], "epochs": run["epochs"], **metrics, "seconds": run["seconds"]}
+    return StageReport(STAGE, folder, failed=tuple(Problem(**it) for it in run["failed"]), facts=facts, **names)

@@ -1,0 +1,68 @@
+"""The end-to-end road as the commands take it: from the data tree to a model that evaluates from raw frames."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from affect.configs.schema import Config
+from affect.pipeline.errors import MissingStageError
+from affect.pipeline.progress import Talk
+from affect.pipeline.records import Work
+from affect.pipeline.stages.audit import audit
+from affect.pipeline.stages.evaluate import evaluate
+from affect.pipeline.stages.extract_frames import extract_frames
+from affect.pipeline.stages.train import train
+
+QUIET = Talk(quiet=True)
+
+
+def settings(tiny: Config, localiser: str = "none") -> Config:
+    changes = {"stn": {"localiser": localiser}, "backbone": {"weights": "scratch"}, "adapt": {"epochs": 0}}
+    changes |= {"train": {"epochs": 1}, "runtime": {"device": "cpu", "precision": "fp32"}}
+    merged = {
+        name: {**value, **changes.get(name, {})} if isinstance(value, dict) else value
+        for name, value in tiny.model_dump().items()
+    }
+    return Config.model_validate(merged)
+
+
+@pytest.fixture(scope="module")
+def work(tree: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Work:
+    work = Work(tmp_path_factory.mktemp("work"))
+    audit(tiny, tree, work, QUIET)
+    extract_frames(tiny, tree, work, QUIET)
+    return work
+
+
+def test_a_model_trained_end_to_end_evaluates_as_its_training_said(tree: Path, work: Work, tiny: Config) -> None:
+    config = settings(tiny)
+    assert train(config, tree, work, QUIET, run="raw", end_to_end=True).made == ("raw",)
+    run = json.loads((work.run("raw") / "run.json").read_text())
+    report = evaluate(config, tree, work, QUIET, run="raw")
+    assert report.facts["ccc_mean"] == pytest.approx(run["metrics"]["validation_ccc_mean"], abs=1e-5)
+    assert sorted(report.facts["per_subject"]) == sorted(run["validation"])
+    assert train(config, tree, work, QUIET, run="raw", end_to_end=True).kept == ("raw",)
+    assert evaluate(config, tree, work, QUIET, run="raw").kept == ("validation",)
+
+
+def test_subjects_without_boxes_are_refused_and_the_others_used(
+    tree: Path, work: Work, tiny: Config, tmp_path: Path
+) -> None:
+    config = settings(tiny, "box")
+    tree = Path(shutil.copytree(tree, tmp_path / "tree", ignore=shutil.ignore_patterns("2_left.csv")))
+    audit(tiny, tree, work, QUIET)
+    report = train(config, tree, work, QUIET, run="boxed", end_to_end=True)
+    refused = {problem.name for problem in report.failed}
+    run = json.loads((work.run("boxed") / "run.json").read_text())
+    assert refused == {"2_left"}
+    assert not refused & {*run["train"], *run["validation"]}
+    assert run["metrics"]["validation_iou"] == pytest.approx(1)
+    again = train(config, tree, work, QUIET, run="boxed", end_to_end=True)
+    assert (again.kept, again.failed) == (("boxed",), report.failed)
+
+
+def test_without_frames_the_remedy_names_the_command(tree: Path, work: Work, tiny: Config, tmp_path: Path) -> None:
+    shutil.copy(work.audit, tmp_path)
+    with pytest.raises(MissingStageError, match="extract-frames"):
+        train(settings(tiny), tree, Work(tmp_path), QUIET, end_to_end=True)
