@@ -74,11 +74,13 @@ $(BIN)/python:
 	done; echo "error: affect needs Python 3.11 or later. Install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1
 
 $(AFFECT): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@echo "installing affect and what it needs into $(VENV); torch is large, so this may take minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing affect, what it needs and what its tests need into $(VENV); this may take minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/affect  # where basedpyright finds the package
 	@touch $(AFFECT) $@
 

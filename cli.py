@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 an error the user can mend, in one line; 2 wrong usage; 3 
 needs them.
 """
 
+import os
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,10 +95,12 @@ def whole_road(
 @app.command("demo-data", rich_help_panel=START, epilog="Example: affect demo-data demo --videos 40 --seed 7")
 def demo_data(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to draw it in.")],
-    videos: Annotated[int, typer.Option("--videos", min=1, help="How many videos.")] = 40,
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of a video, about.")] = 160,
+    videos: Annotated[int, typer.Option("--videos", min=1, help="How many videos.")] = 36,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of a video, about.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same data.")] = 0,
-    workers: Annotated[int, typer.Option("--workers", min=-1, help="Processes that draw; 0: only this one.")] = -1,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that draw; else one a core.")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
@@ -107,7 +110,8 @@ def demo_data(
     from .pipeline.progress import Talk
 
     talk = Talk(quiet, verbose)
-    facts = draw_tree(out, videos=videos, frames=frames, seed=seed, workers=workers, talk=talk)
+    count = workers or os.cpu_count() or 1
+    facts = draw_tree(out, videos=videos, frames=frames, seed=seed, workers=count, talk=talk)
     talk.say(f"{'demo-data':<18}{videos} videos → {out}")
     if as_json:
         print_json(facts)
