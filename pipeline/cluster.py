@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import AffectError
 
@@ -125,7 +125,8 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
     with config.set(settings), _same_environment():
         cluster = LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
-            dashboard_address=cast(str, None), memory_limit=0, silence_logs=logging.CRITICAL,
+            dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
+            scheduler_kwargs={"dashboard": False},
         )  # fmt: skip
         try:
             with Client(cluster, set_as_default=False) as client:

@@ -5,6 +5,7 @@ attributes as JSON, the source's name and the version of affect. Every dataset i
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -29,6 +30,7 @@ MADE_BY = {FRAMES: "affect extract-frames", FEATURES: "affect cache-features"}
 _STREAM_CHUNK = 1 << 18
 _SMALL_CHUNK = 1 << 14
 _ATTRIBUTE_LIMIT = 1 << 15
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _LEFTOVER = re.compile(r"^\..+\.(\d+)\.tmp$")
 
 
@@ -51,6 +53,8 @@ class ShardWriter:
         self.path = path
         self.attributes = dict(attributes or {})
         self._format, self._fingerprint, self._settings, self._source = format, fingerprint, settings, source
+        # Held open: closing one writes out its last chunk, only half full as yet.
+        self._data: dict[str, h5py.Dataset] = {}
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
     def __enter__(self) -> Self:
@@ -66,8 +70,7 @@ class ShardWriter:
         try:
             for name, array in arrays.items():
                 rows = np.ascontiguousarray(array)
-                data = self._file[name] if name in self._file else self._create(name, rows)
-                assert isinstance(data, h5py.Dataset)
+                data = self._data[name] if name in self._data else self._create(name, rows)
                 if data.dtype != rows.dtype or data.shape[1:] != rows.shape[1:]:
                     raise ValueError(
                         f"{name} is {rows.dtype} {rows.shape[1:]} a row, the shard's is {data.dtype} {data.shape[1:]}"
@@ -92,20 +95,22 @@ class ShardWriter:
     def _create(self, name: str, rows: NDArray[Any]) -> h5py.Dataset:
         row_bytes = max(1, rows.dtype.itemsize * int(np.prod(rows.shape[1:])))
         chunk = _STREAM_CHUNK if rows.dtype == np.uint8 and rows.ndim == 1 else max(64, _SMALL_CHUNK // row_bytes)
-        return self._file.create_dataset(
+        self._data[name] = self._file.create_dataset(
             name, (0, *rows.shape[1:]), rows.dtype, maxshape=(None, *rows.shape[1:]), chunks=(chunk, *rows.shape[1:]),
             fletcher32=True, track_times=False,
         )  # fmt: skip
+        return self._data[name]
 
     def _commit(self) -> None:
         from ... import __version__
 
-        lengths = {name: len(data) for name, data in self._file.items()}
+        lengths = {name: len(data) for name, data in self._data.items()}
         attributes = self._file.attrs
         attributes["format"], attributes["version"], attributes["tool"] = self._format, VERSION, __version__
         attributes["fingerprint"], attributes["source"] = self._fingerprint, self._source
         _put_json(attributes, "settings", self._settings)
         _put_json(attributes, "attributes", self.attributes)
+        self._file.flush()
         self._file.close()
         _sync(self._temporary)
         try:
@@ -124,8 +129,17 @@ class ShardWriter:
             self._file.close()
         self._temporary.unlink(missing_ok=True)
 
+    def _give_up(self) -> None:
+        """Lets HDF5 write what it still holds to nowhere, or it would fail again, and noisily, at every close."""
+        if file := getattr(self, "_file", None):
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, file.id.get_vfd_handle())
+            os.close(nowhere)
+
     def _unwritable(self, error: Exception) -> WorkError:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        self._give_up()
+        text = " ".join(str(error).split())
+        reason = next((os.strerror(code) for code in _NO_ROOM if f"errno = {code}," in text), text)
         return WorkError(f"{self.path}: cannot be written ({reason})", "Free space, or choose another --work.")
 
 
@@ -218,7 +232,10 @@ class FrameShard(Shard):
         """Pictures at these places in the shard (0 to len - 1, not frame numbers): uint8 torch [k, 3, s, s], RGB."""
         from .jpeg import decode
 
-        return decode(self.jpegs(positions))
+        try:
+            return decode(self.jpegs(positions))
+        except OSError as error:
+            raise self._damaged(error) from error
 
     def jpegs(self, positions: ArrayLike) -> list[NDArray[np.uint8]]:
         """The JPEG bytes at these places, in the order asked; neighbours are read in one piece."""
