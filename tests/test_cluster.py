@@ -80,6 +80,7 @@ def test_a_scheduler_may_be_given() -> None:
     from distributed import LocalCluster
 
     with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as cluster:
+        assert isinstance(cluster, LocalCluster)
         for _ in range(2):
             results: list[int] = []
             run_tasks(
