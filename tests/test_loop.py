@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from affect.pipeline.errors import AffectError
-from affect.pipeline.learning.loop import FitResult, fit, rate_factor
+from affect.pipeline.learning.loop import FitResult, fit
+from affect.pipeline.learning.schedule import rate_factor
 from affect.pipeline.progress import Talk
 from hypothesis import given
 from hypothesis import strategies as st

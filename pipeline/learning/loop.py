@@ -6,23 +6,21 @@ that was stopped goes on as if it had not been.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Literal
-from zipfile import is_zipfile
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import AffectError, WorkError
+from ..errors import AffectError
 from ..progress import Talk
+from .run_state import RunState, blend, copied, load_state, save_state
 from .runtime import autocast
+from .schedule import Schedule, falls, rate_factor
 
-Schedule = Literal["cosine", "one-cycle", "plateau", "constant"]
 ENOUGH = 20
 """Steps in a row without a finite loss or gradient after which training gives up."""
 
@@ -34,31 +32,6 @@ class FitResult:
     best_epoch: int
     best_score: float
     history: list[dict[str, Any]]
-
-
-@dataclass
-class _Run:
-    """The state of a training run. `average` and `best` are state dicts like the model's."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: dict[str, Tensor] | None = None
-    best: dict[str, Tensor] | None = None
-    best_epoch: int = 0
-    best_score: float = -math.inf
-    epoch: int = 0
-    step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def judge(self, score: float) -> None:
-        """Keeps this epoch's weights if its score is the highest so far."""
-        if self.best is None or score > self.best_score:
-            self.best = _copy(self.average or self.model.state_dict())
-            self.best_score = score if math.isfinite(score) else -math.inf
-            self.best_epoch = self.epoch
-
-    def describe(self, score: str) -> str:
-        return f"best {score} {self.best_score:.3f} in epoch {self.best_epoch}" if self.best_epoch else ""
 
 
 def fit(
@@ -103,13 +76,14 @@ def fit(
     model.to(device)
     optimizer = torch.optim.AdamW(_decayed(groups, weight_decay))
     rates = [group["lr"] for group in optimizer.param_groups]
-    run = _Run(model, optimizer, _copy(model.state_dict()) if ema else None)
-    if state and _load(state, key, run, device, talk):
+    run = RunState(model, optimizer, copied(model.state_dict()) if ema else None)
+    if state and load_state(state, key, run, device, talk):
         talk.say(f"{title}: going on after epoch {run.epoch}")
 
     def steer() -> None:
-        falls = _falls([line[score] for line in run.history]) if schedule == "plateau" else 0
-        factor = rate_factor(schedule, run.step, epochs * steps, warmup) * 0.5**falls
+        factor = rate_factor(schedule, run.step, epochs * steps, warmup)
+        if schedule == "plateau":
+            factor *= 0.5 ** falls([line[score] for line in run.history])
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
 
@@ -151,7 +125,7 @@ def fit(
             if on_epoch:
                 on_epoch(line)
             if state:
-                _save(state, key, run)
+                save_state(state, key, run)
     if run.best is not None:
         model.load_state_dict(run.best)
     model.eval()
@@ -180,7 +154,7 @@ class _Sums:
 
 
 def _step(
-    run: _Run,
+    run: RunState,
     batch: Any,
     loss: Callable[[Any], tuple[Tensor, dict[str, Any]]],
     gradient_clip: float,
@@ -200,39 +174,8 @@ def _step(
         return None
     run.optimizer.step()
     if run.average is not None:
-        _average(run.average, run.model, min(ema, run.step / (run.step + 9)))
+        blend(run.average, run.model, min(ema, run.step / (run.step + 9)))
     return {"loss": value, **parts, "gradient_norm": norm}
-
-
-def rate_factor(schedule: Schedule, step: int, total: int, warmup: float) -> float:
-    """What the learning rate is multiplied by at a step (from 0), in [0, 1].
-
-    cosine: a straight rise over the share `warmup`, then half a cosine down to 0.
-    one-cycle: half a cosine up from 1/25 over `warmup` or 0.3, whichever is more, then half a cosine down to 1e-4.
-    plateau and constant: the rise only; plateau is halved by `fit` after 3 epochs without a better score.
-    """
-    total = max(total, 1)
-    share = max(warmup, 0.3) if schedule == "one-cycle" else warmup
-    rise = round(share * total)
-    if step < rise:
-        gone = (step + 1) / rise
-        return gone if schedule != "one-cycle" else 0.04 + 0.96 * (1 - math.cos(math.pi * gone)) / 2
-    if schedule in ("plateau", "constant"):
-        return 1.0
-    floor = 1e-4 if schedule == "one-cycle" else 0.0
-    gone = min(1.0, (step - rise) / max(1, total - rise))
-    return floor + (1 - floor) * (1 + math.cos(math.pi * gone)) / 2
-
-
-def _falls(scores: Sequence[float], wait: int = 3) -> int:
-    """How often the plateau schedule has halved the rate: after every `wait` epochs without a better score."""
-    best, waited, falls = -math.inf, 0, 0
-    for score in scores:
-        waited = 0 if score > best else waited + 1
-        best = max(best, score)
-        if waited == wait:
-            falls, waited = falls + 1, 0
-    return falls
 
 
 def _decayed(groups: Sequence[dict[str, Any]], weight_decay: float) -> list[dict[str, Any]]:
@@ -248,23 +191,9 @@ def _decayed(groups: Sequence[dict[str, Any]], weight_decay: float) -> list[dict
     return split
 
 
-def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in state.items()}
-
-
 @torch.no_grad()
-def _average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
-    """Counters and other whole numbers are taken over as they are."""
-    for name, value in model.state_dict().items():
-        if value.is_floating_point():
-            average[name].lerp_(value, 1 - decay)
-        else:
-            average[name].copy_(value)
-
-
-@torch.no_grad()
-def _validate(run: _Run, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
-    trained = _copy(run.model.state_dict()) if run.average is not None else None
+def _validate(run: RunState, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
+    trained = copied(run.model.state_dict()) if run.average is not None else None
     if run.average is not None:
         run.model.load_state_dict(run.average)
     run.model.eval()
@@ -279,50 +208,3 @@ def _diverged(title: str, epoch: int) -> AffectError:
         f"{title}: in epoch {epoch} the loss or its gradient was not finite in {ENOUGH} steps in a row, or in all",
         "Lower the learning rate, set a gradient clip, or use --set runtime.precision=fp32.",
     )
-
-
-_KEPT = ("average", "best", "best_epoch", "best_score", "epoch", "step", "history")
-
-
-def _save(path: Path, key: str, run: _Run) -> None:
-    state = {
-        "key": key,
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        **{name: getattr(run, name) for name in _KEPT},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(state, temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise WorkError(f"{path}: cannot be written ({error})", "Free space, or choose another --work.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _load(path: Path, key: str, run: _Run, device: torch.device, talk: Talk) -> bool:
-    """Takes up the state in the file; False where there is none, or another key's, or a damaged one (which is said)."""
-    if not path.is_file():
-        return False
-    try:
-        if not is_zipfile(path):  # torch reads what is no archive as an old format, and fails in many ways
-            raise EOFError("not an archive")
-        state = torch.load(path, map_location=device, weights_only=True)
-        if state["key"] != key:
-            return False
-        run.model.load_state_dict(state["model"])
-        run.optimizer.load_state_dict(state["optimizer"])
-    except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
-        talk.detail(str(error))
-        talk.warn(f"{path}: the state of the interrupted training is damaged; it starts from the beginning.")
-        return False
-    for name in _KEPT:
-        setattr(run, name, state[name])
-    torch.set_rng_state(state["random"].cpu())
-    if len(state["random_cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([random.cpu() for random in state["random_cuda"]])
-    return True

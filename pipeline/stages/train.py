@@ -14,6 +14,7 @@ from ..learning.model_file import NAME, model_path, read_model_metadata, save_mo
 from ..progress import Talk
 from ..records import Problem, StageReport, Subject, Work
 from ..storage.fingerprint import content_digest, fingerprint
+from ..storage.shard import sweep
 from .encoder import EncoderPlan, build_encoder, plan_encoder
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
 from .runs import add_epoch, plain, read_run, stored_key, write_text
@@ -83,6 +84,7 @@ def train(
         way = _from_cache(config, plan, shards, device, dtype)
     sizes = [f"{len(tracks)} subjects ({sum(map(len, tracks)):,} frames)" for tracks in (way.learned, way.judged)]
     talk.say(f"{STAGE}: {sizes[0]} to learn from, {sizes[1]} to judge by")
+    sweep(folder)
     started = time.perf_counter()
     result = _fit(way, config, folder, plan.key, talk)
     facts = {
