@@ -1,0 +1,135 @@
+"""Face boxes where a data set has none: a detector on every frame, one face followed through time, a CSV a subject.
+
+`affect detect-boxes --data D` writes D/bounding_boxes/<subject>.csv, or into --out; `affect detect-boxes VIDEO… --out
+DIR` does plain videos. A box file that is already there is kept, whoever made it, unless --overwrite is given.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...configs.schema import Config
+from ..cluster import run_tasks, worker_count
+from ..errors import AffectError, InputError
+from ..ingest.boxes import write_boxes
+from ..ingest.catalog import find_catalog
+from ..progress import Talk
+from ..records import WHOLE, Problem, Region, StageReport
+
+
+@dataclass(frozen=True)
+class Search:
+    """One subject's boxes to be found."""
+
+    name: str
+    video: Path
+    out: Path
+    region: Region
+    model: Path | None
+    gap_seconds: float
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """frames: decoded; boxes: frames with a box; problem: why there are none."""
+
+    frames: int
+    boxes: int
+    problem: Problem | None = None
+
+
+def detect_boxes(
+    config: Config,
+    talk: Talk,
+    *,
+    data: Path | None = None,
+    videos: Sequence[Path] = (),
+    out: Path | None = None,
+    model: Path | None = None,
+    overwrite: bool = False,
+    scheduler: str | None = None,
+) -> StageReport:
+    """Writes a box file for each subject of `data`, and for each of `videos`. InputError where nothing is named."""
+    if data is None and (not videos or out is None):
+        raise InputError("nothing to look at", "Name --data D, or videos and --out DIR.")
+    folder = out if out is not None else Path(data or ".") / "bounding_boxes"
+    found = [(video.stem, video, WHOLE) for video in videos]
+    if data is not None:
+        catalog = find_catalog(data)
+        found += [(subject.name, catalog.video(subject.video).path, subject.region) for subject in catalog.subjects]
+    settings = config.detect_boxes
+    searches = [
+        Search(name, path, folder / f"{name}.csv", region, model, settings.gap_seconds, config.runtime.decode_seconds)
+        for name, path, region in found
+    ]
+    wanted = [search for search in searches if overwrite or not search.out.is_file()]
+    wanted.sort(key=lambda search: (-search.video.stat().st_size, search.name))
+    results: dict[str, Found] = {}
+    if wanted:
+        _detector(model)
+        folder.mkdir(parents=True, exist_ok=True)
+        with talk.track("detect-boxes", len(wanted), "subjects") as bar:
+
+            def done(search: Search, result: Found) -> None:
+                results[search.name] = result
+                share = f"{result.boxes} of {result.frames} frames have a face"
+                bar.advance(item=f"{search.name}: {result.problem.message if result.problem else share}")
+
+            workers = 0 if len(wanted) == 1 and scheduler is None else worker_count(config.runtime.workers)
+            run_tasks(search_video, wanted, workers=workers, scheduler=scheduler, on_result=done)
+    return StageReport(
+        stage="detect-boxes",
+        output=folder,
+        made=tuple(sorted(name for name, result in results.items() if result.problem is None)),
+        kept=tuple(search.name for search in searches if search not in wanted),
+        failed=tuple(result.problem for _, result in sorted(results.items()) if result.problem),
+        facts={name: {"frames": r.frames, "boxes": r.boxes} for name, r in sorted(results.items())},
+    )
+
+
+def search_video(search: Search) -> Found:
+    """Decodes the video, finds faces in the subject's region, follows one, writes its boxes."""
+    from ..ingest.detector import Faces, follow
+    from ..ingest.video import decode
+
+    detect = _detector(search.model)
+    faces: list[Faces] = []
+    time: list[float] = []
+    try:
+        for batch in decode(search.video, None, batch=8, deadline=search.deadline):
+            time += batch.time.tolist()
+            faces += [_within(search.region, picture, detect(picture)) for picture in batch.pixels]
+        rate = (len(time) - 1) / (time[-1] - time[0]) if len(time) > 1 else 1.0
+        boxes = follow(faces, gap=round(search.gap_seconds * rate))
+        if not len(boxes):
+            problem = Problem(
+                "missing", search.name, "no face found in any frame", "Try a YuNet model with --detector."
+            )
+            return Found(len(faces), 0, problem)
+        write_boxes(search.out, boxes)
+    except AffectError as error:
+        return Found(len(faces), 0, Problem("damaged", search.name, error.problem, error.remedy))
+    return Found(len(faces), len(boxes))
+
+
+@lru_cache(maxsize=1)
+def _detector(model: Path | None) -> Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    from ..ingest.detector import open_detector
+
+    return open_detector(model)
+
+
+def _within(
+    region: Region, picture: NDArray[np.uint8], faces: tuple[NDArray[np.float32], NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The faces whose centre lies in the region."""
+    corners, score = faces
+    height, width = picture.shape[:2]
+    x, y = (corners[:, 0] + corners[:, 2]) / 2 / width, (corners[:, 1] + corners[:, 3]) / 2 / height
+    keep = (x >= region[0]) & (x <= region[2]) & (y >= region[1]) & (y <= region[3])
+    return corners[keep], score[keep]
