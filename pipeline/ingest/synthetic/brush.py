@@ -13,7 +13,7 @@ _SHIFT = 4
 
 @dataclass(frozen=True)
 class Brush:
-    """Draws on `image` (uint8 [h, w, 3] or [h, w]); the point (0, 0) lies at pixel (x, y), one unit is `unit` pixels."""
+    """Draws on `image`, uint8 [h, w, 3] or [h, w]; the point (0, 0) lies at pixel (x, y), a unit is `unit` pixels."""
 
     image: Image
     x: float

@@ -145,7 +145,7 @@ def _draw_eye(brush: Brush, who: Identity, look: Expression, side: int) -> None:
     brush.line(upper, (34, 24, 24), 0.036 if who.lashes else 0.024)
     if who.lashes:
         end = upper[-1] if side > 0 else upper[0]
-        brush.line([end, end + (side * 0.045, -0.035)], (34, 24, 24), 0.024)
+        brush.line([end, end + np.array((side * 0.045, -0.035))], (34, 24, 24), 0.024)
 
 
 def _draw_nose(brush: Brush, who: Identity, look: Expression, turn: tuple[float, float]) -> None:
@@ -246,8 +246,8 @@ def _draw_glasses(brush: Brush, who: Identity) -> None:
     for side in (-1, 1):
         shape = oval(side * who.eye_gap, -0.1, 0.27, 0.24)
         if who.glasses == "square":
-            c = np.array([(-0.27, -0.2), (0.27, -0.2), (0.24, 0.2), (-0.24, 0.2)]) + (side * who.eye_gap, -0.08)
-            shape = c
+            lens = np.array([(-0.27, -0.2), (0.27, -0.2), (0.24, 0.2), (-0.24, 0.2)])
+            shape = lens + np.array((side * who.eye_gap, -0.08))
         brush.line(shape, frame, 0.026, closed=True)
         brush.line([(side * (who.eye_gap + 0.27), -0.14), (side * (who.width + 0.02), -0.1)], frame, 0.026)
     brush.line([(-who.eye_gap + 0.26, -0.14), (0, -0.17), (who.eye_gap - 0.26, -0.14)], frame, 0.026)

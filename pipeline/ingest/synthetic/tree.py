@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from ...errors import InputError
@@ -74,11 +75,13 @@ def draw_tree(
     plans = list(_plans(out, videos, frames, seed))
     subjects = 0
     with talk.track("demo-data", len(plans) + 1, "videos") as bar, _pool(workers) as pool:
+        ferplus = pool.submit(draw_ferplus, out / "ferplus", faces, seed)  # the longest, so it goes first
         drawn = {pool.submit(_draw, plan): plan for plan in plans}
-        ferplus = pool.submit(draw_ferplus, out / "ferplus", faces, seed)
-        for future in as_completed([*drawn, ferplus]):
-            subjects += len(future.result()) if future in drawn else 0
-            bar.advance(item=drawn[future].film.path.name if future in drawn else "ferplus")
+        for future in as_completed(drawn):
+            subjects += len(future.result())
+            bar.advance(item=drawn[future].film.path.name)
+        ferplus.result()
+        bar.advance(item="ferplus")
     _orphan(out, frames)
     facts: dict[str, object] = {"videos": len(plans), "subjects": subjects, "faces": ferplus.result()}
     mark.write_text(json.dumps({"wanted": wanted, "facts": facts}, indent=1) + "\n", encoding="utf-8")
@@ -165,7 +168,7 @@ def _orphan(out: Path, frames: int) -> None:
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max(1, workers), mp_context=context)
+    pool = ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
     try:
         yield pool
     finally:
