@@ -123,9 +123,10 @@ def audit(here: Session, data: DataFolder) -> None:
     from .pipeline.stages.audit import audit
     from .pipeline.stages.audit_record import load_audit, table
 
-    here.listing = here.as_json
+    tabled = not (here.as_json or here.talk.quiet)
+    here.listing = not tabled
     here.stage(audit, data, here.work)
-    if not here.as_json:
+    if tabled:
         from rich.console import Console
 
         Console(highlight=False).print(table(load_audit(here.work)))
@@ -218,7 +219,7 @@ def evaluate(
     if here.as_json:
         print_json(metrics)
         here.as_json = False
-    else:
+    elif not here.talk.quiet:
         print_metrics(metrics)
 
 
