@@ -43,13 +43,15 @@ class Theme:
     shade: str
     valence: str
     arousal: str
+    mark: str
+    """What is neither valence nor arousal."""
 
     def of(self, dimension: str) -> str:
         return self.valence if dimension == "valence" else self.arousal
 
 
-LIGHT = Theme("light", "#ffffff", "#1b1f27", "#646b78", "#e3e6eb", "#eceef2", "#c2570c", "#2457c5")
-DARK = Theme("dark", "#171a21", "#eceef2", "#9aa2b1", "#2c313c", "#262b35", "#ffa45c", "#7fb0ff")
+LIGHT = Theme("light", "#ffffff", "#1b1f27", "#646b78", "#e3e6eb", "#eceef2", "#c2570c", "#2457c5", "#0b7d6e")
+DARK = Theme("dark", "#171a21", "#eceef2", "#9aa2b1", "#2c313c", "#262b35", "#ffa45c", "#7fb0ff", "#3fd0ba")
 
 
 @contextmanager
