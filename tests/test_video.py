@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 from affect.pipeline.errors import VideoError
+from affect.pipeline.ingest import video
 from affect.pipeline.ingest.video import Decoding, DecordError, decode, decoded, frame_times, probe
 
 WIDTH, HEIGHT = 160, 96
@@ -253,6 +254,23 @@ def test_a_decoder_that_crashes_is_told_of(tmp_path: Path) -> None:
     assert not children()
 
 
+def is_paused(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
+
+def test_a_decoder_too_far_ahead_is_paused_until_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "MEMORY", 0)
+    path = film(tmp_path / "a.mp4", frames=300)
+    with decode(path, 160, batch=32) as decoding:
+        numbers: list[int] = []
+        paused = 0
+        for batch in decoding:
+            numbers += [read(picture) for picture in batch.pixels]
+            paused += all(is_paused(child) for child in children())
+    assert numbers == list(range(300))
+    assert paused >= 5
+
+
 def test_leaving_early_leaves_no_process(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", frames=300)
     with decode(path, 512, batch=4) as decoding:
@@ -265,14 +283,18 @@ def test_leaving_early_leaves_no_process(tmp_path: Path) -> None:
     assert not children()
 
 
-def test_the_decoder_dies_with_its_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory", [0, 1 << 40])
+def test_the_decoder_dies_with_its_parent(tmp_path: Path, memory: int) -> None:
     path = film(tmp_path / "a.mp4", frames=900)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom affect.pipeline.ingest.video import decode\n"
-        "decoding = decode(Path(sys.argv[1]), 1024, batch=4)\nnext(decoding)\n"
+        "import sys\nfrom pathlib import Path\nfrom affect.pipeline.ingest import video\n"
+        "video.MEMORY = int(sys.argv[2])\n"
+        "decoding = video.decode(Path(sys.argv[1]), 1024, batch=4)\nnext(decoding)\n"
         "print(decoding._child._process.pid, flush=True)\nsys.stdin.read()"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, path, str(memory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert parent.stdout is not None
     with parent:
         handle = os.pidfd_open(int(parent.stdout.readline()))

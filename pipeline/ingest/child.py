@@ -1,7 +1,10 @@
 """A process apart for native code that may hang or crash, and the pipe on which it answers in messages."""
 
+import contextlib
+import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import struct
@@ -10,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,8 @@ from numpy.typing import NDArray
 
 _HEADER = struct.Struct("<cq")
 """Of a message: its kind, one letter, and how many bytes follow."""
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Gone(Exception):  # noqa: N818
@@ -35,13 +41,25 @@ class Child:
         )  # fmt: skip
         assert self._process.stdout is not None
         self._pipe = self._process.stdout.fileno()
+        self._paused = False
         self._poll = select.poll()
         self._poll.register(self._pipe, select.POLLIN)
 
     def receive(self, deadline: float) -> tuple[bytes, NDArray[np.uint8]]:
         """Kind and bytes of the next message. Raises Gone after `deadline` seconds of silence, or at its end."""
+        if self._paused:
+            self._process.send_signal(signal.SIGCONT)
+            self._paused = False
         kind, size = _HEADER.unpack(self._read(_HEADER.size, deadline).tobytes())
         return kind, self._read(size, deadline)
+
+    def pause_above(self, limit: int) -> None:
+        """Stops the child until the next `receive` if it holds more than `limit` bytes of memory. On Linux only."""
+        with contextlib.suppress(OSError):
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+            if pages * resource.getpagesize() > limit:
+                self._process.send_signal(signal.SIGSTOP)
+                self._paused = True
 
     def kill(self) -> None:
         self._process.kill()
@@ -76,6 +94,9 @@ class Sender:
 
     def __init__(self) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        if sys.platform == "linux":
+            # Paused, this process could not see for itself that the parent is gone.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         # What libraries print must not get between the messages.
         self._pipe = os.dup(1)
         os.dup2(2, 1)

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,16 @@ class Timeline:
     rotation: int
     plain: bool
     stamped: bool
+
+
+class _Packet(NamedTuple):
+    """What is kept of a packet: not its data, which would be the whole file."""
+
+    pts: int | None
+    dts: int | None
+    pos: int | None
+    is_discard: bool
+    is_corrupt: bool
 
 
 def open_video(path: Path) -> "tuple[InputContainer, VideoStream]":
@@ -72,13 +82,13 @@ def read_timeline(path: Path, beat: Callable[[], None] = lambda: None) -> Timeli
         index = [(entry.pos, entry.timestamp) for entry in stream.index_entries if entry.size]
         kind = container.format.name
         width, height, codec = stream.codec_context.width, stream.codec_context.height, stream.codec_context.name
-        packets: list[Packet] = []
+        packets: list[_Packet] = []
         # What was read before the damage is still good.
         with contextlib.suppress(FFmpegError, OSError):
             for packet in container.demux(stream):
                 beat()
                 if packet.size and not (codec == "vp8" and _is_hidden(packet)):
-                    packets.append(packet)
+                    packets.append(_Packet(packet.pts, packet.dts, packet.pos, packet.is_discard, packet.is_corrupt))
         promised = stream.frames
         base = float(stream.time_base or 1)
         origin = (container.start_time or 0) / av.time_base
@@ -123,7 +133,7 @@ def _is_hidden(packet: "Packet") -> bool:
     return not memoryview(packet)[0] & 0x10
 
 
-def _slots(packets: "list[Packet]", index: list[tuple[int, int]], promised: int) -> tuple[NDArray[np.int64], int]:
+def _slots(packets: list[_Packet], index: list[tuple[int, int]], promised: int) -> tuple[NDArray[np.int64], int]:
     """Each packet's place among all frames that the file's index or header says it had; and how many those are."""
     places = {position: place for place, (position, _) in enumerate(index)}
     if len(index) > len(packets):
@@ -134,7 +144,7 @@ def _slots(packets: "list[Packet]", index: list[tuple[int, int]], promised: int)
     return np.arange(len(packets)), max(promised, len(packets))
 
 
-def _stamps(packets: "list[Packet]") -> NDArray[np.int64]:
+def _stamps(packets: list[_Packet]) -> NDArray[np.int64]:
     """Presentation timestamps; where the container has none, those of decoding, or else a count."""
     for stamps in ([packet.pts for packet in packets], [packet.dts for packet in packets]):
         if None not in stamps:

@@ -32,6 +32,9 @@ BATCH_BYTES = 64 << 20
 THREADS = 2
 """Of decord."""
 
+MEMORY = 3 << 28
+"""Bytes that a decoder may hold while it works ahead: decord on its own would hold the whole video, decoded."""
+
 _BATCH = struct.Struct("<qqqq")
 """A batch on the pipe: its decoder, frames, height and width; then int64 numbers, float64 times and the pixels."""
 
@@ -141,7 +144,9 @@ class Decoding(Iterator[FrameBatch]):
     def _launch(self) -> Child:
         task = {**self._task, "decoder": self._left.pop(0)}
         # At its end, decord waits for the last frames this many rounds; as shipped, and whatever the user's shell says.
-        return Child("affect.pipeline.ingest.video", task, {"DECORD_EOF_RETRY_MAX": "10240"})
+        # What is freed goes back to the system, or memory would not tell how far ahead the decoder is.
+        environment = {"DECORD_EOF_RETRY_MAX": "10240", "MALLOC_MMAP_THRESHOLD_": "65536"}
+        return Child("affect.pipeline.ingest.video", task, environment)
 
     def _receive(self) -> tuple[bytes, NDArray[np.uint8]]:
         """The next message but for ticks."""
@@ -176,6 +181,8 @@ class Decoding(Iterator[FrameBatch]):
     def _batch(self, payload: NDArray[np.uint8]) -> FrameBatch:
         decoder, frames, height, width = _BATCH.unpack(payload[: _BATCH.size].tobytes())
         self.decoder = DECODERS[decoder]
+        assert self._child is not None
+        self._child.pause_above(MEMORY)
         cuts = _BATCH.size + 8 * frames * np.arange(3)
         index, time = payload[cuts[0] : cuts[1]].view(np.int64), payload[cuts[1] : cuts[2]].view(np.float64)
         for number in index.tolist():
