@@ -47,6 +47,11 @@ def open_detector(model: Path | None = None) -> Callable[[NDArray[np.uint8]], Fa
     return lambda picture: _yunet(yunet, picture)
 
 
+def nothing() -> Faces:
+    """No face."""
+    return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+
+
 def follow(faces: Sequence[Faces], *, gap: int, smooth: int = 5) -> Boxes:
     """The one track through all frames that explains most of the faces found, as boxes.
 
@@ -81,7 +86,7 @@ def _cascade(cascade: cv2.CascadeClassifier, picture: NDArray[np.uint8]) -> Face
             corners = np.concatenate([centre - box[:, 2:] / 2, centre + box[:, 2:] / 2], axis=1) / scale
             score = 1.0 / (1.0 + np.exp(1.5 - np.ravel(weight)))
             return _inside(corners, picture), score.astype(np.float32)
-    return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    return nothing()
 
 
 def _yunet(detector: cv2.FaceDetectorYN, picture: NDArray[np.uint8]) -> Faces:
@@ -89,7 +94,7 @@ def _yunet(detector: cv2.FaceDetectorYN, picture: NDArray[np.uint8]) -> Faces:
     detector.setInputSize((small.shape[1], small.shape[0]))
     found = detector.detect(small)[1]
     if found is None:
-        return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+        return nothing()
     box = np.asarray(found, np.float64)
     corners = np.concatenate([box[:, :2], box[:, :2] + box[:, 2:4]], axis=1) / scale
     return _inside(corners, picture), box[:, -1].astype(np.float32)

@@ -94,17 +94,23 @@ def detect_boxes(
 
 def search_video(search: Search) -> Found:
     """Decodes the video, finds faces in the subject's region, follows one, writes its boxes."""
-    from ..ingest.detector import Faces, follow
-    from ..ingest.video import decode
+    from ..ingest.detector import Faces, follow, nothing
+    from ..ingest.video import Decoding, decoded
 
     detect = _detector(search.model)
-    faces: list[Faces] = []
-    time: list[float] = []
+
+    def look(decoding: Decoding) -> tuple[list[Faces], float]:
+        faces: list[Faces] = []
+        first, last = 0.0, 0.0
+        for batch in decoding:
+            for number, picture in zip(batch.index.tolist(), batch.pixels, strict=True):
+                faces += [nothing()] * (number - len(faces))  # frames that were lost
+                faces.append(_within(search.region, picture, detect(picture)))
+            first, last = (first if len(faces) > len(batch) else float(batch.time[0])), float(batch.time[-1])
+        return faces, (len(faces) - 1) / (last - first) if last > first else 1.0
+
     try:
-        for batch in decode(search.video, None, batch=8, deadline=search.deadline):
-            time += batch.time.tolist()
-            faces += [_within(search.region, picture, detect(picture)) for picture in batch.pixels]
-        rate = (len(time) - 1) / (time[-1] - time[0]) if len(time) > 1 else 1.0
+        faces, rate = decoded(search.video, None, look, batch=8, deadline=search.deadline)
         boxes = follow(faces, gap=round(search.gap_seconds * rate))
         if not len(boxes):
             problem = Problem(
@@ -113,7 +119,7 @@ def search_video(search: Search) -> Found:
             return Found(len(faces), 0, problem)
         write_boxes(search.out, boxes)
     except AffectError as error:
-        return Found(len(faces), 0, Problem("damaged", search.name, error.problem, error.remedy))
+        return Found(0, 0, Problem("damaged", search.name, error.problem, error.remedy))
     return Found(len(faces), len(boxes))
 
 
