@@ -48,9 +48,13 @@ class DetectBoxes(Section):
 class PretrainStn(Section):
     frames: int = Field(60000, ge=16)
     """Training frames, drawn evenly over the subjects of the training split that have boxes."""
+    validation_frames: int = Field(2000, ge=1)
+    """Validation frames, drawn likewise, on which the best epoch is chosen."""
     epochs: int = Field(8, ge=0)
     batch: int = Field(64, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of the running average of the weights that is measured and kept; 0: none."""
 
 
 class Backbone(Section):

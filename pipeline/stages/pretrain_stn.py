@@ -1,0 +1,217 @@
+"""pretrain stn: the STN learns from boxes where the face is, and whether there is one, before anything else is trained.
+
+Frames come from the frame shards; a frame of a subject that has a box file, but no box in it, shows no face.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...configs.schema import Config
+from ..errors import AffectError, MissingStageError
+from ..ingest.boxes import read_boxes
+from ..ingest.catalog import find_catalog
+from ..progress import Talk
+from ..records import Boxes, Problem, StageReport, Subject, Work
+from ..storage.checkpoint import read_metadata, save_weights
+from ..storage.fingerprint import content_digest, fingerprint
+from ..storage.shard import FrameShard
+from .adapt import share_out
+from .audit_record import accepted_subjects
+from .encoder import STN_FORMAT, stored_fingerprint
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...models.stn import SpatialTransformer
+    from ..learning.boxes_seen import Pictures
+
+STAGE = "pretrain-stn"
+VERSION = 1
+FINER = 1.5
+"""Training pictures are kept this much finer than the view, so that zooming in still shows something."""
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """A subject's boxes and the shard of its video."""
+
+    subject: Subject
+    shard: Path
+    boxes: Boxes
+
+
+def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
+    """Trains the STN on the boxes of the training split and writes weights/stn.safetensors.
+
+    Without any boxes it is saved as the identity, with a warning: the crop is then the whole picture. Raises
+    MissingStageError where no frames are extracted.
+    """
+    output = work.weights("stn")
+    subjects = [subject for subject in accepted_subjects(work, find_catalog(data)) if subject.split != "test"]
+    digest = fingerprint(
+        version=VERSION,
+        settings=config.pretrain_stn,
+        shape=config.stn.model_dump(include={"kind", "view"}),
+        subjects=[_source(subject, work) for subject in subjects],
+        seed=config.runtime.seed,
+    )
+    if stored_fingerprint(output) == digest:
+        return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
+    training, problems = _boxed([subject for subject in subjects if subject.split == "train"], work)
+    validation, more = _boxed([subject for subject in subjects if subject.split == "validation"], work)
+    if not validation and len(training) > 1:
+        held = max(1, len(training) // 5)
+        training, validation = training[:-held], training[-held:]
+        talk.say(f"no validation subject has boxes: the last {held} of the training split are held out")
+    if not training:
+        talk.warn(
+            "no training subject has boxes: the STN stays at the whole picture. "
+            "Run `affect detect-boxes --data DIR` and then this stage again."
+        )
+    stn, report = _train(config, training, validation, work, talk, digest)
+    save_weights(
+        output,
+        stn.state_dict(),
+        {
+            "format": STN_FORMAT,
+            "fingerprint": digest,
+            "stn": config.stn.model_dump(include={"kind", "view", "crop", "margin"}),
+            "report": report,
+        },
+    )
+    if "iou" in report:
+        talk.say(
+            f"validation: mean IoU {report['iou']:.3f}, {report['iou_80']:.1%} of frames at 0.80 or above, "
+            f"presence AUROC {_figure(report['presence_auroc'])} ({report['frames']} frames)"
+        )
+    return StageReport(STAGE, output, made=(output.name,), failed=tuple(problems + more), facts=_facts(report))
+
+
+def _facts(report: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in report.items() if name not in ("history", "environment")}
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _source(subject: Subject, work: Work) -> list[Any]:
+    shard = work.frames(subject.video)
+    if subject.boxes is None or not shard.is_file():
+        return [subject.name]
+    boxes = subject.boxes
+    with FrameShard(shard) as frames:
+        made_from = frames.fingerprint
+    content = content_digest(boxes) if boxes.is_file() else str(boxes.stat().st_mtime_ns)
+    return [subject.name, subject.split, made_from, content]
+
+
+def _boxed(subjects: Sequence[Subject], work: Work) -> tuple[list[Boxed], list[Problem]]:
+    """The subjects that have boxes and frames; those whose boxes cannot be read become Problems."""
+    if subjects and not any(work.frames(subject.video).is_file() for subject in subjects):
+        raise MissingStageError(f"{work.root / 'frames'}: holds no video of the set", "Run `affect extract-frames`.")
+    found, problems = [], []
+    for subject in subjects:
+        shard = work.frames(subject.video)
+        if subject.boxes is None or not shard.is_file():
+            continue
+        try:
+            boxes = read_boxes(subject.boxes)
+        except AffectError as error:
+            problems.append(Problem("refused", subject.name, error.problem, error.remedy))
+            continue
+        if len(boxes):
+            found.append(Boxed(subject, shard, boxes))
+    return found, problems
+
+
+def _train(
+    config: Config, training: list[Boxed], validation: list[Boxed], work: Work, talk: Talk, digest: str
+) -> tuple["SpatialTransformer", dict[str, Any]]:
+
+    from ...models.stn import SpatialTransformer
+    from ..learning.boxes_seen import draw_batches, measure, stn_loss
+    from ..learning.loop import fit
+    from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
+
+    settings = config.pretrain_stn
+    device = pick_device(config.runtime.device)
+    dtype = pick_dtype(config.runtime.precision, device)
+    seed_everything(config.runtime.seed)
+    stn = SpatialTransformer(**config.stn.model_dump(include={"kind", "view", "crop", "margin"}))
+    if not training or settings.epochs == 0:
+        stn.look_everywhere()
+        return stn, {"trained": False}
+    stn = stn.to(device)
+    shown = gather(config, training, settings.frames, device, talk)
+    truth = gather(config, validation, settings.validation_frames, device, talk) if validation else shown
+    batch = min(settings.batch, len(shown))
+
+    def batches(epoch: int) -> Iterator["Pictures"]:
+        return draw_batches(shown, config.stn.view, batch, config.runtime.seed * 100003 + epoch, device)
+
+    def loss(pictures: "Pictures") -> tuple["torch.Tensor", dict[str, Any]]:
+        return stn_loss(stn, pictures)
+
+    state = work.weights("stn").with_suffix(".state")
+    result = fit(
+        stn, batches, loss, lambda: measure(stn, truth, device),
+        groups=[{"params": list(stn.parameters()), "lr": settings.learning_rate}],
+        epochs=settings.epochs, steps=len(shown) // batch, score="score", ema=settings.ema, gradient_clip=5.0,
+        warmup=0.1, device=device, dtype=dtype, talk=talk, title=STAGE, state=state, key=digest,
+    )  # fmt: skip
+    stn.eval()
+    report: dict[str, Any] = {"trained": True, **measure(stn, truth, device)}
+    del report["score"]
+    if isnan(report["presence_auroc"]):
+        report["presence_auroc"] = None
+    state.unlink(missing_ok=True)
+    return stn.cpu(), report | {
+        "frames": len(truth),
+        "training_frames": len(shown),
+        "best_epoch": result.best_epoch,
+        "seconds": round(sum(epoch["train_seconds"] for epoch in result.history), 1),
+        "history": result.history,
+        "environment": environment(device, dtype),
+    }
+
+
+def gather(config: Config, boxed: Sequence[Boxed], total: int, device: "torch.device", talk: Talk) -> "Pictures":
+    """About `total` frames, evenly over the subjects and their time, each cut to the subject's region, with its box."""
+    import torch
+
+    from ...models.stn import SpatialTransformer, theta_from_corners
+    from ..learning.boxes_seen import Pictures
+
+    counts = []
+    for item in boxed:
+        with FrameShard(item.shard) as shard:
+            counts.append(len(shard))
+    side = min(config.frames.size, round(FINER * config.stn.view))
+    sampler = SpatialTransformer(crop=side, margin=0.0).to(device)
+    pixels, thetas, faces = [], [], []
+    shares = share_out(counts, total)
+    with torch.inference_mode(), talk.track("frames with boxes", sum(shares), "frames") as bar:
+        for item, count, share in zip(boxed, counts, shares, strict=True):
+            rows = np.linspace(0, count - 1, share).round().astype(np.int64)
+            x0, y0, x1, y1 = item.subject.region
+            part = theta_from_corners(torch.tensor([item.subject.region]), 1.0, 1.0).to(device)
+            with FrameShard(item.shard) as shard:
+                width, height = shard.attributes["width"], shard.attributes["height"]
+                index = shard.read("index")[rows]
+                for some in np.array_split(rows, max(1, share // 64)):
+                    frames = shard.frames(some).to(device)
+                    cut = sampler.sample(frames, part.expand(len(frames), 2, 3))
+                    pixels.append(cut.round().clamp(0, 255).to("cpu", torch.uint8))
+                    bar.advance(len(some))
+            place = np.searchsorted(item.boxes.frame, index).clip(0, len(item.boxes) - 1)
+            corners = item.boxes.corners[place] - np.array([x0 * width, y0 * height] * 2, np.float32)
+            theta = theta_from_corners(torch.from_numpy(corners), (x1 - x0) * width, (y1 - y0) * height)
+            thetas.append(theta)
+            faces.append(torch.from_numpy(item.boxes.frame[place] == index))
+    return Pictures(torch.cat(pixels), torch.cat(thetas), torch.cat(faces))
