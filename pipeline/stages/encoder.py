@@ -50,7 +50,7 @@ def plan_start(config: Config, work: Work) -> EncoderPlan:
         return EncoderPlan(stn, pretrained, _digest(config, stn, pretrained))
     warning = (
         f"{pretrained} is missing: adaptation starts from random weights, and will be the poorer for it. "
-        "Run `affect pretrain-backbone`, or set backbone.weights to imagenet or a path."
+        "Run `affect pretrain backbone`, or set backbone.weights to imagenet or a path."
     )
     return EncoderPlan(stn, SCRATCH, _digest(config, stn, SCRATCH), (warning,))
 
@@ -63,7 +63,7 @@ def plan_stn(config: Config, work: Work) -> Path | None:
     if not path.is_file():
         raise MissingStageError(
             f"{path} is missing",
-            "Run `affect pretrain-stn` (and `affect detect-boxes` before it where the data has no boxes), "
+            "Run `affect pretrain stn` (and `affect detect-boxes` before it where the data has no boxes), "
             "or set stn.localiser to box, aligned or none.",
         )
     return path
@@ -136,13 +136,13 @@ def _build_stn(config: Config, path: Path | None) -> "SpatialTransformer":
         if trained[key] != shape[key]:
             raise WeightsError(
                 f"{path}: trained with stn.{key} {trained[key]}, the config says {shape[key]}",
-                "Run `affect pretrain-stn` again.",
+                "Run `affect pretrain stn` again.",
             )
     stn = SpatialTransformer(**shape)
     try:
         stn.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsError(f"{path}: {_first_line(error)}", "Run `affect pretrain-stn` again.") from error
+        raise WeightsError(f"{path}: {_first_line(error)}", "Run `affect pretrain stn` again.") from error
     return stn
 
 
@@ -162,7 +162,7 @@ def _plan_backbone(config: Config, work: Work) -> tuple[Path | str, tuple[str, .
     if not pretrained.is_file():
         raise MissingStageError(
             f"{pretrained} is missing",
-            "Run `affect pretrain-backbone --ferplus FOLDER`, or set backbone.weights to imagenet or a path.",
+            "Run `affect pretrain backbone --ferplus DIR`, or set backbone.weights to imagenet or a path.",
         )
     return pretrained, ()
 

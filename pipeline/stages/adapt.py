@@ -1,0 +1,288 @@
+"""adapt: the backbone learns valence and arousal from single frames of the training split, before features are cached.
+
+The crops are sampled once, a little wider than the backbone needs; every batch moves, turns and recolours them, so that
+what is left to learn from is the expression, not the person, the light or an exact box.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...configs.schema import Config
+from ..errors import AffectError, InputError, MissingStageError
+from ..ingest.boxes import read_boxes
+from ..ingest.catalog import find_catalog
+from ..progress import Talk
+from ..records import Problem, Split, StageReport, Subject, Work
+from ..storage.checkpoint import read_metadata, save_weights
+from ..storage.fingerprint import fingerprint
+from ..storage.shard import FrameShard
+from .audit_record import accepted_subjects
+from .encoder import (
+    BACKBONE_FORMAT,
+    EncoderPlan,
+    build_encoder,
+    plan_start,
+    stn_digest,
+    stored_fingerprint,
+    weights_digest,
+)
+from .looking import Places, annotation_digest, find, known_places, labels_of, place_digest, read_crops
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ...models.backbone import Backbone
+    from ...models.stn import SpatialTransformer
+
+STAGE = "adapt"
+VERSION = 1
+WIDER = 0.1
+"""How much wider the stored crops are on each side, as a share of stn.crop."""
+FACE = 0.5
+"""Training leaves out frames whose face probability is below this."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The frames drawn from one subject: their places in its shard, and float32 [k, 2] what they are labelled."""
+
+    subject: Subject
+    shard: Path
+    rows: NDArray[np.int64]
+    target: NDArray[np.float32]
+
+
+def adapt(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
+    """Fine-tunes the backbone and writes weights/adapted.safetensors; with adapt.epochs 0 there is nothing to do.
+
+    Needs `extract-frames`, and the STN where stn.localiser says so. Starts from weights/backbone.safetensors, or from
+    random weights where there are none. Raises MissingStageError, InputError.
+    """
+    output = work.weights("adapted")
+    if config.adapt.epochs == 0:
+        return StageReport(STAGE, output)
+    plan = plan_start(config, work)
+    subjects = accepted_subjects(work, find_catalog(data))
+    digest = fingerprint(
+        version=VERSION,
+        settings=config.adapt,
+        stn=stn_digest(config, work),
+        start=weights_digest(plan.backbone),
+        subjects=[_source(config, subject, work) for subject in subjects if subject.split != "test"],
+        seed=config.runtime.seed,
+    )
+    if stored_fingerprint(output) == digest:
+        return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
+    for warning in plan.warnings:
+        talk.warn(warning)
+    training, problems = draw_frames(subjects, work, "train", config.adapt.frames)
+    validation, more = draw_frames(subjects, work, "validation", config.adapt.validation_frames)
+    problems += more
+    backbone, report = _train(config, plan, training, validation, work, talk, digest)
+    metadata = {
+        "format": BACKBONE_FORMAT,
+        "fingerprint": digest,
+        "backbone": backbone.metadata(),
+        "stn_digest": stn_digest(config, work),
+        "report": report,
+    }
+    save_weights(output, backbone.state_dict(), metadata)
+    talk.say(
+        f"single validation frames: CCC {report['ccc_valence']:.3f} valence, {report['ccc_arousal']:.3f} arousal "
+        f"({report['frames']} frames)"
+    )
+    return StageReport(STAGE, output, made=(output.name,), failed=tuple(problems), facts=_facts(report))
+
+
+def _facts(report: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in report.items() if name not in ("history", "environment")}
+
+
+def _source(config: Config, subject: Subject, work: Work) -> list[Any]:
+    shard = work.frames(subject.video)
+    if not shard.is_file():
+        return [subject.name, subject.split]
+    with FrameShard(shard) as frames:
+        made_from = frames.fingerprint
+    return [subject.name, subject.split, made_from, annotation_digest(subject), place_digest(config, subject)]
+
+
+def draw_frames(subjects: Sequence[Subject], work: Work, split: Split, total: int) -> tuple[list[Draw], list[Problem]]:
+    """About `total` annotated frames of a split, as many of each subject as can be, evenly over its time; for training
+    not those without a box, where the subject has boxes.
+
+    A subject that cannot be read is left out and becomes a Problem. Raises MissingStageError, InputError.
+    """
+    labelled: list[Draw] = []
+    problems: list[Problem] = []
+    wanted = [subject for subject in subjects if subject.split == split]
+    if wanted and not any(work.frames(subject.video).is_file() for subject in wanted):
+        raise MissingStageError(f"{work.root / 'frames'}: holds no {split} video", "Run `affect extract-frames`.")
+    for subject in wanted:
+        path = work.frames(subject.video)
+        try:
+            with FrameShard(path) as shard:
+                labels = labels_of(subject, shard)
+                boxes = read_boxes(subject.boxes).frame if subject.boxes else labels.index
+        except AffectError as error:
+            problems.append(Problem("refused", subject.name, error.problem, error.remedy))
+            continue
+        rows = np.flatnonzero(labels.valid & (np.isin(labels.index, boxes) | (split != "train")))
+        labelled.append(Draw(subject, path, rows, labels.target[rows]))
+    shares = share_out([len(draw.rows) for draw in labelled], total)
+    draws = []
+    for draw, share in zip(labelled, shares, strict=True):
+        if share:
+            chosen = np.linspace(0, len(draw.rows) - 1, share).round().astype(np.int64)
+            draws.append(Draw(draw.subject, draw.shard, draw.rows[chosen], draw.target[chosen]))
+    if sum(len(draw.rows) for draw in draws) < 2:
+        raise InputError(
+            f"the {split} split has no annotated frame", "`affect audit` tells why; or set adapt.epochs to 0."
+        )
+    return draws, problems
+
+
+def share_out(available: Sequence[int], total: int) -> list[int]:
+    """How many to take of each, as evenly as can be, together `total` or all there are."""
+    shares = [0] * len(available)
+    left = total
+    order = sorted(range(len(available)), key=lambda k: available[k])
+    for done, k in enumerate(order):
+        shares[k] = min(available[k], left // (len(order) - done))
+        left -= shares[k]
+    return shares
+
+
+def _train(
+    config: Config, plan: EncoderPlan, training: list[Draw], validation: list[Draw], work: Work, talk: Talk, digest: str
+) -> tuple["Backbone", dict[str, Any]]:
+    import torch
+    from torch import nn
+
+    from ...models.losses import affect_loss
+    from ..learning.augment import Augmentation, augment
+    from ..learning.loop import fit
+    from ..learning.metrics import pooled
+    from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
+
+    settings, size = config.adapt, config.stn.crop
+    device = pick_device(config.runtime.device)
+    dtype = pick_dtype(config.runtime.precision, device)
+    seed_everything(config.runtime.seed)
+    stn, backbone = build_encoder(config, plan)
+    crops, target = gather(config, stn.to(device), training, device, talk, faces_only=True)
+    seen, truth = gather(config, stn, validation, device, talk, faces_only=False)
+    if len(crops) < 2:
+        raise InputError("no training frame shows a face", "Look at the STN: `affect report`.")
+    margin = crops.shape[-1] / size - 1
+    backbone.to(device)
+    head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(2048, 2), nn.Tanh()).to(device)
+    batch = min(settings.batch, len(crops))
+    steps = len(crops) // batch
+    how = Augmentation(
+        rotate=12, scale=0.12, shift=0.06, shear=0.06, brightness=0.2, contrast=0.4, channels=0.4, invert_hue=0.3,
+        shade=0.35, grey=0.25, blur=0.3, noise=0.3, erase=0.3,
+    )  # fmt: skip
+
+    def batches(epoch: int) -> Iterator[tuple["Tensor", "Tensor"]]:
+        generator = torch.Generator().manual_seed(config.runtime.seed * 100003 + epoch)
+        order = torch.randperm(len(crops), generator=generator)
+        for part in order[: steps * batch].split(batch):
+            yield augment(crops[part].to(device), size, how, generator, margin=margin), target[part].to(device)
+
+    def loss(pair: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
+        said = head(backbone.features(pair[0])).float()
+        return affect_loss("ccc+mse", said, pair[1]), {}
+
+    def validate() -> dict[str, float]:
+        said = predict_frames(backbone, head, seen, size, device, dtype)
+        return pooled(said, truth.numpy(), np.ones(len(said), np.bool_))
+
+    trained = [value for name, value in backbone.named_parameters() if not name.startswith("network.fc")]
+    state = work.weights("adapted").with_suffix(".state")
+    result = fit(
+        nn.ModuleList((backbone, head)), batches, loss, validate,
+        groups=[{"params": trained + list(head.parameters()), "lr": settings.learning_rate}],
+        epochs=settings.epochs, steps=steps, score="ccc_mean", weight_decay=settings.weight_decay, ema=settings.ema,
+        warmup=0.1, device=device, dtype=dtype, talk=talk, title=STAGE, state=state, key=digest,
+    )  # fmt: skip
+    report = validate() | {
+        "best_epoch": result.best_epoch,
+        "training_frames": len(crops),
+        "start": str(plan.backbone),
+        "history": result.history,
+        "environment": environment(device, dtype),
+    }
+    state.unlink(missing_ok=True)
+    return backbone.cpu(), report
+
+
+def gather(
+    config: Config,
+    stn: "SpatialTransformer",
+    draws: Sequence[Draw],
+    device: "torch.device",
+    talk: Talk,
+    *,
+    faces_only: bool,
+) -> tuple["Tensor", "Tensor"]:
+    """The crops of the drawn frames, uint8 [n, 3, w, w], `WIDER` than stn.crop on each side; their targets [n, 2].
+
+    faces_only: without the frames in which no face is seen.
+    """
+    import torch
+
+    from ...models.stn import SpatialTransformer
+
+    size = config.stn.crop
+    wide = size + 2 * round(WIDER * size)
+    sampler = SpatialTransformer(stn.kind, stn.view, wide, stn.margin).to(device)
+    stretch = torch.tensor([wide / size, wide / size, 1.0], device=device)
+    crops, targets = [], []
+    with torch.inference_mode(), talk.track("crops", sum(len(draw.rows) for draw in draws), "frames") as tracker:
+        for draw in draws:
+            with FrameShard(draw.shard) as shard:
+                width, height = shard.attributes["width"], shard.attributes["height"]
+                index = shard.read("index")[draw.rows]
+                places = known_places(config, draw.subject, index, width, height)
+                for start in range(0, len(draw.rows), config.features.batch):
+                    rows = slice(start, start + config.features.batch)
+                    frames = _frames(config, shard, draw, places, rows).to(device)
+                    theta, presence = find(stn, frames, draw.subject.region, places, rows, device)
+                    kept = (presence >= FACE).cpu() if faces_only else torch.ones(len(frames), dtype=torch.bool)
+                    found = sampler.sample(frames[kept.to(device)], theta[kept.to(device)] * stretch)
+                    crops.append(found.round().clamp(0, 255).to("cpu", torch.uint8))
+                    targets.append(torch.from_numpy(draw.target[rows])[kept])
+                    tracker.advance(len(frames))
+    return torch.cat(crops), torch.cat(targets)
+
+
+def _frames(config: Config, shard: FrameShard, draw: Draw, places: Places | None, rows: slice) -> "Tensor":
+    if places is not None and places.crops is not None:
+        return read_crops(places.crops[rows], config.frames.size)
+    return shard.frames(draw.rows[rows])
+
+
+def predict_frames(
+    backbone: Any, head: Any, crops: "Tensor", size: int, device: "torch.device", dtype: "torch.dtype", batch: int = 64
+) -> NDArray[np.float32]:
+    """Valence and arousal, float32 [n, 2], of crops uint8 [n, 3, w, w] that are wider than `size`."""
+    import torch
+
+    from ..learning.augment import centre
+    from ..learning.runtime import autocast
+
+    backbone.eval()
+    head.eval()
+    said = []
+    with torch.inference_mode(), autocast(device, dtype):
+        for part in crops.split(batch):
+            faces = centre(part.to(device), size, margin=crops.shape[-1] / size - 1)
+            said.append(head(backbone.features(faces)).float().cpu().numpy())
+    return np.concatenate(said)

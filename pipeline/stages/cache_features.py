@@ -1,0 +1,272 @@
+"""cache-features: every frame once through STN and backbone, into one feature shard a subject.
+
+Frames come from the frame shards; where a video has none, from the video itself. The work is spread over Dask workers
+by path and settings; each loads the networks once.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...configs.schema import Config
+from ..cluster import run_tasks, worker_count
+from ..errors import AffectError, MissingStageError
+from ..ingest.align import align
+from ..ingest.annotations import read_labels
+from ..ingest.catalog import find_catalog
+from ..progress import Talk
+from ..records import Aligned, Problem, StageReport, Subject, Work
+from ..storage.fingerprint import fingerprint, source_digest
+from ..storage.shard import FEATURES, VERSION, FrameShard, ShardWriter, is_fresh, sweep
+from .audit_record import accepted_subjects
+from .encoder import EncoderPlan, build_encoder, plan_encoder
+from .looking import Places, annotation_digest, find, known_places, labels_of, place_digest, read_crops
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ...models.backbone import Backbone
+    from ...models.stn import SpatialTransformer
+
+STAGE = "cache-features"
+JITTER, SHIFT = 0.10, 0.06
+"""How far the box of an extra view may differ: in log scale, and in shares of its half side."""
+
+
+@dataclass(frozen=True)
+class Caching:
+    """One subject's features to be computed. frames: its frame shard, or None: then from the video."""
+
+    subject: Subject
+    video: Path
+    frames: Path | None
+    out: Path
+    fingerprint: str
+    config: Config
+    plan: EncoderPlan
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The networks of one worker."""
+
+    stn: "SpatialTransformer"
+    backbone: "Backbone"
+    device: "torch.device"
+    dtype: "torch.dtype"
+
+
+def cache_features(config: Config, data: Path, work: Work, talk: Talk, *, scheduler: str | None = None) -> StageReport:
+    """Writes W/features/<subject>.h5 for every accepted subject, unless it is there and up to date.
+
+    Raises MissingStageError where the STN or the backbone is not there yet.
+    """
+    plan = plan_encoder(config, work)
+    catalog = find_catalog(data)
+    wanted: list[Caching] = []
+    kept: list[str] = []
+    failed: dict[str, Problem] = {}
+    sweep(work.features("").parent)
+    for subject in accepted_subjects(work, catalog):
+        video, shard = catalog.video(subject.video).path, work.frames(subject.video)
+        frames = shard if shard.is_file() else None
+        try:
+            made_from = _fingerprint(config, plan, subject, video, frames)
+        except AffectError as error:
+            failed[subject.name] = Problem("refused", subject.name, error.problem, error.remedy)
+            continue
+        if is_fresh(work.features(subject.name), FEATURES, made_from):
+            kept.append(subject.name)
+        else:
+            out = work.features(subject.name)
+            wanted.append(Caching(subject, video, frames, out, made_from, config, plan))
+    if not wanted and not kept and not failed:
+        raise MissingStageError("no subject was accepted by the audit", "`affect audit` tells why.")
+    wanted.sort(key=lambda item: (-item.video.stat().st_size, item.subject.name))
+    made: list[str] = []
+    frames_made = 0
+    if wanted:
+        for warning in plan.warnings:
+            talk.warn(warning)
+        with talk.track(STAGE, len(wanted), "subjects") as bar:
+
+            def done(item: Caching, result: int | Problem) -> None:
+                nonlocal frames_made
+                name = item.subject.name
+                if isinstance(result, Problem):
+                    failed[name] = result
+                    item.out.unlink(missing_ok=True)  # what other settings made is not what was asked for
+                    bar.advance(item=f"{name}: {result.message}")
+                else:
+                    made.append(name)
+                    frames_made += result
+                    bar.advance(item=f"{name}: {result} frames")
+
+            def died(item: Caching, reason: str) -> None:
+                done(item, Problem("damaged", item.subject.name, reason, "Free memory, or set fewer runtime.workers."))
+
+            workers = 0 if len(wanted) == 1 and scheduler is None else worker_count(config.runtime.workers)
+            threads = max(1, (os.cpu_count() or 1) // max(1, workers))
+            run_tasks(
+                cache_subject, wanted, workers=workers, scheduler=scheduler, threads=threads,
+                on_result=done, on_error=died,
+            )  # fmt: skip
+    return StageReport(
+        STAGE,
+        work.features("").parent,
+        made=tuple(sorted(made)),
+        kept=tuple(kept),
+        failed=tuple(problem for _, problem in sorted(failed.items())),
+        facts={"subjects": len(made) + len(kept), "frames_made": frames_made, "encoder": plan.digest},
+    )
+
+
+def cache_subject(item: Caching) -> int | Problem:
+    """Computes and writes one subject's features; returns how many frames, or why there are none. Raises WorkError."""
+    from ..ingest.video import Decoding, decoded
+
+    def from_video(decoding: Decoding) -> int:
+        import torch
+
+        def batches() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], Tensor]]:
+            for batch in decoding:
+                yield batch.index, batch.time, torch.from_numpy(batch.pixels).permute(0, 3, 1, 2)
+
+        def labels() -> Aligned:
+            lost = frozenset(decoding.lost)
+            total = decoding.facts.frames
+            return align(read_labels(item.subject.annotation), max(total, len(lost)), lost=lost)
+
+        return _write(item, decoding.facts.width, decoding.facts.height, batches(), labels)
+
+    try:
+        if item.frames is None:
+            options: dict[str, Any] = {
+                "batch": item.config.features.batch,
+                "deadline": item.config.runtime.decode_seconds,
+            }
+            return decoded(item.video, item.config.frames.size, from_video, **options)
+        with FrameShard(item.frames) as shard:
+            width, height = shard.attributes["width"], shard.attributes["height"]
+            return _write(item, width, height, _shard_batches(item, shard), lambda: labels_of(item.subject, shard))
+    except AffectError as error:
+        return Problem("damaged", item.subject.name, error.problem, error.remedy)
+
+
+def _fingerprint(config: Config, plan: EncoderPlan, subject: Subject, video: Path, frames: Path | None) -> str:
+    if frames is None:
+        made_from = [source_digest(video), config.frames.size]
+    else:
+        with FrameShard(frames) as shard:
+            made_from = [shard.fingerprint]
+    return fingerprint(
+        format=FEATURES,
+        version=VERSION,
+        frames=made_from,
+        labels=annotation_digest(subject),
+        split=subject.split,
+        region=subject.region,
+        encoder=plan.digest,
+        places=place_digest(config, subject),
+        views=config.features.views,
+        precision=config.runtime.precision,
+        seed=config.runtime.seed if config.features.views > 1 else None,
+    )
+
+
+def _shard_batches(
+    item: Caching, shard: FrameShard
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], "Tensor"]]:
+    index, pts = shard.read("index"), shard.read("pts")
+    for start in range(0, len(index), item.config.features.batch):
+        rows = slice(start, start + item.config.features.batch)
+        yield index[rows], pts[rows], shard.frames(np.arange(len(index))[rows])
+
+
+def _write(item: Caching, width: int, height: int, batches: Any, labels: Any) -> int:
+    """Encodes batch by batch into the shard; labels() is asked at the end, when the lost frames are known."""
+    from ..learning.runtime import environment
+
+    encoder = _encoder(item.plan, item.config.model_dump_json())
+    numbers: list[NDArray[np.int64]] = []
+    settings = {"stn": item.config.stn.model_dump(mode="json"), "views": item.config.features.views}
+    with ShardWriter(item.out, FEATURES, item.fingerprint, settings, item.subject.name) as writer:
+        for index, pts, frames in batches:
+            places = known_places(item.config, item.subject, index, width, height)
+            if places is not None and places.crops is not None:
+                frames = read_crops(places.crops, item.config.frames.size)
+            writer.append(index=index, pts=pts, **_encode(encoder, item, frames, places))
+            numbers.append(index)
+        aligned = labels()
+        index = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
+        if not np.array_equal(aligned.index, index):
+            raise AffectError(
+                f"{item.video.name} gave {len(index)} frames, its labels are for {len(aligned)}",
+                "Run `affect extract-frames` first, which salvages damaged videos.",
+            )
+        writer.append(target=aligned.target, valid=aligned.valid)
+        writer.attributes |= {
+            "width": width,
+            "height": height,
+            "split": item.subject.split,
+            "video": item.subject.video,
+            "encoder": item.plan.digest,
+            "environment": environment(encoder.device, encoder.dtype),
+        }
+    return len(index)
+
+
+def _encode(encoder: Encoder, item: Caching, frames: "Tensor", places: Places | None) -> dict[str, NDArray[Any]]:
+    """feature, theta, presence of these frames, and feature_1... of the extra views."""
+    import torch
+
+    from ..learning.runtime import autocast
+
+    with torch.inference_mode(), autocast(encoder.device, encoder.dtype):
+        frames = frames.to(encoder.device)
+        theta, presence = find(encoder.stn, frames, item.subject.region, places, slice(0, len(frames)), encoder.device)
+        rows: dict[str, NDArray[Any]] = {
+            "theta": theta.float().cpu().numpy(),
+            "presence": presence.float().cpu().numpy(),
+        }
+        for view in range(item.config.features.views):
+            seen = theta if view == 0 else theta_of_view(theta, item.subject.name, view, item.config.runtime.seed)
+            crop = encoder.stn.sample(frames, seen).contiguous(memory_format=torch.channels_last)
+            feature = encoder.backbone.features(crop)
+            rows[f"feature_{view}" if view else "feature"] = feature.to(torch.float16).cpu().numpy()
+    return rows
+
+
+def theta_of_view(theta: "Tensor", subject: str, view: int, seed: int) -> "Tensor":
+    """The boxes of an extra view: scaled and shifted a little, the same for all frames of the subject, and mirrored in
+    odd views."""
+    rng = np.random.default_rng(int(fingerprint(subject=subject, view=view, seed=seed)[:12], 16))
+    scale = np.exp(rng.uniform(-JITTER, JITTER, 2))
+    shift = rng.uniform(-SHIFT, SHIFT, 2)
+    mirror = -1.0 if view % 2 else 1.0
+    changed = theta.clone()
+    changed[:, :, 2] += theta[:, :, :2] @ theta.new_tensor(shift)
+    changed[:, :, 0] *= mirror * scale[0]
+    changed[:, :, 1] *= scale[1]
+    return changed
+
+
+@lru_cache(maxsize=1)
+def _encoder(plan: EncoderPlan, settings: str) -> Encoder:
+    """The networks, loaded once in each process."""
+    import torch
+
+    from ..learning.runtime import pick_device, pick_dtype
+
+    config = Config.model_validate_json(settings)
+    device = pick_device(config.runtime.device)
+    stn, backbone = build_encoder(config, plan)
+    backbone.to(device).to(memory_format=torch.channels_last)
+    return Encoder(stn.to(device), backbone, device, pick_dtype(config.runtime.precision, device))
