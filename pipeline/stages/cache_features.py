@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...configs.schema import Config
 from ..cluster import run_tasks, worker_count
-from ..errors import AffectError, MissingStageError
+from ..errors import AffectError, DeviceError, MissingStageError, WeightsError, WorkError
 from ..ingest.align import align
 from ..ingest.annotations import read_labels
 from ..ingest.catalog import find_catalog
@@ -129,7 +129,8 @@ def cache_features(config: Config, data: Path, work: Work, talk: Talk, *, schedu
 
 
 def cache_subject(item: Caching) -> int | Problem:
-    """Computes and writes one subject's features; returns how many frames, or why there are none. Raises WorkError."""
+    """Computes and writes one subject's features; returns how many frames, or why there are none. Raises DeviceError,
+    WeightsError and WorkError, which no other subject would escape."""
     from ..ingest.video import Decoding, decoded
 
     def from_video(decoding: Decoding) -> int:
@@ -156,6 +157,8 @@ def cache_subject(item: Caching) -> int | Problem:
         with FrameShard(item.frames) as shard:
             width, height = shard.attributes["width"], shard.attributes["height"]
             return _write(item, width, height, _shard_batches(item, shard), lambda: labels_of(item.subject, shard))
+    except (DeviceError, WeightsError, WorkError):
+        raise  # of the whole stage, not of this subject
     except AffectError as error:
         return Problem("damaged", item.subject.name, error.problem, error.remedy)
 
