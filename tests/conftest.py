@@ -1,23 +1,34 @@
 """What the tests share: a small demo tree, real videos where there are any, and settings that are quick."""
 
+import fcntl
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from affect.configs.schema import Config
 from affect.pipeline.ingest.synthetic import draw_tree
 
+SMALL: dict[str, Any] = {"videos": 8, "frames": 48, "seed": 3, "faces": 80, "workers": 2}
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo tree of 8 ordinary videos of about 48 frames and the quirky ones. Not to be changed: copy it first."""
-    root = tmp_path_factory.mktemp("tree")
-    draw_tree(root, videos=8, frames=48, seed=3, faces=80, workers=1)
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        root = base / "tree"
+        draw_tree(root, **SMALL)
+        return root
+    # Under xdist the workers share the parent folder: the first one draws, the others wait and find it drawn.
+    root = base.parent / "tree"
+    with (base.parent / "tree.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        draw_tree(root, **SMALL)
     return root
 
 

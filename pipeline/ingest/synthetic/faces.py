@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .brush import Brush, Image, mix, oval, smooth
-from .identity import CANVAS, CENTRE, UNIT, Identity, draw_head, face_outline
+from .head import draw_head
+from .identity import CANVAS, CENTRE, UNIT, Identity, face_outline
 
 _T = np.linspace(-1, 1, 21)
 _BOW = 1 - _T**2
@@ -111,7 +112,7 @@ def _draw_brow(brush: Brush, who: Identity, look: Expression, side: int) -> None
     y = inner + (outer - inner) * s - (0.06 + 0.03 * max(0.0, look.arousal)) * np.sin(np.pi * s)
     half = who.brow * (0.65 - 0.5 * s**3) * 0.8
     top, low = np.stack([side * x, y - half], axis=1), np.stack([side * x, y + half], axis=1)
-    brush.fill(np.concatenate([top, low[::-1]]), mix(who.hair, (20, 16, 16), 0.35))
+    brush.fill(np.concatenate([top, low[::-1]]), mix(who.hair, (20, 16, 16), 0.45))
 
 
 def _draw_eye(brush: Brush, who: Identity, look: Expression, side: int) -> None:
@@ -151,34 +152,12 @@ def _draw_eye(brush: Brush, who: Identity, look: Expression, side: int) -> None:
 def _draw_nose(brush: Brush, who: Identity, look: Expression, turn: tuple[float, float]) -> None:
     shade, w, y = mix(who.skin, who.shadow, 0.95), who.nose, -0.02 + who.nose_length - 0.03 * look.wrinkle
     dx = 0.05 * turn[0]
-    brush.fill(
-        smooth(
-            [
-                (dx - 0.03, -0.12),
-                (dx + 0.02, y - 0.1),
-                (dx + w * 0.8, y + 0.02),
-                (dx, y + 0.05),
-                (dx - w * 0.8, y + 0.02),
-                (dx - 0.07, y - 0.1),
-            ]
-        ),
-        mix(who.skin, who.shadow, 0.22),
-    )
+    ridge = [(-0.03, -0.12), (0.02, y - 0.1), (w * 0.8, y + 0.02), (0, y + 0.05), (-w * 0.8, y + 0.02)]
+    ridge.append((-0.07, y - 0.1))
+    brush.fill(smooth(np.add(ridge, (dx, 0))), mix(who.skin, who.shadow, 0.22))
     brush.oval(dx, y - 0.06, 0.035, 0.05, mix(who.skin, (255, 255, 255), 0.22))
-    brush.line(
-        smooth(
-            [
-                (dx - w, y - 0.02),
-                (dx - w * 0.7, y + 0.045),
-                (dx - 0.02, y + 0.06),
-                (dx + w * 0.7, y + 0.045),
-                (dx + w, y - 0.02),
-            ],
-            closed=False,
-        ),
-        shade,
-        0.02,
-    )
+    wings = [(-w, -0.02), (-w * 0.7, 0.045), (-0.02, 0.06), (w * 0.7, 0.045), (w, -0.02)]
+    brush.line(smooth(np.add(wings, (dx, y)), closed=False), shade, 0.02)
     for side in (-1, 1):
         brush.oval(dx + side * w * 0.5, y + 0.03, 0.028, 0.016, mix(who.shadow, (20, 10, 10), 0.55))
         depth = min(1.0, 0.25 * who.age + 0.75 * max(0.0, look.valence) + 0.8 * look.wrinkle)
@@ -191,7 +170,7 @@ def _draw_nose(brush: Brush, who: Identity, look: Expression, turn: tuple[float,
             for k in range(3):
                 line = [(side * 0.03, -0.16 + 0.06 * k), (side * 0.10, -0.20 + 0.06 * k)]
                 brush.line(line, mix(who.skin, who.shadow, look.wrinkle), 0.02)
-    if look.arousal + 0.4 * who.age > 0.45:
+    if look.arousal + 0.4 * who.age > 0.45 and who.style not in ("bob", "curly", "scarf"):
         for k in range(2):
             line = smooth([(-0.25, -0.62 - 0.08 * k), (0, -0.64 - 0.08 * k), (0.25, -0.62 - 0.08 * k)], False)
             brush.line(line, mix(who.skin, who.shadow, min(1.0, look.arousal * 0.6 + 0.2 * who.age)), 0.012)
@@ -202,7 +181,7 @@ def _draw_mouth(brush: Brush, who: Identity, look: Expression) -> None:
     gap = 0.30 * max(0.0, 0.16 + 0.84 * look.arousal) * (1 - 0.4 * look.wrinkle)
     half = who.mouth * (1 + 0.2 * max(0.0, smile) - 0.22 * max(0.0, look.arousal) * (1 - abs(smile)))
     x = half * _T
-    middle = 0.56 + 0.1 * gap - 0.20 * smile * (_T**2 - 0.45) - 0.13 * look.smirk * np.clip(_T, 0, 1) ** 1.5
+    middle = 0.56 + 0.1 * gap - 0.23 * smile * (_T**2 - 0.45) - 0.13 * look.smirk * np.clip(_T, 0, 1) ** 1.5
     middle -= 0.05 * look.wrinkle * _BOW
     round_ = _BOW**0.7
     top, low = middle - 0.35 * gap * round_, middle + 0.65 * gap * round_
@@ -222,18 +201,8 @@ def _draw_mouth(brush: Brush, who: Identity, look: Expression) -> None:
         brush.oval(*end, 0.018, 0.018, mix(who.shadow, (40, 10, 14), 0.4))
     if who.beard in ("full", "moustache", "goatee"):
         y = float(lips_top[10])
-        hairs = smooth(
-            [
-                (-0.3, y + 0.04),
-                (-0.14, y - 0.09),
-                (0, y - 0.06),
-                (0.14, y - 0.09),
-                (0.3, y + 0.04),
-                (0.12, y + 0.02),
-                (0, y + 0.01),
-                (-0.12, y + 0.02),
-            ]
-        )
+        tache = [(0.3, 0.04), (0.14, -0.09), (0, -0.06), (-0.14, -0.09), (-0.3, 0.04), (-0.12, 0.02), (0.12, 0.02)]
+        hairs = smooth(np.add(tache, (0, y)))
         brush.fill(hairs, who.hair)
 
 

@@ -6,15 +6,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .brush import Image
+from .backgrounds import PAN, draw_background, draw_ball
+from .brush import Brush, Image
 from .faces import Expression, Portrait, Pose
 from .identity import draw_identity
-from .scenes import PAN, draw_background, draw_hand, draw_light, draw_shoulders, spans, tremble, wander
+from .scenes import draw_hand, draw_light, draw_shoulders, spans, tremble, wander
 
 TICK = Fraction(1, 90000)
+HEAD = 1.72
+"""Height of a face's box in units of the head's half height."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +45,29 @@ class Acted:
 
 
 class _Actor:
-    """One person with all that moves, over the whole film."""
+    """One person with all that moves, over the whole film. `place` counts people from the left."""
 
     def __init__(self, rng: np.random.Generator, film: Film, seconds: NDArray[np.float64], place: int) -> None:
-        n, h, w = film.frames, film.height, film.width
+        n, h, w, alone = film.frames, film.height, film.width, film.people == 1
         self.portrait = Portrait(draw_identity(rng))
         self.valence, self.arousal = wander(rng, seconds, 3.0), wander(rng, seconds, 3.0)
+        # A part of arousal is in the movement only, so that time is worth looking at.
         self.shown = np.clip(0.85 * self.arousal + 0.15 * wander(rng, seconds, 2.0), -1, 1)
-        self.dominance, self.gaze = wander(rng, seconds, 4.0), np.stack([wander(rng, seconds, 2.0) for _ in range(2)])
-        largest = 0.7 if film.people == 1 else 0.42
-        share = np.exp(rng.uniform(np.log(0.22), np.log(largest * 0.95))) * (1 + 0.06 * wander(rng, seconds, 5.0))
-        self.size = np.clip(share, 0.2, largest) * h / 1.72
+        self.dominance = wander(rng, seconds, 4.0)
+        self.gaze, self.turn = (np.stack([wander(rng, seconds, p), wander(rng, seconds, p)]) for p in (2.0, 3.0))
+        self.blink = _blinks(rng, seconds)
+        largest = 0.7 if alone else 0.42
+        share = np.exp(rng.uniform(np.log(0.22), np.log(largest))) * (1 + 0.06 * wander(rng, seconds, 5.0))
+        self.size = np.clip(share, 0.2, largest) * h / HEAD
         unrest = 0.012 + 0.05 * (self.arousal + 1) / 2
-        middle = (0.5,) if film.people == 1 else (0.25, 0.75)
-        room = 0.22 if film.people == 1 else 0.04
-        self.x = w * (middle[place] + room * wander(rng, seconds, 6.0)) + self.size * unrest * tremble(rng, n)
+        middle, room = (0.5, 0.22) if alone else (0.25 + 0.5 * place, 0.04)
+        away = spans(rng, n, 1, 0.09) if rng.random() < 0.45 else np.zeros(n, bool)
+        aside = 1 if middle > 0.5 or (alone and rng.random() < 0.5) else -1
+        self.x = w * (middle + room * wander(rng, seconds, 6.0)) + self.size * unrest * tremble(rng, n)
+        self.x += aside * (0.6 * w + 2 * self.size) * _eased(away)
         self.y = h * (0.47 + 0.10 * wander(rng, seconds, 6.0)) + self.size * unrest * tremble(rng, n)
         self.roll = 14 * wander(rng, seconds, 4.0) + 70 * unrest * tremble(rng, n)
-        self.turn = np.stack([wander(rng, seconds, 3.0), wander(rng, seconds, 3.0)])
-        self.blink = _blinks(rng, seconds)
-        self.away = spans(rng, n, 1, 0.09) if rng.random() < 0.45 else np.zeros(n, bool)
-        self.hand = spans(rng, n, 1, 0.08) if rng.random() < 0.4 else np.zeros(n, bool)
+        self.hand = _eased(spans(rng, n, 1, 0.1)) if rng.random() < 0.4 else np.zeros(n)
         self.hand_at = (float(rng.uniform(-0.5, 0.5)), float(rng.uniform(0.45, 0.95)), int(rng.choice((-1, 1))))
 
     def pose(self, t: int) -> Pose:
@@ -69,29 +75,26 @@ class _Actor:
         return Pose(float(self.x[t]), float(self.y[t]), float(self.size[t]), float(self.roll[t]), turn)
 
     def look(self, t: int) -> Expression:
-        gaze = (float(self.gaze[0, t]), float(self.gaze[1, t]))
-        return Expression(
-            float(self.valence[t]),
-            float(self.shown[t]),
-            float(self.dominance[t]),
-            blink=float(self.blink[t]),
-            gaze=gaze,
+        v, a, d, blink, gx, gy = (
+            float(signal[t]) for signal in (self.valence, self.shown, self.dominance, self.blink, *self.gaze)
         )
+        return Expression(v, a, d, blink=blink, gaze=(gx, gy))
 
     def draw(self, picture: Image, t: int) -> None:
-        if self.away[t]:
-            return
         pose = self.pose(t)
+        if not -3 * pose.size < pose.x < picture.shape[1] + 3 * pose.size:
+            return
         draw_shoulders(picture, self.portrait.who, pose)
         self.portrait.draw(picture, self.look(t), pose)
-        if self.hand[t]:
-            draw_hand(picture, self.portrait.who, pose, *self.hand_at)
+        if self.hand[t] > 0:
+            x, y, side = self.hand_at
+            draw_hand(picture, self.portrait.who, pose, x, y + 3 * (1 - self.hand[t]), side)
 
     def acted(self, film: Film) -> Acted:
         box = np.array([self.portrait.box(self.pose(t)) for t in range(film.frames)])
         inside = np.clip(box, 0, [film.width, film.height, film.width, film.height])
         area = np.prod(inside[:, 2:] - inside[:, :2], axis=1) / np.prod(box[:, 2:] - box[:, :2], axis=1)
-        return Acted(np.stack([self.valence, self.arousal], axis=1), inside, ~self.away & (area > 0.3))
+        return Acted(np.stack([self.valence, self.arousal], axis=1), inside, area > 0.5)
 
 
 def draw_film(film: Film) -> list[Acted]:
@@ -107,19 +110,39 @@ def draw_film(film: Film) -> list[Acted]:
 def _pictures(
     rng: np.random.Generator, film: Film, times: NDArray[np.float64], actors: list[_Actor]
 ) -> Iterator[Image]:
-    background = draw_background(rng, film.width, film.height)
-    light = draw_light(rng, times, film.width, film.height)
-    grain = rng.normal(0, rng.uniform(1, 4), (film.height + 16, film.width + 16)).astype(np.int16)
+    w, h = film.width, film.height
+    background = draw_background(rng, w, h)
+    light = draw_light(rng, times, w, h)
+    # Grain in two halves, what it adds and what it takes, since pictures cannot go below zero.
+    grain = rng.normal(0, rng.uniform(1, 4), (h + 16, w + 16))
+    more, less = (np.repeat(part.astype(np.uint8)[..., None], 3, 2) for part in (grain.clip(0), -grain.clip(None, 0)))
     pan = np.stack([wander(rng, times, 7.0), wander(rng, times, 7.0)]) * PAN * rng.uniform(0, 1) + PAN
+    ball, ball_seed = _floating(rng, times), int(rng.integers(1 << 31))
     for t in range(film.frames):
-        x, y = pan[:, t].astype(int).clip(0, 2 * PAN)
-        picture = background[y : y + film.height, x : x + film.width].copy()
+        x, y = pan[:, t]
+        picture = np.asarray(cv2.getRectSubPix(background, (w, h), (x + (w - 1) / 2, y + (h - 1) / 2)), np.uint8)
+        if ball is not None:
+            place = Brush(picture, 0, 0, h)
+            draw_ball(np.random.default_rng(ball_seed), place, ball[0, t] * w / h, ball[1, t], 0.1)
         for actor in actors:
             actor.draw(picture, t)
-        lit = light.shine(picture, t)
         i, j = rng.integers(0, 16, 2)
-        noisy = lit + grain[i : i + film.height, j : j + film.width, None]
-        yield np.clip(noisy, 0, 255).astype(np.uint8)
+        window = (slice(i, i + h), slice(j, j + w))
+        yield np.asarray(cv2.subtract(cv2.add(light.shine(picture, t), more[window]), less[window]), np.uint8)
+
+
+def _floating(rng: np.random.Generator, seconds: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Where a ball floats behind the people, [2, n] in pictures; in some films only."""
+    if rng.random() > 0.3:
+        return None
+    return 0.5 + np.stack([0.6 * wander(rng, seconds, 5.0), 0.35 * wander(rng, seconds, 5.0)])
+
+
+def _eased(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """1 in the spans, 0 far from them, a slope of a few frames between."""
+    width = 9
+    raised = np.convolve(np.pad(inside.astype(float), width // 2, "edge"), np.hanning(width + 2)[1:-1], mode="valid")
+    return np.clip(2 * raised / np.hanning(width + 2).sum(), 0, 1)
 
 
 def _blinks(rng: np.random.Generator, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -147,7 +170,8 @@ def _write(film: Film, times: NDArray[np.float64], pictures: Iterator[Image]) ->
         if avi:
             stream.bit_rate = 3_000_000
         else:
-            stream.options = {"preset": "veryfast", "crf": "20"}
+            # With mbtree x264 gives other bytes from run to run, even on one thread.
+            stream.options = {"preset": "veryfast", "crf": "23", "x264-params": "mbtree=0"}
         tick = 1 / rate if avi else TICK
         stream.codec_context.time_base = tick
         for time, picture in zip(times, pictures, strict=True):

@@ -1,4 +1,4 @@
-"""What surrounds a face: backgrounds with distractors, light, a hand, shoulders; and the signals a video follows."""
+"""What is about a face: light, a hand, shoulders; and the signals a video follows."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .brush import Brush, Colour, Image, mix, oval, smooth
+from .brush import Brush, Image, mix, oval, smooth
 from .faces import Pose
 from .identity import Identity
 
 Signal = NDArray[np.float64]
-PAN = 48
-"""Pixels by which a background is larger than the picture on each side, for the camera to move over."""
+_BODY = [
+    (-0.42, 1.28),
+    (0, 1.5),
+    (0.42, 1.28),
+    (1.25, 1.6),
+    (1.75, 2.3),
+    (1.9, 4.2),
+    (-1.9, 4.2),
+    (-1.75, 2.3),
+    (-1.25, 1.6),
+]
 
 
 def wander(rng: np.random.Generator, seconds: NDArray[np.float64], period: float) -> Signal:
@@ -40,73 +49,34 @@ def spans(rng: np.random.Generator, n: int, count: int, share: float) -> NDArray
     return inside
 
 
-def draw_background(rng: np.random.Generator, width: int, height: int) -> Image:
-    """A still background, uint8 [height + 2 PAN, width + 2 PAN, 3] RGB, distractors included."""
-    w, h = width + 2 * PAN, height + 2 * PAN
-    kind = ("gradient", "wall", "blur", "shelf", "room")[rng.integers(5)]
-    a, b = _tone(rng), _tone(rng)
-    down = np.linspace(0, 1, h)[:, None, None]
-    image = (np.asarray(a) + (np.asarray(b) - np.asarray(a)) * down + np.zeros((h, w, 3))).astype(np.uint8)
-    brush = Brush(image, 0, 0, 1)
-    if kind == "wall":
-        step = int(rng.integers(18, 50))
-        for row, y in enumerate(range(0, h, step)):
-            brush.line([(0, y), (w, y)], mix(a, (0, 0, 0), 0.3), 2)
-            for x in range((row % 2) * step, w, 2 * step):
-                brush.line([(x, y), (x, y + step)], mix(a, (0, 0, 0), 0.3), 2)
-    elif kind == "blur":
-        small = rng.integers(20, 236, (7, 12, 3), dtype=np.uint8)
-        image[:] = cv2.resize(small, (w, h), interpolation=cv2.INTER_CUBIC)
-    elif kind == "shelf":
-        x = 0
-        while x < w:
-            thick = int(rng.integers(8, 26))
-            for y in range(0, h, 110):
-                top = y + 110 - int(rng.integers(60, 100))
-                cv2.rectangle(image, (x, top), (x + thick - 2, y + 106), _tone(rng), -1)
-            x += thick
-    elif kind == "room":
-        x, y = rng.uniform(0, 0.6) * w, rng.uniform(0.05, 0.3) * h
-        cv2.rectangle(image, (int(x), int(y)), (int(x + 0.3 * w), int(y + 0.45 * h)), (214, 230, 240), -1)
-        cv2.rectangle(image, (int(x), int(y)), (int(x + 0.3 * w), int(y + 0.45 * h)), (120, 96, 76), 7)
-        brush.fill([(0, 0.85 * h), (w, 0.8 * h), (w, h), (0, h)], mix(b, (40, 30, 20), 0.4))
-    _draw_distractors(rng, brush, w, h)
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 2.5)), np.uint8)
-
-
-def _draw_distractors(rng: np.random.Generator, brush: Brush, w: int, h: int) -> None:
-    """Balls, lamps and posters, some in the colours and the outline of a face, none with its features."""
-    for _ in range(int(rng.integers(0, 5))):
-        x, y, r = rng.uniform(0, w), rng.uniform(0, h), rng.uniform(0.04, 0.16) * h
-        colour = mix((236, 188, 150), (150, 100, 70), rng.random()) if rng.random() < 0.5 else _tone(rng)
-        brush.oval(x, y, r * rng.uniform(0.7, 1.1), r, colour)
-        if rng.random() < 0.5:
-            brush.oval(x - 0.3 * r, y - 0.3 * r, 0.25 * r, 0.2 * r, mix(colour, (255, 255, 255), 0.5))
-
-
-def _tone(rng: np.random.Generator) -> Colour:
-    base = rng.uniform(30, 225)
-    r, g, b = np.clip(base + rng.normal(0, 38, 3), 5, 250)
-    return (float(r), float(g), float(b))
-
-
 def draw_shoulders(picture: Image, who: Identity, pose: Pose) -> None:
     """Neck and clothes under the head, in place."""
-    brush = Brush(picture, pose.x, pose.y, pose.size)
-    neck = 0.42 * who.width / 0.78
-    brush.fill([(-neck, 0.6), (neck, 0.6), (neck * 1.1, 1.5), (-neck * 1.1, 1.5)], mix(who.skin, who.shadow, 0.8))
-    body = [
-        (-0.42, 1.28),
-        (0, 1.5),
-        (0.42, 1.28),
-        (1.25, 1.6),
-        (1.75, 2.3),
-        (1.9, 4.2),
-        (-1.9, 4.2),
-        (-1.75, 2.3),
-        (-1.25, 1.6),
-    ]
-    brush.fill(smooth(body), who.clothes)
+    brush, cloth = Brush(picture, pose.x, pose.y, pose.size), who.clothes
+    dark, neck = mix(cloth, (0, 0, 0), 0.3), 0.54 * who.width
+    if who.top == "hood":
+        brush.oval(0, 1.15, neck + 0.42, 0.5, dark)
+    brush.fill([(-neck, 0.6), (neck, 0.6), (neck * 1.1, 1.6), (-neck * 1.1, 1.6)], mix(who.skin, who.shadow, 0.7))
+    chin = smooth([(neck, 1.02), (0.6 * neck, 1.2), (0, 1.27), (-0.6 * neck, 1.2), (-neck, 1.02)], closed=False)
+    brush.fill(np.concatenate([[(-neck, 0.7), (neck, 0.7)], chin]), mix(who.shadow, (40, 16, 20), 0.2))
+    brush.fill(smooth(_BODY), cloth)
+    if who.top == "stripes":
+        for y in np.arange(1.9, 4, 0.32):
+            reach = float(np.interp(y, (1.6, 2.3, 4.2), (1.25, 1.75, 1.9))) - 0.09
+            brush.line([(-reach, y), (0, y + 0.05), (reach, y)], mix(cloth, (255, 255, 255), 0.6), 0.09)
+    elif who.top in ("shirt", "jacket"):
+        inside = (236, 234, 228) if who.top == "jacket" else mix(who.skin, who.shadow, 0.5)
+        brush.fill([(-0.4, 1.36), (0.4, 1.36), (0.0, 2.3 if who.top == "jacket" else 1.8)], inside)
+        for side in (-1, 1):
+            lapel = [(side * 0.42, 1.26), (side * 0.62, 1.42), (side * 0.3, 1.95), (side * 0.02, 1.8)]
+            brush.fill(lapel, mix(cloth, (255, 255, 255), 0.18) if who.top == "shirt" else dark)
+        brush.line([(0, 1.9), (0, 4)], dark, 0.025)
+    else:
+        brush.line(smooth([(-0.44, 1.29), (0, 1.53), (0.44, 1.29)], closed=False), dark, 0.07)
+    for side in (-1, 1):
+        brush.line([(side * 1.22, 2.5), (side * 1.28, 4.2)], dark, 0.03)
+    if who.top == "hood":
+        for side in (-1, 1):
+            brush.line([(side * 0.2, 1.5), (side * 0.24, 2.3)], (236, 234, 228), 0.035)
 
 
 def draw_hand(picture: Image, who: Identity, pose: Pose, x: float, y: float, side: int) -> None:
@@ -143,7 +113,7 @@ def draw_light(rng: np.random.Generator, seconds: NDArray[np.float64], width: in
     x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     slope = (1 + strength * (np.cos(angle) * x + np.sin(angle) * y) / 1.4).astype(np.float32)
     return Light(
-        gain=rng.uniform(0.7, 1.1) * (1 + 0.12 * wander(rng, seconds, 4.0)),
-        tint=np.clip(1 + rng.normal(0, 0.05, 3), 0.85, 1.1),
+        gain=rng.uniform(0.78, 1.1) * (1 + 0.12 * wander(rng, seconds, 4.0)),
+        tint=np.clip(1 + rng.normal(0, 0.04, 3), 0.88, 1.1),
         slope=np.repeat(slope[..., None], 3, axis=2),
     )

@@ -1,13 +1,14 @@
 """The whole demo tree: which videos, which quirks, whose labels; drawn in parallel, the same for the same seed."""
 
+import hashlib
 import json
 import multiprocessing
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +16,11 @@ import numpy as np
 from ...errors import InputError
 from ...progress import Talk
 from ...records import NOT_ANNOTATED
-from .ferplus import FACES, draw_ferplus
+from .ferplus import FACES, Portion, draw_portion, portions, write_ferplus
 from .film import Acted, Film, draw_film
 
-VERSION = 1
 MARK = "demo.json"
+PARTS = ("videos", "annotations", "bounding_boxes", "ferplus")
 LABELS = Path("annotations") / "VA_Estimation_Challenge"
 FOLDER = {"train": "Train_Set", "validation": "Validation_Set", "test": "Test_Set"}
 SPLITS = ("train", "train", "validation", "train", "train", "train", "validation", "test", "train")
@@ -40,6 +41,11 @@ class Plan:
     difference: int = 1
     damage: bool = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the subjects that are annotated."""
+        return tuple(name for name in self.subjects if name)
+
 
 def draw_tree(
     out: Path,
@@ -54,38 +60,61 @@ def draw_tree(
     """Draws a data set in the shape of Aff-Wild2, and FER+ beside it, into `out`; returns what it holds.
 
     videos: ordinary videos, at least 8, of about `frames` frames; quirky ones come on top. faces: FER+ training faces.
-    workers: processes; 0: this one. An `out` that holds this very tree is left as it is. Raises InputError for an `out`
-    that holds anything else.
+    workers: processes; 0 or 1: this one; what is drawn does not depend on it. An `out` that holds this very tree is
+    left as it is, another demo tree is replaced. Raises InputError for an `out` that holds anything else.
     """
     if videos < 8 or frames < 16 or faces < 40:
         given = f"{videos} videos of {frames} frames and {faces} faces are too few"
         raise InputError(given, "Take at least 8 videos, 16 frames, 40 faces.")
-    wanted = {"version": VERSION, "videos": videos, "frames": frames, "seed": seed, "faces": faces}
+    wanted = {"videos": videos, "frames": frames, "seed": seed, "faces": faces, "drawn_by": _source_digest()}
     talk = talk or Talk(quiet=True)
-    mark = out / MARK
-    if mark.is_file():
-        known = json.loads(mark.read_text(encoding="utf-8"))
-        if known["wanted"] == wanted:
-            talk.say(f"{out} holds this demo already")
-            return known["facts"]
-        shutil.rmtree(out)
-    elif out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty and no demo tree", "Name a new folder.")
+    known = _known(out)
+    if known.get("wanted") == wanted and "facts" in known:
+        talk.say(f"{out} holds this demo already")
+        return known["facts"]
+    for part in PARTS:
+        shutil.rmtree(out / part, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    plans = list(_plans(out, videos, frames, seed))
-    subjects = 0
-    with talk.track("demo-data", len(plans) + 1, "videos") as bar, _pool(workers) as pool:
-        ferplus = pool.submit(draw_ferplus, out / "ferplus", faces, seed)  # the longest, so it goes first
-        drawn = {pool.submit(_draw, plan): plan for plan in plans}
-        for future in as_completed(drawn):
-            subjects += len(future.result())
-            bar.advance(item=drawn[future].film.path.name)
-        ferplus.result()
-        bar.advance(item="ferplus")
+    # The mark without facts says: ours, but not finished.
+    (out / MARK).write_text(json.dumps({"wanted": wanted}) + "\n", encoding="utf-8")
+    plans, parts = list(_plans(out, videos, frames, seed)), portions(faces, seed)
+    with talk.track("demo-data", len(plans) + len(parts), "items") as bar:
+        drawn: dict[int, tuple[list[str], list[str]]] = {}
+        counts = dict.fromkeys(FOLDER, 0)
+        for item, result in _each([*plans, *parts], workers):
+            if isinstance(item, Plan):
+                counts[item.split] += len(item.names)
+                bar.advance(item=item.film.path.name)
+            else:
+                drawn[item.first] = result
+                bar.advance(item=f"ferplus {item.usage} {item.first}")
     _orphan(out, frames)
-    facts: dict[str, object] = {"videos": len(plans), "subjects": subjects, "faces": ferplus.result()}
-    mark.write_text(json.dumps({"wanted": wanted, "facts": facts}, indent=1) + "\n", encoding="utf-8")
+    facts: dict[str, object] = {
+        "videos": len(plans),
+        "frames": sum(plan.film.frames for plan in plans),
+        "subjects": counts,
+        "faces": write_ferplus(out / "ferplus", [drawn[first] for first in sorted(drawn)]),
+    }
+    (out / MARK).write_text(json.dumps({"wanted": wanted, "facts": facts}, indent=1) + "\n", encoding="utf-8")
     return facts
+
+
+def _known(out: Path) -> dict[str, Any]:
+    """What the mark in `out` says; empty for a new folder. Raises InputError for a folder of something else."""
+    try:
+        known = json.loads((out / MARK).read_text(encoding="utf-8"))
+        if isinstance(known, dict) and "wanted" in known:
+            return known
+    except (OSError, ValueError):
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return {}
+    raise InputError(f"{out} is there and no demo tree", "Name a new folder.")
+
+
+def _source_digest() -> str:
+    """Of the code that draws: another code draws another tree."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
 def _plans(out: Path, videos: int, frames: int, seed: int) -> Iterator[Plan]:
@@ -124,25 +153,48 @@ def _seed(seed: int, i: int) -> int:
     return int(np.random.SeedSequence((seed, i)).generate_state(1)[0])
 
 
-def _draw(plan: Plan) -> list[str]:
-    """One video with its annotations and boxes; returns the names of its subjects."""
+def _each(items: list[Plan | Portion], workers: int) -> Iterator[tuple[Plan | Portion, Any]]:
+    """Every item with what came of it: in order with fewer than two workers, else as they are done."""
+    if workers < 2:
+        for item in items:
+            yield item, _draw(item)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
+    try:
+        futures = {pool.submit(_draw, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _draw(item: Plan | Portion) -> tuple[list[str], list[str]] | None:
+    return draw_portion(item) if isinstance(item, Portion) else _draw_video(item)
+
+
+def _draw_video(plan: Plan) -> None:
+    """One video with its annotations and boxes."""
     film = plan.film
     root = film.path.parents[2]
     for name, acted in zip(plan.subjects, draw_film(film), strict=True):
         if name:
-            _write_labels(root / LABELS / FOLDER[plan.split] / f"{name}.txt", acted, film.frames + plan.difference)
+            _write_labels(root / LABELS / FOLDER[plan.split] / f"{name}.txt", acted, plan)
             _write_boxes(root / "bounding_boxes" / f"{name}.csv", acted)
     if plan.damage:
         content = bytearray(film.path.read_bytes())
         middle = len(content) // 2
         content[middle : middle + len(content) // 10] = bytes(len(content) // 10)
         film.path.write_bytes(content)
-    return [name for name in plan.subjects if name]
 
 
-def _write_labels(path: Path, acted: Acted, rows: int) -> None:
-    """As the real files: a header, a row a frame, -5 where nobody annotated; too many rows repeat the last."""
-    label = np.where(acted.seen[:, None], acted.label, NOT_ANNOTATED)
+def _write_labels(path: Path, acted: Acted, plan: Plan) -> None:
+    """As the real files: a header, a row a frame, -5 where nobody annotated; too many rows repeat the last.
+
+    Some annotators went on where no face was to be seen.
+    """
+    rows = plan.film.frames + plan.difference
+    label = acted.label if plan.film.seed % 3 == 0 else np.where(acted.seen[:, None], acted.label, NOT_ANNOTATED)
     label = label[np.minimum(np.arange(rows), len(label) - 1)]
     gap = max(2, rows // 40)
     label[rows // 3 : rows // 3 + gap] = NOT_ANNOTATED
@@ -163,13 +215,3 @@ def _orphan(out: Path, frames: int) -> None:
     """An annotation whose video is not there."""
     rows = ["valence,arousal", *("0.1,0.2" for _ in range(frames))]
     (out / LABELS / FOLDER["train"] / "videoless.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
