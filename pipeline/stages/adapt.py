@@ -186,8 +186,8 @@ def _train(
     batch = min(settings.batch, len(crops))
     steps = len(crops) // batch
     how = Augmentation(
-        rotate=12, scale=0.12, shift=0.06, shear=0.06, brightness=0.2, contrast=0.4, channels=0.4, invert_hue=0.3,
-        shade=0.35, grey=0.25, blur=0.3, noise=0.3, erase=0.3,
+        rotate=6, scale=0.08, shift=0.04, shear=0.03, brightness=0.1, contrast=0.2, channels=0.2, invert_hue=0.1,
+        shade=0.15, grey=0.15, blur=0.15, noise=0.2, erase=0.1,
     )  # fmt: skip
 
     def batches(epoch: int) -> Iterator[tuple["Tensor", "Tensor"]]:

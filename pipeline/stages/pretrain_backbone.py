@@ -102,7 +102,7 @@ def _train(
     backbone = build_backbone(start, config.runtime.seed)
     network = backbone.to(device)
     how = Augmentation(
-        rotate=15, scale=0.15, shift=0.08, shear=0.08, brightness=0.15, contrast=0.3, blur=0.2, noise=0.2, erase=0.25
+        rotate=8, scale=0.1, shift=0.05, shear=0.03, brightness=0.1, contrast=0.2, blur=0.1, noise=0.2, erase=0.1
     )  # fmt: skip
     steps = max(1, len(pixels) // settings.batch)
 
