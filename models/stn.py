@@ -18,8 +18,6 @@ SMALLEST = 0.05
 """Of a box's half side; the largest is 1, the whole picture."""
 MAX_ROLL = math.pi / 4
 MAX_SHEAR = 0.3
-SLOPE = 3.0
-"""Where on the sigmoid the box size starts: far enough up for the whole picture, low enough to have a gradient."""
 
 
 class Look(NamedTuple):
@@ -67,6 +65,13 @@ class SpatialTransformer(nn.Module):
         theta = torch.eye(2, 3) / (1 + self.margin)
         return theta.expand(n, 2, 3).to(next(self.parameters()).device)
 
+    def study(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For training: what it makes of views, float [n, 3, view, view]: theta in the view, presence logits [n], and
+        how much each of its cells believes in a face, logits [n, cells], row by row."""
+        numbers, presence, beliefs = self.localiser(view)
+        with torch.autocast(view.device.type, enabled=False):
+            return self._theta(numbers), presence, beliefs
+
     @torch.no_grad()
     def look_everywhere(self) -> None:
         """Makes it the identity that sees a face in every frame: what is left to do where nobody knows boxes."""
@@ -76,10 +81,9 @@ class SpatialTransformer(nn.Module):
     def _locate(self, pyramid: "_Pyramid", region: Tensor | None) -> tuple[Tensor, Tensor]:
         n, device = len(pyramid.frames), pyramid.frames.device
         part = _whole(n, device) if region is None else _region_theta(region.to(device, torch.float32))
-        numbers, presence = self.localiser(pyramid.sample(part, self.view))
-        with torch.autocast(device.type, enabled=False):  # half precision is too coarse for coordinates
-            theta = compose(part, self._theta(numbers.float()))
-        return theta, presence.float()
+        numbers, presence, _ = self.localiser(pyramid.sample(part, self.view))
+        with torch.autocast(device.type, enabled=False):
+            return compose(part, self._theta(numbers)), presence
 
     def _theta(self, numbers: Tensor) -> Tensor:
         """Bounded numbers [n, 4..6] (tx, ty, log sx, log sy, roll, shear) to theta [n, 2, 3]."""
@@ -101,8 +105,9 @@ class SpatialTransformer(nn.Module):
 class _Localiser(nn.Module):
     """The view in, bounded numbers and the presence logit out.
 
-    A heat map of one eighth of the view's side says where (its soft-argmax is the centre), the features under the heat
-    say how large; dilated convolutions let each cell see the whole view, since a face may fill it.
+    Each cell of a map of one eighth of the view's side says how strongly it believes in a face there, and what box it
+    sees relative to itself; the box is the mean of what the cells say, weighted by the softmax of their beliefs.
+    Dilated convolutions let each cell see the whole view, since a face may fill it.
     """
 
     def __init__(self, numbers: int, width: int = 64) -> None:
@@ -111,40 +116,38 @@ class _Localiser(nn.Module):
             _Conv(3, width // 4, 2), _Conv(width // 4, width // 2, 2), _Conv(width // 2, width, 2)
         )
         self.body = nn.Sequential(*(_Residual(width, dilation) for dilation in (1, 2, 4)))
-        self.heat = nn.Conv2d(width, 1, 1)
-        self.numbers = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, numbers))
+        self.says = nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, 1 + numbers, 1))
         self.presence = nn.Linear(3 * width, 1)
         self.reset()
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Identity: an even heat map has its centre in the middle, and zeros mean the whole picture."""
-        last = self.numbers[-1]
-        assert isinstance(last, nn.Linear)
-        for layer in (self.heat, last, self.presence):
-            layer.weight.zero_()
+        """Identity: even beliefs have their mean in the middle, and zeros mean the whole picture."""
+        for layer in (self.says[-1], self.presence):
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
             assert layer.bias is not None
+            layer.weight.zero_()
             layer.bias.zero_()
 
-    def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """view: float [n, 3, v, v] in 0..255. Returns (numbers [n, 4..6], presence logit [n])."""
+    def forward(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """view: float [n, 3, v, v] in 0..255. Returns (numbers [n, 4..6], presence logits [n], beliefs [n, cells],
+        logits too)."""
         mean = view.mean((1, 2, 3), keepdim=True)
         spread = (view - mean).square().mean((1, 2, 3), keepdim=True).add(25.0).sqrt()  # 25: an even picture stays even
         features = self.body(self.stem(((view - mean) / spread).contiguous(memory_format=torch.channels_last)))
-        with torch.autocast(view.device.type, enabled=False):
-            features = features.float()
-            side = features.shape[-1]
-            heat = self.heat(features).flatten(1).softmax(1)
-            under = (features.flatten(2) * heat[:, None]).sum(2)
-            mean_feature, max_feature = features.mean((2, 3)), features.amax((2, 3))
-            raw = self.numbers(torch.cat((under, mean_feature), 1))
-            presence = self.presence(torch.cat((under, mean_feature, max_feature), 1))[:, 0]
-            steps = (2 * torch.arange(side, device=heat.device, dtype=heat.dtype) + 1) / side - 1
-            heat = heat.view(-1, side, side)
-            argmax = torch.stack(((heat.sum(1) * steps).sum(1), (heat.sum(2) * steps).sum(1)), 1)
-            centre = (argmax + raw[:, :2].tanh() * (2 / side)).clamp(-1, 1)
-            turn = raw[:, 4:].tanh() * raw.new_tensor([MAX_ROLL, MAX_SHEAR])[: raw.shape[1] - 4]
-            return torch.cat((centre, _log_size(raw[:, 2:4]), turn), 1), presence
+        with torch.autocast(view.device.type, enabled=False):  # half precision is too coarse for coordinates
+            says = self.says(features.float())
+            features, side = features.float().flatten(2), says.shape[-1]
+            logits, raw = says[:, 0].flatten(1), says[:, 1:].flatten(2)
+            belief = logits.softmax(1)
+            steps = (2 * torch.arange(side, device=raw.device, dtype=raw.dtype) + 1) / side - 1
+            cells = torch.stack((steps.repeat(side), steps.repeat_interleave(side)))
+            raw = torch.cat((cells + raw[:, :2], raw[:, 2:]), 1) @ belief[:, :, None]
+            centre, size, turn = raw[:, :, 0].tensor_split((2, 4), 1)
+            turn = turn.tanh() * turn.new_tensor([MAX_ROLL, MAX_SHEAR])[: turn.shape[1]]
+            under = (features @ belief[:, :, None])[:, :, 0]
+            presence = self.presence(torch.cat((under, features.mean(2), features.amax(2)), 1))[:, 0]
+            return torch.cat((_bounded(centre, -1.0, 1.0), _log_size(size), turn), 1), presence, logits
 
 
 class _Conv(nn.Sequential):
@@ -176,14 +179,17 @@ class _Pyramid:
     def sample(self, theta: Tensor, size: int) -> Tensor:
         """float [n, 3, size, size] in 0..255. Beyond the picture its edge is repeated: black would be a contour that
         no face has, and the backbone would see it."""
+        if not len(theta):
+            return torch.zeros(0, 3, size, size, device=theta.device)
         with torch.autocast(theta.device.type, enabled=False):
             theta = theta.float()
             grid = F.affine_grid(theta, [len(theta), 3, size, size], align_corners=False)
             levels = self._fitting(theta.detach(), size)
-            if (levels == levels[:1]).all():
-                return self._read(int(levels[0]), slice(None), grid) if len(levels) else self.frames.float()
-            crops = torch.empty(len(theta), 3, size, size, device=theta.device)
-            for level in levels.unique().tolist():
+            chosen = levels.unique().tolist()
+            if len(chosen) == 1:
+                return self._read(chosen[0], slice(None), grid)
+            crops = torch.zeros(len(theta), 3, size, size, device=theta.device)
+            for level in chosen:
                 rows = (levels == level).nonzero()[:, 0]
                 crops = crops.index_put((rows,), self._read(level, rows, grid[rows]))
             return crops
@@ -219,13 +225,14 @@ def theta_from_corners(corners: Tensor, width: float | Tensor, height: float | T
 
 
 def corners_from_theta(theta: Tensor, width: float | Tensor, height: float | Tensor) -> Tensor:
-    """The upright box [n, 4], x0 y0 x1 y1 in pixels, around each theta; may leave the picture."""
+    """The upright box [n, 4], x0 y0 x1 y1 in pixels, around the ellipse in each theta's box: a face that is rolled is
+    no larger for it. For kind `crop` that is the box itself. May leave the picture."""
     left, top, right, bottom = _extent(theta).unbind(1)
     return torch.stack(((left + 1) * width, (top + 1) * height, (right + 1) * width, (bottom + 1) * height), 1) / 2
 
 
 def box_iou(theta_a: Tensor, theta_b: Tensor) -> Tensor:
-    """Intersection over union [n] of the upright boxes around two thetas, pair by pair."""
+    """Intersection over union [n] of the upright boxes of two thetas (corners_from_theta), pair by pair."""
     a, b = _extent(theta_a), _extent(theta_b)
     overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
     union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - overlap
@@ -233,7 +240,7 @@ def box_iou(theta_a: Tensor, theta_b: Tensor) -> Tensor:
 
 
 def _extent(theta: Tensor) -> Tensor:
-    reach, centre = theta[:, :, :2].abs().sum(2), theta[:, :, 2]
+    reach, centre = theta[:, :, :2].square().sum(2).clamp(min=1e-12).sqrt(), theta[:, :, 2]
     return torch.cat((centre - reach, centre + reach), 1)
 
 
@@ -246,11 +253,13 @@ def _whole(n: int, device: torch.device) -> Tensor:
 
 
 def _log_size(raw: Tensor) -> Tensor:
-    """log of the half side, from 0 (raw 0) to log SMALLEST. At the upper end the gradient passes as if unbounded."""
-    top = 1 / (1 + math.exp(-SLOPE))
-    share = 1 - (raw + SLOPE).sigmoid() / top
-    share = share + (share.clamp(min=0) - share).detach()
-    return share * math.log(SMALLEST)
+    """log of the half side, from 0 (raw 0) to log SMALLEST."""
+    return _bounded(raw, math.log(SMALLEST), 0.0)
+
+
+def _bounded(value: Tensor, low: float, high: float) -> Tensor:
+    """Clamped, with the gradient of what is not: beyond a bound there is a way back."""
+    return value + (value.clamp(low, high) - value).detach()
 
 
 def _halve(frames: Tensor) -> Tensor:
