@@ -30,7 +30,6 @@ from .session import (
     Settings,
     Verbose,
     need,
-    need_folder,
     print_json,
     print_metrics,
     resolve_config,
@@ -230,9 +229,10 @@ def evaluate(
     "predict", rich_help_panel=USE, epilog="Example: affect predict talk.mp4 --model work/train/default --out out"
 )
 def predict(
-    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO…", help="Any videos.")],
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO…", help="Videos, folders of them, or patterns.")],
     model: Annotated[Path, typer.Option("--model", metavar="DIR", help="The folder of a run: work/train/NAME.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the CSVs and plots go.")],
+    emotions: Annotated[bool, typer.Option("--emotions", help="Also the eight expressions of FER+.")] = False,
     config: ConfigName = None,
     settings: Settings = None,
     quiet: Quiet = False,
@@ -244,10 +244,10 @@ def predict(
     from .pipeline.records import Work
     from .pipeline.stages.predict import predict
 
-    need_folder(model, "--model")
-    chosen, _ = resolve_config(model / "config.yaml", config, settings or ())
+    folder = model if need(model, "--model").is_dir() else model.parent
+    chosen, _ = resolve_config(folder / "config.yaml", config, settings or ())
     here = Session(chosen, Work(out), Talk(quiet, verbose), as_json)
-    here.stage(predict, videos, model, out)
+    here.stage(predict, videos, model, out, emotions=emotions)
     here.finish()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .pipeline.ingest.catalog import find_catalog
+from .pipeline.storage.shard import FRAMES, Shard
 
 if TYPE_CHECKING:
     from .pipeline.records import Catalog
@@ -48,10 +49,17 @@ def run_road(here: "Session", data: Path, ferplus: Path | None, *, run: str, sch
 
 
 def shown_videos(here: "Session", catalog: "Catalog") -> list[Path]:
-    """The first videos of the validation split that came through."""
+    """The first videos of the validation split that came through whole."""
     names = {
-        subject.video: None
-        for subject in catalog.of_split("validation")
-        if here.work.features(subject.name).is_file() and any(video.name == subject.video for video in catalog.videos)
+        subject.video: None for subject in catalog.of_split("validation") if here.work.features(subject.name).is_file()
     }
-    return [catalog.video(name).path for name in list(names)[:SHOWN]]
+    whole = [name for name in names if not lost_frames(here.work.frames(name))]
+    return [catalog.video(name).path for name in (whole or list(names))[:SHOWN]]
+
+
+def lost_frames(path: Path) -> int:
+    """How many frames of a video could not be decoded."""
+    if not path.is_file():
+        return 0
+    with Shard(path, FRAMES) as shard:
+        return len(shard.attributes["lost"])

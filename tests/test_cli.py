@@ -13,7 +13,8 @@ import pytest
 import yaml
 from affect import __version__
 from affect.cli import ORDER, app
-from affect.configs.schema import Config, load
+from affect.configs.schema import Config, dump, load
+from affect.pipeline.ingest.video import probe
 from typer.testing import CliRunner, Result
 
 STAGES = (
@@ -170,12 +171,144 @@ def test_config_show_prints_what_load_reads(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_exits_130(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "affect", "demo-data", str(tmp_path / "demo"), "--videos", "40", "--workers", "0"]
+    command = [sys.executable, "-m", "affect", "demo-data", str(tmp_path / "demo"), "--videos", "40", "--workers", "2"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "demo").exists() and time.monotonic() < deadline:
+    while not list(tmp_path.rglob("*.mp4")) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(child.pid, signal.SIGINT)
     _, stderr = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "Traceback" not in stderr
+
+
+@pytest.fixture(scope="module")
+def road(tree: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A work folder in which `affect all` has run on the small tree, and what it said."""
+    work = tmp_path_factory.mktemp("road") / "work"
+    config = work.parent / "tiny.yaml"
+    config.write_text(dump(tiny), encoding="utf-8")
+    done = shell("all", "--data", tree, "--work", work, "--config", config)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == ""
+    return work, done.stderr
+
+
+def test_the_road_makes_everything_and_lists_what_it_could_not_use(road: tuple[Path, str]) -> None:
+    work, said = road
+    for name in ("config.yaml", "audit.json", "weights/stn.safetensors", "weights/backbone.safetensors",
+                 "weights/adapted.safetensors", "train/default/model.safetensors", "report/index.html"):  # fmt: skip
+        assert (work / name).is_file(), name
+    listed = json.loads((work / "failures.json").read_text(encoding="utf-8"))
+    names = {problem["name"] for problem in listed["audit"]}
+    assert {"refused", "videoless"} <= names
+    for problem in listed["audit"]:
+        assert problem["message"] in said
+    assert str(work / "report" / "index.html") in said
+    assert "Traceback" not in said
+    assert not list(work.rglob("*.part")) + list(work.rglob("*.tmp"))
+
+
+def test_the_road_predicts_every_frame_of_a_validation_video(road: tuple[Path, str], tree: Path) -> None:
+    work, _ = road
+    tables = [path for path in (work / "predict").glob("*.csv") if not path.name.endswith(".clips.csv")]
+    assert tables
+    for table in tables:
+        lines = table.read_text(encoding="utf-8").splitlines()
+        assert lines[0] == "frame,time,face,valence,arousal,x0,y0,x1,y1"
+        video = next(path for path in tree.rglob("videos/**/*") if path.stem == table.stem)
+        assert len(lines) - 1 == probe(video).frames
+
+
+def test_a_second_road_does_nothing_quickly_and_without_torch(road: tuple[Path, str], tree: Path) -> None:
+    work, _ = road
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
+    code = (
+        "import sys\nfrom affect.cli import app\nsys.argv = ['affect', *sys.argv[1:]]\n"
+        "try:\n    app()\nfinally:\n    print(sorted({'torch', 'dask', 'matplotlib'} & sys.modules.keys()))\n"
+    )
+    start = time.perf_counter()
+    command = [sys.executable, "-c", code, "all", "--data", str(tree), "--work", str(work)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.strip() == "[]"
+    assert set(re.findall(r"\b(\d+) made", done.stderr)) == {"0"}, done.stderr
+    after = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
+    assert after == before
+    assert time.perf_counter() - start < 5
+
+
+def test_stages_without_trouble_exit_0(road: tuple[Path, str], tree: Path) -> None:
+    work, _ = road
+    for command in ("extract-frames", "pretrain stn", "adapt", "cache-features", "train", "evaluate"):
+        result = run(*command.split(), "--data", tree, "--work", work, "--quiet")
+        assert (command, result.exit_code, result.stderr) == (command, 0, "")
+
+
+def test_evaluate_prints_its_figures_as_json_and_as_a_table(road: tuple[Path, str], tree: Path) -> None:
+    work, _ = road
+    result = run("evaluate", "--data", tree, "--work", work, "--json")
+    metrics = json.loads(result.stdout)
+    for name in ("ccc_valence", "ccc_arousal", "ccc_mean", "mse_valence", "mse_arousal", "rmse_valence", "pcc_arousal"):
+        assert isinstance(metrics[name], float)
+    assert metrics["ccc_mean"] == pytest.approx((metrics["ccc_valence"] + metrics["ccc_arousal"]) / 2)
+    table = run("evaluate", "--data", tree, "--work", work).stdout
+    assert f"{metrics['ccc_valence']:.3f}" in next(line for line in table.splitlines() if line.startswith("ccc"))
+
+
+def test_audit_prints_a_table_and_json_to_stdout(road: tuple[Path, str], tree: Path) -> None:
+    work, _ = road
+    table = run("audit", "--data", tree, "--work", work)
+    assert table.exit_code == 3
+    assert "refused" in table.stdout
+    report = json.loads(run("audit", "--data", tree, "--work", work, "--json").stdout)
+    assert report["stage"] == "audit"
+    assert "refused" in {problem["name"] for problem in report["failed"]}
+
+
+def test_predict_takes_any_video(road: tuple[Path, str], tree: Path, tmp_path: Path) -> None:
+    work, _ = road
+    video = next(tree.rglob("videos/**/*.mp4"))
+    model = work / "train" / "default"
+    result = run("predict", video, "--model", model, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["made"] == [video.stem]
+    rows = (tmp_path / "out" / f"{video.stem}.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert len(rows) == probe(video).frames
+    times = [float(row.split(",")[1]) for row in rows]
+    assert times == sorted(set(times))
+
+
+def test_predict_of_a_missing_video_and_model_says_so(road: tuple[Path, str], tree: Path, tmp_path: Path) -> None:
+    work, _ = road
+    video = next(tree.rglob("videos/**/*.mp4"))
+    model = work / "train" / "default"
+    assert_one_line(run("predict", video, "--model", tmp_path / "nope", "--out", tmp_path), "nope")
+    assert_one_line(run("predict", video, "--model", tmp_path, "--out", tmp_path / "out"), str(tmp_path), "train")
+    missing = run("predict", tmp_path / "nope.mp4", "--model", model, "--out", tmp_path / "out")
+    assert missing.exit_code in (1, 3)
+    assert "nope" in missing.stderr
+
+
+def test_an_unknown_run_is_one_line(road: tuple[Path, str], tree: Path) -> None:
+    work, _ = road
+    assert_one_line(run("evaluate", "--data", tree, "--work", work, "--run", "nope"), "nope", "affect train")
+
+
+def test_a_changed_setting_remakes_only_what_hangs_on_it(road: tuple[Path, str], tree: Path) -> None:
+    work, _ = road
+    wide = ("--data", tree, "--work", work, "--set", "head.hidden=24")
+    assert "0 made" in run("cache-features", *wide).stderr
+    assert "1 made" in run("train", *wide, "--run", "wide").stderr
+    assert "0 made" in run("train", *wide, "--run", "wide").stderr
+    assert "1 made" in run("train", "--data", tree, "--work", work, "--run", "wide").stderr
+
+
+@pytest.mark.parametrize("stage", ["pretrain stn", "adapt", "cache-features", "train", "evaluate"])
+def test_a_stage_without_the_one_before_is_one_line(stage: str, tree: Path, tmp_path: Path) -> None:
+    result = run(*stage.split(), "--data", tree, "--work", tmp_path)
+    assert_one_line(result, "affect ")
+
+
+def test_a_report_of_nothing_is_one_line(tmp_path: Path) -> None:
+    assert_one_line(run("report", "--work", tmp_path), "affect ")

@@ -57,7 +57,9 @@ def audit(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
         "subjects": subjects,
         "problems": [asdict(problem) for problem in catalog.problems],
     }
-    _write(work, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    if not work.audit.is_file() or work.audit.read_text(encoding="utf-8") != text:  # the report reads it, by its time
+        _write(work, text)
     new = [entry["name"] for entry in subjects if not {entry["digest"], facts[entry["video"]]["digest"]} <= old.keys()]
     return StageReport(
         "audit",
