@@ -17,7 +17,7 @@ from ..errors import AffectError, InputError, MissingStageError
 from ..ingest.boxes import read_boxes
 from ..ingest.catalog import find_catalog
 from ..progress import Talk
-from ..records import Problem, Split, StageReport, Subject, Work
+from ..records import Catalog, Problem, Split, StageReport, Subject, Work
 from ..storage.checkpoint import read_metadata, save_weights
 from ..storage.fingerprint import fingerprint
 from ..storage.shard import FrameShard
@@ -31,7 +31,7 @@ from .encoder import (
     stored_fingerprint,
     weights_digest,
 )
-from .looking import Places, annotation_digest, find, known_places, labels_of, place_digest, read_crops
+from .looking import Places, annotation_digest, find, fresh_frames, known_places, labels_of, place_digest, read_crops
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,8 @@ def adapt(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
     if config.adapt.epochs == 0:
         return StageReport(STAGE, output)
     plan = plan_start(config, work)
-    subjects = accepted_subjects(work, find_catalog(data))
+    catalog = find_catalog(data)
+    subjects = accepted_subjects(work, catalog)
     digest = fingerprint(
         version=VERSION,
         settings=config.adapt,
@@ -81,8 +82,8 @@ def adapt(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
         return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
     for warning in plan.warnings:
         talk.warn(warning)
-    training, problems = draw_frames(subjects, work, "train", config.adapt.frames)
-    validation, more = draw_frames(subjects, work, "validation", config.adapt.validation_frames)
+    training, problems = draw_frames(config, catalog, subjects, work, "train", config.adapt.frames)
+    validation, more = draw_frames(config, catalog, subjects, work, "validation", config.adapt.validation_frames)
     problems += more
     backbone, report = _train(config, plan, training, validation, work, talk, digest)
     metadata = {
@@ -113,7 +114,9 @@ def _source(config: Config, subject: Subject, work: Work) -> list[Any]:
     return [subject.name, subject.split, made_from, annotation_digest(subject), place_digest(config, subject)]
 
 
-def draw_frames(subjects: Sequence[Subject], work: Work, split: Split, total: int) -> tuple[list[Draw], list[Problem]]:
+def draw_frames(
+    config: Config, catalog: Catalog, subjects: Sequence[Subject], work: Work, split: Split, total: int
+) -> tuple[list[Draw], list[Problem]]:
     """About `total` annotated frames of a split, as many of each subject as can be, evenly over its time; for training
     not those without a box, where the subject has boxes.
 
@@ -125,8 +128,10 @@ def draw_frames(subjects: Sequence[Subject], work: Work, split: Split, total: in
     if wanted and not any(work.frames(subject.video).is_file() for subject in wanted):
         raise MissingStageError(f"{work.root / 'frames'}: holds no {split} video", "Run `affect extract-frames`.")
     for subject in wanted:
-        path = work.frames(subject.video)
         try:
+            path = fresh_frames(config, catalog.video(subject.video), work)
+            if path is None:
+                raise MissingStageError("its frames are not extracted, or out of date", "Run `affect extract-frames`.")
             with FrameShard(path) as shard:
                 labels = labels_of(subject, shard)
                 boxes = read_boxes(subject.boxes).frame if subject.boxes else labels.index

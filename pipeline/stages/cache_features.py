@@ -26,7 +26,7 @@ from ..storage.fingerprint import fingerprint, source_digest
 from ..storage.shard import FEATURES, VERSION, FrameShard, ShardWriter, is_fresh, sweep
 from .audit_record import accepted_subjects
 from .encoder import EncoderPlan, build_encoder, plan_encoder
-from .looking import Places, annotation_digest, find, known_places, labels_of, place_digest, read_crops
+from .looking import Places, annotation_digest, find, fresh_frames, known_places, labels_of, place_digest, read_crops
 
 if TYPE_CHECKING:
     import torch
@@ -75,9 +75,9 @@ def cache_features(config: Config, data: Path, work: Work, talk: Talk, *, schedu
     failed: dict[str, Problem] = {}
     sweep(work.features("").parent)
     for subject in accepted_subjects(work, catalog):
-        video, shard = catalog.video(subject.video).path, work.frames(subject.video)
-        frames = shard if shard.is_file() else None
+        video = catalog.video(subject.video).path
         try:
+            frames = fresh_frames(config, catalog.video(subject.video), work)
             made_from = _fingerprint(config, plan, subject, video, frames)
         except AffectError as error:
             failed[subject.name] = Problem("refused", subject.name, error.problem, error.remedy)
@@ -195,8 +195,6 @@ def _shard_batches(
 
 def _write(item: Caching, width: int, height: int, batches: Any, labels: Any) -> int:
     """Encodes batch by batch into the shard; labels() is asked at the end, when the lost frames are known."""
-    from ..learning.runtime import environment
-
     encoder = _encoder(item.plan, item.config.model_dump_json())
     numbers: list[NDArray[np.int64]] = []
     settings = {"stn": item.config.stn.model_dump(mode="json"), "views": item.config.features.views}
@@ -221,7 +219,8 @@ def _write(item: Caching, width: int, height: int, batches: Any, labels: Any) ->
             "split": item.subject.split,
             "video": item.subject.video,
             "encoder": item.plan.digest,
-            "environment": environment(encoder.device, encoder.dtype),
+            "source": "frames" if item.frames else "video",
+            "precision": str(encoder.dtype).removeprefix("torch."),
         }
     return len(index)
 

@@ -49,7 +49,7 @@ def extract_frames(
     for video in sorted((video for video in catalog.videos if video.name in annotated), key=lambda video: video.name):
         shard = work.frames(video.name)
         try:
-            made_from = fingerprint(format=FRAMES, version=VERSION, source=source_digest(video.path), settings=settings)
+            made_from = frames_fingerprint(config, video.path)
         except InputError as error:
             failed[video.name] = Problem("damaged", video.name, error.problem, error.remedy)
             continue
@@ -88,6 +88,12 @@ def extract_frames(
         failed=tuple(problem for _, problem in sorted(failed.items())),
         facts=_facts(work, sorted([*made, *kept])),
     )
+
+
+def frames_fingerprint(config: Config, video: Path) -> str:
+    """What a shard of this video's frames bears when it is up to date. Raises InputError."""
+    settings = config.frames.model_dump(mode="json")
+    return fingerprint(format=FRAMES, version=VERSION, source=source_digest(video), settings=settings)
 
 
 def extract(item: Extraction) -> int | Problem:

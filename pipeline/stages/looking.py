@@ -3,6 +3,7 @@ stages, so that a backbone is cached as it was adapted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from ..errors import BoxError, InputError, ShardError
 from ..ingest.align import align
 from ..ingest.annotations import arousal_beside, is_affwild, read_labels
 from ..ingest.boxes import read_boxes
-from ..records import Aligned, Boxes, Region, Subject
+from ..records import Aligned, Boxes, Region, Subject, Video, Work
 from ..storage.fingerprint import content_digest
-from ..storage.shard import FrameShard
+from ..storage.shard import FRAMES, FrameShard, is_fresh
+from .extract_frames import frames_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +51,7 @@ def known_places(config: Config, subject: Subject, index: NDArray[np.int64], wid
             return _fixed(subject.region, len(index), config.stn.margin)
         case "aligned":
             whole = _fixed((0.0, 0.0, 1.0, 1.0), len(index), config.stn.margin)
-            files = crop_files(subject)
+            files = _crops(subject)
             there = np.array(list(files), np.int64)
             paths = [files[number] for number in there[nearest(there, index)].tolist()]
             return Places(whole.theta, np.isin(index, there).astype(np.float32), tuple(paths))
@@ -58,7 +60,13 @@ def known_places(config: Config, subject: Subject, index: NDArray[np.int64], wid
                 raise BoxError(
                     f"{subject.name} has no boxes", "Run `affect detect-boxes`, or set stn.localiser to stn."
                 )
-            return _boxed(read_boxes(subject.boxes), index, width, height)
+            return _boxed(_boxes(subject.boxes, subject.boxes.stat().st_mtime_ns), index, width, height)
+
+
+def fresh_frames(config: Config, video: Video, work: Work) -> Path | None:
+    """The shard of a video's frames; None where there is none, or one of an older video or other settings."""
+    path = work.frames(video.name)
+    return path if path.is_file() and is_fresh(path, FRAMES, frames_fingerprint(config, video.path)) else None
 
 
 def labels_of(subject: Subject, shard: FrameShard) -> Aligned:
@@ -139,6 +147,17 @@ def find(
         return torch.from_numpy(places.theta[rows]).to(device), torch.from_numpy(places.presence[rows]).to(device)
     theta, presence = stn.locate(frames, torch.tensor([region], device=device).expand(len(frames), 4))
     return theta, presence.sigmoid()
+
+
+@lru_cache(maxsize=2)
+def _boxes(path: Path, _changed: int) -> Boxes:
+    """Read once for all batches of a video: Aff-Wild has a file per frame."""
+    return read_boxes(path)
+
+
+@lru_cache(maxsize=2)
+def _crops(subject: Subject) -> dict[int, Path]:
+    return crop_files(subject)
 
 
 def _fixed(region: Region, n: int, margin: float) -> Places:

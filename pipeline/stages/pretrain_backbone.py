@@ -130,7 +130,7 @@ def _train(
     )  # fmt: skip
     said = classify(network, private[0], settings.size, device, dtype)
     report = score(said, private[1], backbone.classes)
-    report |= {"public_accuracy": result.best_score, "best_epoch": result.best_epoch, "history": result.history}
+    report |= {"public_accuracy": validate()["accuracy"], "best_epoch": result.best_epoch, "history": result.history}
     state.unlink(missing_ok=True)
     return backbone.cpu(), report | {"environment": environment(device, dtype)}
 

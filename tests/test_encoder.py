@@ -1,0 +1,141 @@
+"""The plan of the encoder: what it asks for, what its digest covers, and that it needs no torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from affect.configs.schema import Config, load
+from affect.models.backbone import Backbone, scratch
+from affect.models.stn import SpatialTransformer
+from affect.pipeline.errors import MissingStageError, WeightsError
+from affect.pipeline.records import Work
+from affect.pipeline.stages.encoder import (
+    BACKBONE_FORMAT,
+    STN_FORMAT,
+    build_backbone,
+    build_encoder,
+    plan_encoder,
+    plan_start,
+    stn_digest,
+)
+from affect.pipeline.storage.checkpoint import save_weights
+
+SMALL = ("stn.view=32", "stn.crop=32", "adapt.epochs=0")
+
+
+def settings(*more: str) -> Config:
+    return load("demo", [*SMALL, *more])
+
+
+def save_stn(path: Path, view: int = 32, seed: int = 0) -> None:
+    torch.manual_seed(seed)
+    stn = SpatialTransformer(view=view, crop=32)
+    shape = {"kind": "crop", "view": view, "crop": 32, "margin": 0.1}
+    save_weights(path, stn.state_dict(), {"format": STN_FORMAT, "fingerprint": "x", "stn": shape})
+
+
+def save_backbone(path: Path, backbone: Backbone, **more: str) -> None:
+    metadata = {"format": BACKBONE_FORMAT, "fingerprint": "x", "backbone": backbone.metadata(), "report": {}, **more}
+    save_weights(path, backbone.state_dict(), metadata)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return Work(tmp_path / "work")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained backbone, in the dialect of FER+'s published weights."""
+    path = tmp_path_factory.mktemp("weights") / "backbone.safetensors"
+    save_backbone(path, scratch("ferplus", 5))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        ((), "affect pretrain stn"),
+        (("stn.localiser=none",), "affect pretrain backbone"),
+        (("stn.localiser=none", "adapt.epochs=2"), "affect adapt"),
+    ],
+)
+def test_names_the_command_that_has_to_run_first(work: Work, options: tuple[str, ...], command: str) -> None:
+    with pytest.raises(MissingStageError, match=command):
+        plan_encoder(settings(*options), work)
+
+
+def test_weights_that_do_not_exist_are_an_error_not_a_download(work: Work) -> None:
+    with pytest.raises(WeightsError, match=r"nowhere\.pth"):
+        plan_encoder(settings("stn.localiser=none", "backbone.weights=nowhere.pth"), work)
+
+
+def test_random_weights_are_warned_of(work: Work) -> None:
+    plan = plan_encoder(settings("stn.localiser=none", "backbone.weights=scratch"), work)
+    assert "random" in plan.warnings[0]
+    assert "random" in plan_start(settings("stn.localiser=none", "adapt.epochs=1"), work).warnings[0]
+
+
+def test_the_digest_is_of_what_shapes_a_feature_and_of_nothing_else(work: Work, weights: Path) -> None:
+    base = ("stn.localiser=box", f"backbone.weights={weights}")
+    digest = plan_encoder(settings(*base), work).digest
+    for option in ("train.epochs=3", "runtime.seed=4", "runtime.workers=3", "features.batch=8", "frames.size=96"):
+        assert plan_encoder(settings(*base, option), work).digest == digest, option
+    for option in ("stn.margin=0.2", "stn.crop=48", "stn.localiser=none", "backbone.weights=scratch"):
+        assert plan_encoder(settings(*base, option), work).digest != digest, option
+
+
+def test_the_digest_is_of_the_content_of_the_weights(work: Work, weights: Path, tmp_path: Path) -> None:
+    save_stn(work.weights("stn"))
+    config = settings(f"backbone.weights={weights}")
+    digest = plan_encoder(config, work).digest
+    elsewhere = Work(tmp_path / "elsewhere")
+    save_stn(elsewhere.weights("stn"))
+    assert plan_encoder(config, elsewhere).digest == digest
+    save_stn(elsewhere.weights("stn"), seed=1)
+    assert plan_encoder(config, elsewhere).digest != digest
+
+
+def test_weights_adapted_to_another_stn_are_warned_of(work: Work) -> None:
+    config = settings("adapt.epochs=1")
+    save_stn(work.weights("stn"))
+    save_backbone(work.weights("adapted"), scratch(), stn_digest=stn_digest(config, work))
+    assert plan_encoder(config, work).warnings == ()
+    save_stn(work.weights("stn"), seed=1)
+    assert "affect adapt" in plan_encoder(config, work).warnings[0]
+
+
+def test_what_is_built_is_what_was_saved_in_its_dialect(work: Work, weights: Path) -> None:
+    save_stn(work.weights("stn"))
+    config = settings(f"backbone.weights={weights}")
+    stn, backbone = build_encoder(config, plan_encoder(config, work))
+    assert backbone.dialect == "ferplus"
+    assert not (stn.training or backbone.training)
+    crop = torch.rand(2, 3, 48, 48) * 255
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone.features(crop), scratch("ferplus", 5).eval().features(crop))
+
+
+def test_an_stn_of_another_view_is_refused(work: Work, weights: Path) -> None:
+    save_stn(work.weights("stn"), view=48)
+    config = settings(f"backbone.weights={weights}")
+    with pytest.raises(WeightsError, match=r"stn\.view 48"):
+        build_encoder(config, plan_encoder(config, work))
+
+
+def test_weights_of_another_kind_are_refused(work: Work) -> None:
+    save_stn(work.weights("stn"))
+    with pytest.raises(WeightsError, match="affect-backbone"):
+        build_backbone(work.weights("stn"), 0)
+
+
+def test_the_plan_needs_no_torch(work: Work, weights: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from affect.configs.schema import load; "
+        "from affect.pipeline.records import Work; from affect.pipeline.stages.encoder import plan_encoder; "
+        f"config = load('demo', ['stn.localiser=box', 'adapt.epochs=0', 'backbone.weights={weights}']); "
+        f"plan_encoder(config, Work(Path({str(work.root)!r}))); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
