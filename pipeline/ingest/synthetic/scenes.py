@@ -11,17 +11,9 @@ from .faces import Pose
 from .identity import Identity
 
 Signal = NDArray[np.float64]
-_BODY = [
-    (-0.42, 1.28),
-    (0, 1.5),
-    (0.42, 1.28),
-    (1.25, 1.6),
-    (1.75, 2.3),
-    (1.9, 4.2),
-    (-1.9, 4.2),
-    (-1.75, 2.3),
-    (-1.25, 1.6),
-]
+_SIDE = [(1.25, 1.6), (1.75, 2.3), (1.92, 4.2), (1.95, 8.0)]
+_BODY = [(-0.42, 1.28), (0, 1.5), (0.42, 1.28), *_SIDE, *((-x, y) for x, y in _SIDE[::-1])]
+"""The outline of neckline, shoulders and arms in head units, far down below the picture."""
 
 
 def wander(rng: np.random.Generator, seconds: NDArray[np.float64], period: float) -> Signal:
@@ -60,8 +52,8 @@ def draw_shoulders(picture: Image, who: Identity, pose: Pose) -> None:
     brush.fill(np.concatenate([[(-neck, 0.7), (neck, 0.7)], chin]), mix(who.shadow, (40, 16, 20), 0.2))
     brush.fill(smooth(_BODY), cloth)
     if who.top == "stripes":
-        for y in np.arange(1.9, 4, 0.32):
-            reach = float(np.interp(y, (1.6, 2.3, 4.2), (1.25, 1.75, 1.9))) - 0.09
+        for y in np.arange(1.9, 8, 0.32):
+            reach = float(np.interp(y, *np.transpose(_SIDE)[::-1])) - 0.09
             brush.line([(-reach, y), (0, y + 0.05), (reach, y)], mix(cloth, (255, 255, 255), 0.6), 0.09)
     elif who.top in ("shirt", "jacket"):
         inside = (236, 234, 228) if who.top == "jacket" else mix(who.skin, who.shadow, 0.5)
@@ -69,11 +61,11 @@ def draw_shoulders(picture: Image, who: Identity, pose: Pose) -> None:
         for side in (-1, 1):
             lapel = [(side * 0.42, 1.26), (side * 0.62, 1.42), (side * 0.3, 1.95), (side * 0.02, 1.8)]
             brush.fill(lapel, mix(cloth, (255, 255, 255), 0.18) if who.top == "shirt" else dark)
-        brush.line([(0, 1.9), (0, 4)], dark, 0.025)
+        brush.line([(0, 1.9), (0, 8)], dark, 0.025)
     else:
         brush.line(smooth([(-0.44, 1.29), (0, 1.53), (0.44, 1.29)], closed=False), dark, 0.07)
     for side in (-1, 1):
-        brush.line([(side * 1.22, 2.5), (side * 1.28, 4.2)], dark, 0.03)
+        brush.line([(side * 1.22, 2.5), (side * 1.3, 8)], dark, 0.03)
     if who.top == "hood":
         for side in (-1, 1):
             brush.line([(side * 0.2, 1.5), (side * 0.24, 2.3)], (236, 234, 228), 0.035)
@@ -113,7 +105,7 @@ def draw_light(rng: np.random.Generator, seconds: NDArray[np.float64], width: in
     x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     slope = (1 + strength * (np.cos(angle) * x + np.sin(angle) * y) / 1.4).astype(np.float32)
     return Light(
-        gain=rng.uniform(0.78, 1.1) * (1 + 0.12 * wander(rng, seconds, 4.0)),
+        gain=rng.uniform(0.78, 1.06) * (1 + 0.12 * wander(rng, seconds, 4.0)),
         tint=np.clip(1 + rng.normal(0, 0.04, 3), 0.88, 1.1),
         slope=np.repeat(slope[..., None], 3, axis=2),
     )
