@@ -1,7 +1,7 @@
 """Weights on disk: safetensors, with what they mean as JSON in the header. Never pickle.
 
-The header's one entry, `affect`, holds the caller's metadata and a SHA-256 of all tensors; safetensors itself notices
-a file that is too short, but not a byte that changed.
+The header's one entry, `affect`, holds the caller's metadata and a SHA-256 of them and all tensors; safetensors itself
+notices a file that is too short, but not a byte that changed.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ def save_weights(path: Path, state: Mapping[str, "Tensor"], metadata: Mapping[st
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    header = json.dumps({"metadata": dict(metadata), "sha256": _digest(tensors)}, sort_keys=True, allow_nan=False)
+    header = _json({"metadata": dict(metadata), "sha256": _digest(tensors, metadata)})
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,8 +57,8 @@ def load_weights(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
         state = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise _damaged(path, error) from error
-    if _digest(state) != header["sha256"]:
-        raise WeightsError(f"{path}: is damaged (the checksum of its tensors differs)", _REMEDY)
+    if _digest(state, header["metadata"]) != header["sha256"]:
+        raise WeightsError(f"{path}: is damaged (its checksum differs)", _REMEDY)
     return state, header["metadata"]
 
 
@@ -81,15 +81,19 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _digest(state: Mapping[str, "Tensor"]) -> str:
+def _digest(state: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> str:
     import torch
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_json(metadata).encode())
     for name in sorted(state):
         tensor = state[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), sort_keys=True, allow_nan=False)
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
