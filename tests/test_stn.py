@@ -104,7 +104,8 @@ def test_the_margin_widens_the_crop_and_not_the_box() -> None:
     grown = theta_from_corners(torch.tensor([[48.0, 48.0, 144.0, 144.0]]), 256, 256)
     torch.testing.assert_close(wide.sample(ramp(256), box), narrow.sample(ramp(256), grown))
     frames = noise(2)
-    wide.eval(), narrow.eval()
+    wide.eval()
+    narrow.eval()
     wide.load_state_dict(narrow.state_dict())
     torch.testing.assert_close(wide(frames).theta, narrow(frames).theta)
 
