@@ -1,0 +1,240 @@
+"""The figures of the report. Each is drawn in a theme and saved as PNG; matplotlib is imported by the first one."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..learning.metrics import ccc
+from .plots import DIMENSIONS, Theme, clock, drawing, heading, plane, save, shorten, smooth
+from .report_data import Run, Series
+from .report_looks import Look
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OLD = {"arousal": 0.24, "valence": 0.39}
+"""Validation MSE of the script that this project replaces, on the data it was written for."""
+OLD_LABEL = "old script, on its own data (Aff-Wild)"
+SHOWN_RUNS = 6
+STN = "#2ee6c5"
+"""The STN's box: a colour that stands out from faces, and is neither valence's nor arousal's."""
+
+
+def draw_curves(path: Path, runs: Sequence[Run], theme: Theme) -> Path:
+    """Loss per epoch of each dimension, training and validation, beside the old level; and validation CCC.
+
+    runs: best first; that one is drawn strong, up to SHOWN_RUNS of all are drawn.
+    """
+    runs = [run for run in runs if run.history][:SHOWN_RUNS]
+    with drawing(theme, 12.6, 4.3) as figure:
+        panels = figure.subplots(1, 3, gridspec_kw={"wspace": 0.06})
+        for axes, dimension in zip(panels[:2], ("arousal", "valence"), strict=True):
+            heading(axes, f"{dimension.capitalize()} loss", "MSE, lower is better", theme)
+            axes.axhline(OLD[dimension], color=theme.soft, linestyle=(0, (1, 2)), linewidth=1.6, zorder=1)
+            axes.annotate(
+                f"{OLD_LABEL}: {OLD[dimension]:.2f}", (0.98, OLD[dimension]), (0, 4), ha="right", fontsize=8.5,
+                xycoords=("axes fraction", "data"), textcoords="offset points", color=theme.soft,
+            )  # fmt: skip
+            top = OLD[dimension]
+            for rank, run in enumerate(runs):
+                own = _line(axes, run, f"validation_mse_{dimension}", theme.of(dimension), rank, "validation")
+                train = _line(axes, run, f"train_mse_{dimension}", theme.of(dimension), rank, "training", dashed=True)
+                top = max(top, *_upper(own), *_upper(train))
+            axes.set_ylim(0, top * 1.16)
+            axes.legend(loc="lower left")
+        heading(panels[2], "Validation CCC", "higher is better", theme)
+        low = 0.0
+        for rank, run in enumerate(runs):
+            for dimension in DIMENSIONS:
+                values = _line(panels[2], run, f"validation_ccc_{dimension}", theme.of(dimension), rank, dimension)
+                low = min(low, *values[np.isfinite(values)], 0.0)
+        panels[2].set_ylim(max(-1, low * 1.1), 1.0)
+        panels[2].legend(loc="upper left", ncols=2)
+        for axes in panels:
+            axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.margins(x=0.03)
+        return save(figure, path)
+
+
+def _line(
+    axes: "Axes", run: Run, key: str, colour: str, rank: int, label: str, *, dashed: bool = False
+) -> NDArray[np.float64]:
+    """One curve; the first run's is strong, its best epoch ringed. Returns its values [epochs]."""
+    epochs = np.array([line["epoch"] for line in run.history])
+    values = np.array([_float(line.get(key)) for line in run.history])
+    if not np.isfinite(values).any():
+        return values
+    style: dict[str, Any] = {"color": colour, "alpha": 1.0 if rank == 0 else 0.35, "zorder": 3 if rank == 0 else 2}
+    style |= {"linestyle": (0, (4, 2)), "linewidth": 1.3} if dashed else {"linewidth": 2.2 if rank == 0 else 1.4}
+    axes.plot(epochs, values, label=label if rank == 0 else None, marker="o" if len(values) == 1 else None, **style)
+    if not dashed and rank == 0 and run.best_epoch in epochs:
+        best = np.flatnonzero(epochs == run.best_epoch)
+        axes.plot(epochs[best], values[best], "o", color=colour, markersize=7, markeredgecolor=axes.get_facecolor(),
+                  markeredgewidth=1.6, zorder=4)  # fmt: skip
+    return values
+
+
+def draw_truth(
+    path: Path, chosen: Mapping[str, Series], everything: Sequence[Series], figures: Mapping[str, Any], theme: Theme
+) -> Path:
+    """Prediction over truth in time for the chosen subjects (title: series), and as a cloud over all of them.
+
+    figures: ccc_valence and ccc_arousal over all frames, for the titles of the clouds.
+    """
+    rows = max(len(chosen), 2)
+    with drawing(theme, 14, 1.2 + 2.05 * rows) as figure:
+        grid = figure.add_gridspec(1, 2, width_ratios=(3.1, 1), wspace=0.04)
+        left = grid[0].subgridspec(max(len(chosen), 1), 2, wspace=0.05, hspace=0.08)
+        for row, (title, series) in enumerate(chosen.items()):
+            for column, dimension in enumerate(DIMENSIONS):
+                axes = figure.add_subplot(left[row, column])
+                _over_time(axes, series, column, theme)
+                both = series.valid
+                fit = ccc(series.value[both, column], series.truth[both, column]) if both.any() else 0.0
+                heading(axes, shorten(title, 40) if column == 0 else "", f"{dimension}: CCC {_signed(fit)}", theme)
+                if row == 0 and column == 0:
+                    axes.legend(loc="upper left", ncols=2)
+                if row + 1 < len(chosen):
+                    axes.set_xlabel("")
+        right = grid[1].subgridspec(2, 1, hspace=0.06)
+        value = np.concatenate([series.value[series.valid] for series in everything])
+        truth = np.concatenate([series.truth[series.valid] for series in everything])
+        for row, dimension in enumerate(DIMENSIONS):
+            axes = figure.add_subplot(right[row])
+            _cloud(axes, truth[:, row], value[:, row], theme.of(dimension), theme)
+            said = figures.get(f"ccc_{dimension}")
+            heading(axes, dimension.capitalize(), f"CCC {_signed(said)}" if said is not None else "", theme)
+        return save(figure, path)
+
+
+def _over_time(axes: "Axes", series: Series, column: int, theme: Theme) -> None:
+    value, truth, time = series.value[:, column], series.truth[:, column], series.time
+    axes.axhline(0, color=theme.line, linewidth=1, zorder=1)
+    colour = theme.of(DIMENSIONS[column])
+    if len(time) > 1500:  # more frames than the picture has columns: the frames faint, their mean strong
+        axes.plot(time, value, color=colour, alpha=0.25, linewidth=0.6)
+        value = smooth(value, len(time) // 400)
+    axes.plot(time, truth, color=theme.ink, linewidth=1.5, alpha=0.75, label="annotated")
+    axes.plot(time, value, color=colour, linewidth=2, label="predicted", zorder=3)
+    axes.set(ylim=(-1.05, 1.05), yticks=(-1, 0, 1))
+    axes.margins(x=0.01)
+    clock(axes, time)
+
+
+def _cloud(axes: "Axes", truth: NDArray[np.float64], value: NDArray[np.float64], colour: str, theme: Theme) -> None:
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
+
+    axes.plot((-1, 1), (-1, 1), color=theme.soft, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    shades = LinearSegmentedColormap.from_list("shades", [_mix(theme.paper, colour, 0.25), colour])
+    axes.hexbin(
+        truth, value, gridsize=44, extent=(-1, 1, -1, 1), mincnt=1, norm=LogNorm(), cmap=shades, linewidths=0, zorder=2
+    )  # fmt: skip
+    axes.set(
+        xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1),
+        xlabel="annotated", ylabel="predicted",
+    )  # fmt: skip
+
+
+def draw_plane(path: Path, everything: Sequence[Series], theme: Theme) -> Path:
+    """The valence-arousal plane: where the annotations lie, where the predictions do, and what takes one to the
+    other on average."""
+    value = np.concatenate([series.value[series.valid] for series in everything])
+    truth = np.concatenate([series.truth[series.valid] for series in everything])
+    with drawing(theme, 13.2, 4.7) as figure:
+        panels = figure.subplots(1, 3, gridspec_kw={"wspace": 0.05})
+        for axes, points, title in ((panels[0], truth, "Annotated"), (panels[1], value, "Predicted")):
+            plane(axes, theme)
+            _density(axes, points, theme)
+            heading(axes, title, f"{len(points):,} frames", theme)
+        plane(panels[2], theme, words=False)
+        _drift(panels[2], truth, value, theme)
+        heading(panels[2], "From annotated to predicted", "mean of each cell", theme)
+        return save(figure, path)
+
+
+def _density(axes: "Axes", points: NDArray[np.float64], theme: Theme) -> None:
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
+
+    shades = LinearSegmentedColormap.from_list("density", [theme.shade, theme.mark, theme.ink])
+    axes.hexbin(*points.T, gridsize=36, extent=(-1, 1, -1, 1), mincnt=1, norm=LogNorm(), cmap=shades, linewidths=0,
+                zorder=2)  # fmt: skip
+
+
+def _drift(axes: "Axes", truth: NDArray[np.float64], value: NDArray[np.float64], theme: Theme, cells: int = 10) -> None:
+    cell = ((truth + 1) / 2 * cells).astype(int).clip(0, cells - 1)
+    flat = cell[:, 0] * cells + cell[:, 1]
+    count = np.bincount(flat, minlength=cells * cells)
+    kept = count >= max(3, 0.0005 * len(truth))
+    tail, tip = (
+        np.stack([np.bincount(flat, points[:, k], cells * cells) for k in (0, 1)], 1)[kept] / count[kept, None]
+        for points in (truth, value)
+    )
+    for (x, y), (to_x, to_y) in zip(tail, tip, strict=True):
+        axes.annotate("", (to_x, to_y), (x, y), zorder=3, arrowprops={
+            "arrowstyle": "-|>,head_width=0.18,head_length=0.35", "color": theme.mark, "linewidth": 1.2, "shrinkA": 0,
+            "shrinkB": 0,
+        })  # fmt: skip
+    axes.scatter(*tail.T, s=12, color=theme.ink, linewidths=0, zorder=4)
+
+
+def draw_looks(path: Path, looks: Sequence[Look], theme: Theme) -> Path:
+    """The contact sheet: above each frame with the STN's box and the true one, below the crop that was cut."""
+    columns = min(6, len(looks))
+    rows = -(-len(looks) // columns)
+    tall = min(max(look.picture.shape[0] / look.picture.shape[1] for look in looks), 1.0)
+    width = 2.2
+    with drawing(theme, width * columns, rows * (width * (1 + tall) + 0.5) + 0.4) as figure:
+        figure.set_layout_engine("constrained", w_pad=0.05, h_pad=0.04)
+        figure.suptitle(
+            "What the STN sees: its box in colour, the true one dashed, below what it cuts out", x=0.01, ha="left",
+            fontsize=11.5, fontweight="bold",
+        )  # fmt: skip
+        grid = figure.add_gridspec(2 * rows, columns, height_ratios=[tall, 1] * rows)
+        for number, look in enumerate(looks):
+            row, column = divmod(number, columns)
+            above, below = (figure.add_subplot(grid[2 * row + k, column]) for k in (0, 1))
+            for axes, picture in ((above, look.picture), (below, look.crop)):
+                axes.imshow(picture, interpolation="antialiased")
+                axes.set_axis_off()
+            _boxes(above, look)
+            above.set_title(shorten(look.subject, 22), loc="left", fontsize=9, pad=4, parse_math=False)
+            remark = "no face" if look.presence < 0.5 else f"IoU {look.iou:.2f}" if look.iou is not None else ""
+            above.set_title(remark, loc="right", fontsize=8.5, pad=4, color=theme.soft, fontweight="normal")
+        return save(figure, path, dpi=130)
+
+
+def _boxes(axes: "Axes", look: Look) -> None:
+    from matplotlib.patches import Polygon
+
+    axes.add_patch(Polygon(look.box - 0.5, closed=True, fill=False, edgecolor="#00000070", linewidth=3.4))
+    axes.add_patch(Polygon(look.box - 0.5, closed=True, fill=False, edgecolor=STN, linewidth=2))
+    if look.true is not None:
+        x0, y0, x1, y1 = look.true - 0.5
+        corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+        axes.add_patch(
+            Polygon(corners, closed=True, fill=False, edgecolor="white", linewidth=1.3, linestyle=(0, (3, 2)))
+        )
+
+
+def _upper(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """What a curve's axis has to reach; a first epoch that shoots up must not flatten the rest."""
+    there = values[np.isfinite(values)]
+    return (float(min(there.max(), 4 * np.median(there))),) if len(there) else ()
+
+
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _mix(one: str, other: str, share: float) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgb
+
+    return tuple((1 - share) * a + share * b for a, b in zip(to_rgb(one), to_rgb(other), strict=True))

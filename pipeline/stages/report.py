@@ -1,0 +1,228 @@
+"""report: one HTML page, and its pictures, of what was learned. Draws what there is, and names what is missing."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import __version__
+from ...configs.schema import Config, load
+from ..errors import AffectError, ConfigError, ShardError
+from ..progress import Talk
+from ..records import Problem, StageReport, Work
+from ..storage.fingerprint import fingerprint
+from .report_data import SPLIT, Run, Series, find_runs, numbers_of, read_predictions, read_runs, weights_report
+from .report_looks import Fit, Look, look, measure, true_boxes
+from .report_page import Page, write_page
+from .runs import write_text
+from .splits import Cached, cached_subjects, evaluated
+
+STAGE = "report"
+VERSION = 1
+WEIGHTS = ("stn", "backbone", "adapted")
+
+
+def report(config: Config, work: Work, talk: Talk) -> StageReport:
+    """Writes W/report: index.html, which needs no other file, its pictures as PNG, and report.json.
+
+    Of several runs all are in the curves and the table; the rest shows the one best on validation. What cannot be shown
+    is named there, with the command that makes it. Raises MissingStageError where there is no run at all.
+    """
+    output = work.report / "index.html"
+    key = _key(config, work, find_runs(work))
+    told = _kept(work.report, key)
+    if told is not None:
+        return _report(output, told, kept=(output.name,))
+
+    runs = read_runs(find_runs(work))
+    best = runs[0]
+    predictions = read_predictions(best.folder / f"predictions-{SPLIT}.csv")
+    shards, problems = _shards(work, best)
+    missing = _missing(work, best, predictions, shards)
+    boxes = true_boxes(work, [shard.subject for shard in shards])
+    its_config = _config_of(best, config)
+    looks: list[Look] = []
+    fits: list[Fit] = []
+    if its_config.stn.localiser == "aligned":
+        missing["stn"] = "The crops were provided (stn.localiser is aligned): there is no STN to look at."
+    else:
+        looks, failed = look(work, shards, boxes, margin=its_config.stn.margin, size=its_config.stn.crop)
+        fits, more = measure(shards, boxes)
+        problems += [*failed, *more]
+    pictures = _draw(work.report, runs, predictions, looks, talk)
+    page = Page(
+        name=work.root.resolve().name,
+        runs=tuple(runs),
+        pictures=pictures,
+        looks=tuple(looks),
+        iou={fit.subject: float(fit.iou.mean()) for fit in fits},
+        stn=_stn_figures(work, fits),
+        weights={name: found for name in WEIGHTS if (found := weights_report(work, name)) is not None},
+        missing=missing,
+        remarks=tuple(_remarks(work, best, shards, boxes)),
+        problems=tuple(dict.fromkeys(problems)),
+        work=str(work.root),
+    )
+    write_text(output, write_page(page))
+    told = {
+        "fingerprint": key,
+        "files": sorted([output.name, *(path.name for pair in pictures.values() for path in pair)]),
+        "failed": [asdict(problem) for problem in page.problems],
+        "facts": {"run": best.name, "runs": len(runs), **numbers_of(best.metrics), "missing": sorted(missing)},
+    }
+    _sweep(work.report, told["files"])
+    write_text(work.report / "report.json", json.dumps(told, indent=1) + "\n")
+    return _report(output, told, made=(output.name,))
+
+
+def _key(config: Config, work: Work, folders: Sequence[Path]) -> str:
+    """Of all that is read, by size and time: the whole of Aff-Wild2's features would take minutes to read."""
+    names = ("metrics.jsonl", "run.json", "config.yaml", "model.safetensors")
+    read = [folder / name for folder in folders for name in names]
+    read += [path for folder in folders for path in sorted(folder.glob("evaluation-*.json"))]
+    read += [folder / f"predictions-{SPLIT}.csv" for folder in folders]
+    read += [work.weights(name) for name in WEIGHTS] + [work.audit]
+    read += [path for room in ("features", "frames") for path in sorted((work.root / room).glob("*.h5"))]
+    subjects = [path.stem for path in (work.root / "features").glob("*.h5")]
+    read += [path for _, path in sorted(true_boxes(work, subjects).items())]
+    states = [[str(path), *_state(path)] for path in read]
+    return fingerprint(version=VERSION, tool=__version__, stn=config.stn, name=str(work.root.resolve()), read=states)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        facts = path.stat()
+    except OSError:
+        return -1, -1
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _kept(folder: Path, key: str) -> dict[str, Any] | None:
+    """What the last report told, if it was made from the same and all of it is there."""
+    try:
+        told = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        there = all((folder / name).is_file() for name in told["files"])
+        return told if there and told["fingerprint"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _shards(work: Work, run: Run) -> tuple[list[Cached], list[Problem]]:
+    """The feature shards of the subjects that the run is judged by."""
+    try:
+        cached = cached_subjects(work)
+    except (ShardError, KeyError) as error:
+        text = error.problem if isinstance(error, AffectError) else f"a feature shard lacks {error}"
+        return [], [Problem("damaged", "features", text, "Run `affect cache-features` again.")]
+    names = evaluated({name: shard.split for name, shard in cached.items()}, SPLIT, run.facts)
+    return [cached[name] for name in names if name in cached], []
+
+
+def _config_of(run: Run, config: Config) -> Config:
+    """The run's own settings; those in force where it has none that can be read."""
+    try:
+        return load(str(run.folder / "config.yaml"))
+    except ConfigError:
+        return config
+
+
+def _missing(work: Work, run: Run, predictions: dict[str, Series], shards: list[Cached]) -> dict[str, str]:
+    """What cannot be shown, by section, and the command that makes it."""
+    at = f"--work {work.root}"
+    missing = {}
+    if not run.history:
+        missing["curves"] = f"{run.name} has no metrics.jsonl. Run: affect train --data D {at}"
+    if not any(series.valid.any() for series in predictions.values()):
+        command = f"affect evaluate --data D {at}" + ("" if run.name == "default" else f" --run {run.name}")
+        missing["truth"] = missing["plane"] = f"{run.name} has no predictions on {SPLIT}. Run: {command}"
+    if not any(work.frames(shard.video).is_file() for shard in shards):
+        if shards:
+            missing["stn"] = (
+                f"The frames of the {SPLIT} subjects are not there. Run: affect extract-frames --data D {at}"
+            )
+        else:
+            missing["stn"] = f"No {SPLIT} subject has cached features. Run: affect cache-features --data D {at}"
+    if not work.weights("backbone").is_file():
+        missing["backbone"] = f"No backbone was pretrained here. Run: affect pretrain backbone --ferplus DIR {at}"
+    return missing
+
+
+def _remarks(work: Work, run: Run, shards: list[Cached], boxes: dict[str, Path]) -> list[str]:
+    """What a reader has to know to read the page right."""
+    remarks = [
+        f"Run {run.name} was trained again after its evaluation on {split}: run affect evaluate once more."
+        for split in run.stale
+    ]
+    if not run.facts:
+        remarks.append(f"Run {run.name} is not finished: its last epochs are still to come.")
+    encoder = run.facts.get("encoder")
+    if shards and encoder and any(shard.encoder != encoder for shard in shards):
+        remarks.append(f"The cached features are not those of run {run.name}: its own boxes may differ from the shown.")
+    if shards and not boxes:
+        remarks.append("True boxes are not shown: the data has none, or does not lie where it was audited.")
+    return remarks
+
+
+def _stn_figures(work: Work, fits: Sequence[Fit]) -> dict[str, Any]:
+    figures = numbers_of(weights_report(work, "stn") or {})
+    if fits:
+        every = np.concatenate([fit.iou for fit in fits])
+        figures |= {
+            f"{SPLIT} frames with a true box": len(every),
+            "mean IoU over them": float(every.mean()),
+            "share with IoU of 0.5 or more": float((every >= 0.5).mean()),
+        }
+    return figures
+
+
+def chosen_subjects(run: Run, predictions: dict[str, Series]) -> dict[str, Series]:
+    """The best, the median and the worst subject by mean CCC, under a title that says so."""
+    scores = {
+        name: it["ccc_mean"]
+        for name, it in run.per_subject.items()
+        if name in predictions and predictions[name].valid.any() and it.get("ccc_mean") is not None
+    }
+    order = sorted(scores, key=lambda name: (-scores[name], name)) or sorted(predictions)
+    places = {0: "Best", (len(order) - 1) // 2: "Median", len(order) - 1: "Worst"}
+    places[0] = "Best"
+    return {f"{title}: subject {order[place]}": predictions[order[place]] for place, title in sorted(places.items())}
+
+
+def _draw(
+    folder: Path, runs: Sequence[Run], predictions: dict[str, Series], looks: Sequence[Look], talk: Talk
+) -> dict[str, tuple[Path, ...]]:
+    """The pictures, by section: the light one, and the dark one that the page shows in the dark."""
+    from . import figures
+    from .plots import DARK, LIGHT
+
+    annotated = [series for series in predictions.values() if series.valid.any()]
+    pictures: dict[str, list[Path]] = {}
+    for theme, ending in ((LIGHT, ".png"), (DARK, "-dark.png")):
+        if any(run.history for run in runs):
+            pictures.setdefault("curves", []).append(figures.draw_curves(folder / f"curves{ending}", runs, theme))
+        if annotated:
+            chosen = chosen_subjects(runs[0], {series.subject: series for series in annotated})
+            path = figures.draw_truth(folder / f"truth{ending}", chosen, annotated, runs[0].metrics, theme)
+            pictures.setdefault("truth", []).append(path)
+            pictures.setdefault("plane", []).append(figures.draw_plane(folder / f"plane{ending}", annotated, theme))
+    if looks:
+        pictures["stn"] = [figures.draw_looks(folder / "stn.png", looks, LIGHT)]
+    for name in pictures:
+        talk.detail(f"{STAGE}: {name}")
+    return {name: tuple(paths) for name, paths in pictures.items()}
+
+
+def _sweep(folder: Path, files: Sequence[str]) -> None:
+    """Takes away pictures of an earlier report that this one has not."""
+    for name in ("curves", "truth", "plane", "stn"):
+        for path in (folder / f"{name}.png", folder / f"{name}-dark.png"):
+            if path.name not in files:
+                path.unlink(missing_ok=True)
+
+
+def _report(output: Path, told: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
+    failed = tuple(Problem(**problem) for problem in told["failed"])
+    return StageReport(STAGE, output, failed=failed, facts=told["facts"], **names)
