@@ -21,9 +21,9 @@ class Section(BaseModel):
 
 
 class Frames(Section):
-    size: int = Field(448, ge=32, le=1024)
+    size: int = Field(default=448, ge=32, le=1024)
     """Side in pixels of the stored square frame; the decoder resizes to it, the aspect ratio is not kept."""
-    jpeg_quality: int = Field(95, ge=50, le=100)
+    jpeg_quality: int = Field(default=95, ge=50, le=100)
     """JPEG quality of frame shards."""
 
 
@@ -32,28 +32,28 @@ class Stn(Section):
     """Where the crop comes from: the network, the box files, the provided 112 x 112 crops, or the whole picture."""
     kind: Literal["crop", "similarity", "affine"] = "crop"
     """What the transform may do: scale and shift; and roll; or all six parameters."""
-    view: int = Field(96, ge=32, le=256, multiple_of=16)
+    view: int = Field(default=96, ge=32, le=256, multiple_of=16)
     """Side in pixels of the low-resolution view the localiser looks at."""
-    crop: int = Field(224, ge=32, le=512)
+    crop: int = Field(default=224, ge=32, le=512)
     """Side in pixels of the crop the backbone gets."""
-    margin: float = Field(0.1, ge=0.0, le=1.0)
+    margin: float = Field(default=0.1, ge=0.0, le=1.0)
     """Context around the face box, as a fraction of its half side, that the crop takes in."""
 
 
 class DetectBoxes(Section):
-    gap_seconds: float = Field(1.0, ge=0)
+    gap_seconds: float = Field(default=1.0, ge=0)
     """Holes in a face's track up to this long are filled by straight lines."""
 
 
 class PretrainStn(Section):
-    frames: int = Field(60000, ge=16)
+    frames: int = Field(default=60000, ge=16)
     """Training frames, drawn evenly over the subjects of the training split that have boxes."""
-    validation_frames: int = Field(2000, ge=1)
+    validation_frames: int = Field(default=2000, ge=1)
     """Validation frames, drawn likewise, on which the best epoch is chosen."""
-    epochs: int = Field(8, ge=0)
-    batch: int = Field(64, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    ema: float = Field(0.0, ge=0, lt=1)
+    epochs: int = Field(default=8, ge=0)
+    batch: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the running average of the weights that is measured and kept; 0: none."""
 
 
@@ -66,100 +66,100 @@ class Backbone(Section):
 class PretrainBackbone(Section):
     start: str = "imagenet"
     """Weights to start from: `imagenet`, `scratch`, or a path."""
-    size: int = Field(224, ge=32, le=512)
+    size: int = Field(default=224, ge=32, le=512)
     """Side in pixels to which the 48 x 48 faces are resized."""
     labels: Literal["majority", "distribution"] = "distribution"
-    epochs: int = Field(30, ge=0)
-    batch: int = Field(64, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    epochs: int = Field(default=30, ge=0)
+    batch: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     """Share of each target that is spread over all classes."""
-    ema: float = Field(0.99, ge=0, lt=1)
+    ema: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the running average of the weights that is evaluated and kept; 0: none."""
 
 
 class Adapt(Section):
     """Fine-tuning of the backbone on single frames of the training split, before features are cached."""
 
-    epochs: int = Field(0, ge=0)
+    epochs: int = Field(default=0, ge=0)
     """0: no adaptation, features come from the backbone as pretrained."""
-    frames: int = Field(40000, ge=16)
+    frames: int = Field(default=40000, ge=16)
     """Training frames, drawn evenly over the subjects and over time. Their crops are held in memory, a fifth wider
     than stn.crop: 0.2 MB each at 224."""
-    validation_frames: int = Field(2000, ge=2)
+    validation_frames: int = Field(default=2000, ge=2)
     """Validation frames, drawn likewise, by which the best epoch is chosen."""
-    batch: int = Field(64, ge=2)
-    learning_rate: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    dropout: float = Field(0.3, ge=0, lt=1)
-    ema: float = Field(0.99, ge=0, lt=1)
+    batch: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    ema: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the running average of the weights that is evaluated and kept; 0: none."""
 
 
 class Features(Section):
-    views: int = Field(1, ge=1, le=8)
+    views: int = Field(default=1, ge=1, le=8)
     """Views of each frame to cache: the plain one, then flipped and jittered ones for training."""
-    batch: int = Field(64, ge=1)
+    batch: int = Field(default=64, ge=1)
     """Frames through the network at once."""
 
 
 class Clip(Section):
-    length: int = Field(32, ge=1)
+    length: int = Field(default=32, ge=1)
     """Frames in a clip."""
-    hop: int = Field(16, ge=1)
+    hop: int = Field(default=16, ge=1)
     """Frames from one window to the next at evaluation and prediction; overlapping predictions are averaged."""
 
 
 class Head(Section):
-    project: int = Field(256, ge=0)
+    project: int = Field(default=256, ge=0)
     """Width of the dense layer before the LSTM; 0: none."""
-    hidden: int = Field(256, ge=1)
+    hidden: int = Field(default=256, ge=1)
     """Width of the LSTM, each direction."""
-    layers: int = Field(1, ge=1)
+    layers: int = Field(default=1, ge=1)
     bidirectional: bool = True
     dense: tuple[int, ...] = (128,)
     """Widths of the dense layers between the LSTM and the two outputs."""
-    dropout: float = Field(0.3, ge=0, lt=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
     readout: Literal["frame", "clip"] = "frame"
     """`frame`: two values a frame, the clip's is their mean; `clip`: two values a clip, given to each of its frames."""
 
 
 class Train(Section):
-    epochs: int = Field(30, ge=1)
-    batch: int = Field(32, ge=1)
+    epochs: int = Field(default=30, ge=1)
+    batch: int = Field(default=32, ge=1)
     """Windows in a batch, from cache."""
-    batch_end_to_end: int = Field(2, ge=1)
+    batch_end_to_end: int = Field(default=2, ge=1)
     """Windows in a batch, from raw frames."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """Of the head."""
-    learning_rate_backbone: float = Field(1e-5, ge=0)
+    learning_rate_backbone: float = Field(default=1e-5, ge=0)
     """Of the backbone, end to end; 0 freezes it."""
-    learning_rate_stn: float = Field(1e-5, ge=0)
+    learning_rate_stn: float = Field(default=1e-5, ge=0)
     """Of the STN, end to end; 0 freezes it."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["cosine", "one-cycle", "plateau", "constant"] = "cosine"
-    warmup: float = Field(0.05, ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     loss: Literal["ccc", "mse", "mae", "ccc+mse"] = "ccc+mse"
-    valence_weight: float = Field(0.5, ge=0, le=1)
+    valence_weight: float = Field(default=0.5, ge=0, le=1)
     """Share of valence in the loss; arousal has the rest."""
-    box_weight: float = Field(1.0, ge=0)
+    box_weight: float = Field(default=1.0, ge=0)
     """End to end: the pull of the STN towards the boxes, or where there are none towards its pretrained self."""
-    gradient_clip: float = Field(1.0, ge=0)
+    gradient_clip: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0: no clipping."""
-    patience: int = Field(10, ge=1)
+    patience: int = Field(default=10, ge=1)
     """Epochs without a better validation CCC before training stops."""
-    ema: float = Field(0.0, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the running average of the weights that is evaluated and kept; 0: none."""
-    noise: float = Field(0.05, ge=0)
+    noise: float = Field(default=0.05, ge=0)
     """From cache: Gaussian noise on training features, as a share of their standard deviation."""
 
 
 class Predict(Section):
     no_face: Literal["hold", "interpolate", "empty"] = "hold"
     """Values of frames without a face: the last ones seen, a line between the neighbours, or none."""
-    face_threshold: float = Field(0.5, ge=0, le=1)
+    face_threshold: float = Field(default=0.5, ge=0, le=1)
     """A frame whose face probability is below this has no face."""
 
 
@@ -169,9 +169,9 @@ class Runtime(Section):
     """`auto`, `cpu`, `cuda` or `cuda:N`. A device that is asked for and missing is an error."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the network's arithmetic; auto: bf16 where the hardware computes in it, else fp32."""
-    workers: int = Field(-1, ge=-1)
+    workers: int = Field(default=-1, ge=-1)
     """Dask worker processes; 0: none, everything in this process; -1: one for every two cores, at least one."""
-    decode_seconds: float = Field(60.0, gt=0)
+    decode_seconds: float = Field(default=60.0, gt=0)
     """A decoder that gives no frame for this long is killed, and the video recorded as failed."""
 
 

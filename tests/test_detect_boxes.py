@@ -70,7 +70,7 @@ def test_finds_the_man_and_not_the_titles(detected: dict[str, Boxes]) -> None:
     boxes = detected["titles-then-face"]
     assert boxes.frame[0] >= 90, "a title was taken for a face"
     assert len(boxes) >= 65
-    truth = np.tile(np.float32([300, 130, 590, 430]), (len(boxes), 1))
+    truth = np.tile(np.array([300, 130, 590, 430], np.float32), (len(boxes), 1))
     assert iou(boxes.corners, truth).min() > 0.6
 
 

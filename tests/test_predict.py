@@ -40,7 +40,7 @@ def make_model(folder: Path, *more: str, backbone: Backbone | None = None) -> Pa
     torch.manual_seed(1)
     stn = SpatialTransformer("crop", 32, 32, 0.1)
     if config.stn.localiser == "stn":
-        for layer in (stn.localiser.numbers[-1], stn.localiser.presence, stn.localiser.heat):
+        for layer in (list(stn.localiser.says.children())[-1], stn.localiser.presence):
             assert isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
             torch.nn.init.normal_(layer.weight, std=0.5)
     net = AffectNet(stn, backbone or scratch(), TemporalHead(2048, **config.head.model_dump())).eval()

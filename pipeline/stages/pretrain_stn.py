@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..learning.boxes_seen import Pictures
 
 STAGE = "pretrain-stn"
-VERSION = 1
+VERSION = 2
 FINER = 1.5
 """Training pictures are kept this much finer than the view, so that zooming in still shows something."""
 
@@ -185,7 +185,7 @@ def gather(config: Config, boxed: Sequence[Boxed], total: int, device: "torch.de
     """About `total` frames, evenly over the subjects and their time, each cut to the subject's region, with its box."""
     import torch
 
-    from ...models.stn import SpatialTransformer, theta_from_corners
+    from ...models.stn import resample, theta_from_corners
     from ..learning.boxes_seen import Pictures
 
     counts = []
@@ -193,7 +193,6 @@ def gather(config: Config, boxed: Sequence[Boxed], total: int, device: "torch.de
         with FrameShard(item.shard) as shard:
             counts.append(len(shard))
     side = min(config.frames.size, round(FINER * config.stn.view))
-    sampler = SpatialTransformer(crop=side, margin=0.0).to(device)
     pixels, thetas, faces = [], [], []
     shares = share_out(counts, total)
     with torch.inference_mode(), talk.track("frames with boxes", sum(shares), "frames") as bar:
@@ -206,7 +205,7 @@ def gather(config: Config, boxed: Sequence[Boxed], total: int, device: "torch.de
                 index = shard.read("index")[rows]
                 for some in np.array_split(rows, max(1, share // 64)):
                     frames = shard.frames(some).to(device)
-                    cut = sampler.sample(frames, part.expand(len(frames), 2, 3))
+                    cut = resample(frames, part.expand(len(frames), 2, 3), side)
                     pixels.append(cut.round().clamp(0, 255).to("cpu", torch.uint8))
                     bar.advance(len(some))
             place = np.searchsorted(item.boxes.frame, index).clip(0, len(item.boxes) - 1)

@@ -117,7 +117,7 @@ def _look_at(work: Work, cached: Cached, boxes: Path | None, count: int, margin:
             if there[0]:
                 overlap = float(iou(extent(one[None]), corners)[0])
                 true = (corners[0] + 1) / 2 * np.tile(shape, 2)
-        picture = cv2.resize(square, shape.tolist(), interpolation=cv2.INTER_AREA)
+        picture = np.asarray(cv2.resize(square, shape.tolist(), interpolation=cv2.INTER_AREA), np.uint8)
         shown = cut(square, one, margin, min(size, SIDE))
         looks.append(
             Look(cached.subject, float(time[row]), picture, shown, box, true, overlap, float(presence[row]))

@@ -1,0 +1,150 @@
+"""What teaches the STN: boxes move with their pictures, and a little training finds a simple face."""
+
+import math
+
+import pytest
+import torch
+from affect.models.stn import Kind, SpatialTransformer, box_iou, corners_from_theta, theta_from_corners
+from affect.pipeline.learning import boxes_seen
+from affect.pipeline.learning.augment import Augmentation
+from affect.pipeline.learning.boxes_seen import (
+    Pictures,
+    area_under_roc,
+    cells_on,
+    change,
+    draw_batches,
+    measure,
+    stn_loss,
+)
+from torch import Tensor
+
+CPU = torch.device("cpu")
+PLAIN = Augmentation(brightness=0, contrast=0)
+
+
+def faces(n: int, side: int = 64, seed: int = 0, without: float = 0.0) -> Pictures:
+    """White ellipses with two dark eyes on coloured clouds, and their boxes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
+
+    steps = (2 * torch.arange(side) + 1) / side - 1
+    across, down = steps.expand(side, side), steps[:, None].expand(side, side)
+    half, centre_x, centre_y = uniform(0.2, 0.4), uniform(-0.4, 0.4), uniform(-0.4, 0.4)
+    high = half * 1.3
+    there = uniform(0, 1) >= without
+    x, y = (across - centre_x) / half, (down - centre_y) / high
+    skin = (x.square() + y.square() < 1) & there
+    eyes = skin & ((x.abs() - 0.4).square() + (y + 0.2).square() < 0.03)
+    clouds = torch.nn.functional.interpolate(torch.rand(n, 3, 6, 6, generator=generator) * 180, side, mode="bilinear")
+    pixels = torch.where(skin[:, None], 250.0, clouds)
+    pixels = torch.where(eyes[:, None], 10.0, pixels)
+    edges = (centre_x - half, centre_y - high, centre_x + half, centre_y + high)
+    theta = theta_from_corners((torch.cat([edge[:, 0] for edge in edges], 1) + 1) / 2, 1, 1)
+    return Pictures(pixels.to(torch.uint8), theta, there[:, 0, 0])
+
+
+def test_boxes_go_with_their_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The white of each changed picture fills the box that is said to be there, wherever it was moved."""
+    monkeypatch.setattr(boxes_seen, "HOW", PLAIN)
+    pictures = faces(200, side=96)
+    changed = change(pictures, 96, torch.Generator().manual_seed(0))
+    boxes = (corners_from_theta(changed.theta, 96, 96)).round().long()
+    seen = 0
+    for pixels, (x0, y0, x1, y1), face in zip(changed.pixels, boxes.tolist(), changed.face.tolist(), strict=True):
+        white = (pixels > 200).all(0).nonzero()
+        if face == 1 and len(white) > 50:
+            found = [int(white[:, 1].min()), int(white[:, 0].min()), int(white[:, 1].max()), int(white[:, 0].max())]
+            assert found == pytest.approx([x0, y0, x1 - 1, y1 - 1], abs=3)
+            seen += 1
+        if face == 0:
+            assert len(white) < 0.15 * 96 * 96
+    assert seen > 100
+
+
+def test_a_face_cut_off_is_there_or_not_or_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boxes_seen, "HOW", PLAIN)
+    changed = change(faces(400, without=0.3), 32, torch.Generator().manual_seed(1))
+    share = [(changed.face == said).float().mean().item() for said in (1, 0, -1)]
+    assert sum(share) == 1
+    assert share[0] > 0.5
+    assert share[1] > 0.3
+    assert 0 < share[2] < 0.15
+    corners = corners_from_theta(changed.theta[changed.face == 1], 1, 1)
+    assert (corners >= -1e-5).all()
+    assert (corners <= 1 + 1e-5).all()
+
+
+def test_an_epoch_is_the_same_for_the_same_seed_and_shows_each_picture_once() -> None:
+    pictures = faces(40)
+    pictures.theta[:, 0, 2] = torch.arange(40)  # the number of the picture; far outside, so no face is left
+    one, same, other = (list(draw_batches(pictures, 32, 8, seed, CPU)) for seed in (1, 1, 2))
+    assert len(one) == 5
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(one, same, strict=True))
+    assert not torch.equal(one[0].pixels, other[0].pixels)
+
+
+def test_belief_lies_on_the_box() -> None:
+    theta = torch.tensor([[[0.25, 0.0, 0.5], [0.0, 0.25, -0.5]], [[0.01, 0.0, -0.9], [0.0, 0.01, 0.9]]])
+    belief = cells_on(theta, 64).view(2, 8, 8)
+    torch.testing.assert_close(belief.sum((1, 2)), torch.ones(2))
+    steps = (2 * torch.arange(8) + 1) / 8 - 1
+    means = [((belief.sum(axis) * steps).sum(1)).tolist() for axis in (1, 2)]
+    assert means[0] == pytest.approx([0.5, -0.87], abs=0.05)
+    assert means[1] == pytest.approx([-0.5, 0.87], abs=0.05)
+
+
+@pytest.mark.parametrize("kind", ["crop", "similarity", "affine"])
+def test_the_truth_costs_nothing(kind: Kind) -> None:
+    """The box part of the loss is 0 for the true box, and grows with any error."""
+    stn = SpatialTransformer(kind, view=32)
+    truth = torch.tensor([[[0.25, 0.0, 0.5], [0.0, 0.3, -0.4]]])
+
+    def box_loss(said: Tensor) -> float:
+        stn.study = lambda view: (said, torch.zeros(1), torch.zeros(1, 16))  # type: ignore[method-assign]
+        return stn_loss(stn, Pictures(torch.zeros(1, 3, 32, 32), truth, torch.ones(1)))[1]["box"].item()
+
+    assert box_loss(truth) == pytest.approx(0, abs=1e-6)
+    for row, column in ((0, 0), (0, 2), (1, 1), (1, 2)):
+        errors = []
+        for size in (0.02, 0.1, 0.4, 1.5):
+            wrong = truth.clone()
+            wrong[0, row, column] += size
+            errors.append(box_loss(wrong))
+        assert errors == sorted(errors)
+        assert errors[0] > 0.01
+
+
+@pytest.mark.parametrize("face", [1.0, 0.0, -1.0])
+def test_batches_of_one_sort_are_no_trouble(face: float) -> None:
+    stn = SpatialTransformer(view=32)
+    loss, _ = stn_loss(stn, Pictures(faces(4, 32).pixels.float(), faces(4).theta, torch.full((4,), face)))
+    loss.backward()
+    assert loss.isfinite() or face == -1
+    assert all(p.grad is None or p.grad.isfinite().all() for p in stn.parameters())
+
+
+def test_area_under_roc() -> None:
+    score = torch.tensor([0.1, 0.4, 0.4, 0.9]).numpy()
+    assert area_under_roc(score, torch.tensor([False, False, True, True]).numpy()) == pytest.approx(0.875)
+    assert area_under_roc(score, torch.tensor([True, True, False, False]).numpy()) == pytest.approx(0.125)
+    assert math.isnan(area_under_roc(score, torch.ones(4, dtype=torch.bool).numpy()))
+
+
+@pytest.mark.slow
+def test_it_learns_to_find_a_simple_face() -> None:
+    torch.manual_seed(0)
+    stn = SpatialTransformer(view=32)
+    optimizer = torch.optim.AdamW(stn.parameters(), 3e-3)
+    shown, truth = faces(512, 48, without=0.2), faces(128, 48, seed=1, without=0.2)
+    for epoch in range(20):
+        for batch in draw_batches(shown, 32, 32, epoch, CPU):
+            optimizer.zero_grad()
+            stn_loss(stn, batch)[0].backward()
+            optimizer.step()
+    figures = measure(stn.eval(), truth, CPU)
+    assert figures["iou"] > 0.75
+    assert figures["presence_auroc"] > 0.97
+    theta, _ = stn.locate(truth.pixels)
+    assert box_iou(theta, truth.theta)[truth.face].mean().item() == pytest.approx(figures["iou"], abs=1e-4)
