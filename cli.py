@@ -59,6 +59,9 @@ class Road(TyperGroup):
                 traceback.print_exception(error)
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted: what is done is kept, and the same command goes on from there", err=True)
+            raise typer.Exit(130) from error
 
 
 app = typer.Typer(

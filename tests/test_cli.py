@@ -180,6 +180,7 @@ def test_ctrl_c_exits_130(tmp_path: Path) -> None:
     _, stderr = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1].startswith("interrupted: ")
 
 
 @pytest.fixture(scope="module")
