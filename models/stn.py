@@ -58,7 +58,7 @@ class SpatialTransformer(nn.Module):
 
     def sample(self, frames: Tensor, theta: Tensor) -> Tensor:
         """The crops of these boxes: float [n, 3, crop, crop] in 0..255. Antialiased, differentiable in both."""
-        return _Pyramid(frames).sample(theta * (1 + self._grow(theta)), self.crop)
+        return resample(frames, theta * (1 + self._grow(theta)), self.crop)
 
     def whole(self, n: int) -> Tensor:
         """theta [n, 2, 3] whose crop, margin included, is just the whole picture: for frames that are crops already."""
@@ -207,6 +207,12 @@ class _Pyramid:
             self._levels.append(_halve(self._levels[-1].float()))
         frames = self._levels[level][rows].float()
         return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def resample(frames: Tensor, theta: Tensor, size: int) -> Tensor:
+    """The part of each frame that theta [n, 2, 3] spans, float [n, 3, size, size]: antialiased, its edge repeated where
+    theta reaches beyond the picture. frames: uint8 or float [n, 3, H, W]."""
+    return _Pyramid(frames).sample(theta, size)
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:

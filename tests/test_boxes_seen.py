@@ -67,7 +67,7 @@ def test_a_face_cut_off_is_there_or_not_or_unsaid(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(boxes_seen, "HOW", PLAIN)
     changed = change(faces(400, without=0.3), 32, torch.Generator().manual_seed(1))
     share = [(changed.face == said).float().mean().item() for said in (1, 0, -1)]
-    assert sum(share) == 1
+    assert sum(share) == pytest.approx(1)
     assert share[0] > 0.5
     assert share[1] > 0.3
     assert 0 < share[2] < 0.15
@@ -120,8 +120,8 @@ def test_the_truth_costs_nothing(kind: Kind) -> None:
 def test_batches_of_one_sort_are_no_trouble(face: float) -> None:
     stn = SpatialTransformer(view=32)
     loss, _ = stn_loss(stn, Pictures(faces(4, 32).pixels.float(), faces(4).theta, torch.full((4,), face)))
+    assert loss.isfinite()
     loss.backward()
-    assert loss.isfinite() or face == -1
     assert all(p.grad is None or p.grad.isfinite().all() for p in stn.parameters())
 
 

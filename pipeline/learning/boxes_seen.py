@@ -4,7 +4,7 @@ A picture is all that a subject's STN may see: the whole frame, or its half. Box
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,15 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.face)
+
+
+def join(parts: Sequence[Pictures]) -> Pictures:
+    """All of them in one; none at all where there are no parts."""
+    if not parts:
+        return Pictures(
+            torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.zeros(0, 2, 3), torch.zeros(0, dtype=torch.bool)
+        )
+    return Pictures(*(torch.cat([getattr(part, name) for part in parts]) for name in ("pixels", "theta", "face")))
 
 
 def draw_batches(pictures: Pictures, view: int, batch: int, seed: int, device: torch.device) -> Iterator[Pictures]:
@@ -101,14 +110,15 @@ def stn_loss(stn: SpatialTransformer, pictures: Pictures) -> tuple[Tensor, dict[
     theta, presence, beliefs = stn.study(pictures.pixels)
     with torch.autocast(theta.device.type, enabled=False):
         there, known = pictures.face == 1, pictures.face >= 0
-        box = belief = torch.zeros((), device=theta.device)
+        box = belief = seen = presence.sum() * 0.0
         if there.any():
             wanted = pictures.theta[there]
             box = (1 - _giou(theta[there], wanted) + _distance(theta[there], wanted)).mean()
             if stn.kind != "crop":
                 box = box + _turned(theta[there], wanted)
             belief = F.cross_entropy(beliefs[there], cells_on(wanted, beliefs.shape[1]))
-        seen = F.binary_cross_entropy_with_logits(presence[known], pictures.face[known].float())
+        if known.any():
+            seen = F.binary_cross_entropy_with_logits(presence[known], pictures.face[known].float())
     parts = {"box": box.detach(), "belief": belief.detach(), "presence": seen.detach()}
     return box + BELIEF * belief + seen, parts
 
@@ -180,9 +190,8 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 def _turned(a: Tensor, b: Tensor) -> Tensor:
     """How far two boxes are turned and sheared against each other, in box sizes."""
-    return F.smooth_l1_loss(
-        *(x[:, :, :2] / b[:, :, :2].norm(dim=2, keepdim=True).clamp(min=1e-3) for x in (a, b)), beta=0.1
-    )
+    size = b[:, :, :2].norm(dim=2, keepdim=True).clamp(min=1e-3)
+    return F.smooth_l1_loss(a[:, :, :2] / size, b[:, :, :2] / size, beta=0.1)
 
 
 def _within(theta: Tensor, corners: Tensor) -> Tensor:

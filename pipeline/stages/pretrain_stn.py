@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...configs.schema import Config
-from ..errors import AffectError, MissingStageError
+from ..errors import AffectError, MissingStageError, ShardError
 from ..ingest.boxes import read_boxes
 from ..ingest.catalog import find_catalog
 from ..progress import Talk
@@ -38,11 +38,12 @@ FINER = 1.5
 
 @dataclass(frozen=True)
 class Boxed:
-    """A subject's boxes and the shard of its video."""
+    """A subject's boxes, and the shard of its video with so many frames."""
 
     subject: Subject
     shard: Path
     boxes: Boxes
+    frames: int
 
 
 def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
@@ -73,7 +74,7 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
             "no training subject has boxes: the STN stays at the whole picture. "
             "Run `affect detect-boxes --data DIR` and then this stage again."
         )
-    stn, report = _train(config, training, validation, work, talk, digest)
+    stn, report, damaged = _train(config, training, validation, work, talk, digest)
     save_weights(
         output,
         stn.state_dict(),
@@ -89,7 +90,7 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
             f"validation: mean IoU {report['iou']:.3f}, {report['iou_80']:.1%} of frames at 0.80 or above, "
             f"presence AUROC {_figure(report['presence_auroc'])} ({report['frames']} frames)"
         )
-    return StageReport(STAGE, output, made=(output.name,), failed=tuple(problems + more), facts=_facts(report))
+    return StageReport(STAGE, output, made=(output.name,), failed=(*problems, *more, *damaged), facts=_facts(report))
 
 
 def _facts(report: dict[str, Any]) -> dict[str, Any]:
@@ -104,15 +105,18 @@ def _source(subject: Subject, work: Work) -> list[Any]:
     shard = work.frames(subject.video)
     if subject.boxes is None or not shard.is_file():
         return [subject.name]
+    try:
+        with FrameShard(shard) as frames:
+            made_from = frames.fingerprint
+    except ShardError as error:  # said by _boxed, which leaves the subject out
+        made_from = error.problem
     boxes = subject.boxes
-    with FrameShard(shard) as frames:
-        made_from = frames.fingerprint
     content = content_digest(boxes) if boxes.is_file() else str(boxes.stat().st_mtime_ns)
     return [subject.name, subject.split, made_from, content]
 
 
 def _boxed(subjects: Sequence[Subject], work: Work) -> tuple[list[Boxed], list[Problem]]:
-    """The subjects that have boxes and frames; those whose boxes cannot be read become Problems."""
+    """The subjects that have boxes and frames; those whose boxes or frames cannot be read become Problems."""
     if subjects and not any(work.frames(subject.video).is_file() for subject in subjects):
         raise MissingStageError(f"{work.root / 'frames'}: holds no video of the set", "Run `affect extract-frames`.")
     found, problems = [], []
@@ -122,18 +126,19 @@ def _boxed(subjects: Sequence[Subject], work: Work) -> tuple[list[Boxed], list[P
             continue
         try:
             boxes = read_boxes(subject.boxes)
+            with FrameShard(shard) as frames:
+                count = len(frames)
         except AffectError as error:
             problems.append(Problem("refused", subject.name, error.problem, error.remedy))
             continue
-        if len(boxes):
-            found.append(Boxed(subject, shard, boxes))
+        if len(boxes) and count:
+            found.append(Boxed(subject, shard, boxes, count))
     return found, problems
 
 
 def _train(
     config: Config, training: list[Boxed], validation: list[Boxed], work: Work, talk: Talk, digest: str
-) -> tuple["SpatialTransformer", dict[str, Any]]:
-
+) -> tuple["SpatialTransformer", dict[str, Any], list[Problem]]:
     from ...models.stn import SpatialTransformer
     from ..learning.boxes_seen import draw_batches, measure, stn_loss
     from ..learning.loop import fit
@@ -146,10 +151,14 @@ def _train(
     stn = SpatialTransformer(**config.stn.model_dump(include={"kind", "view", "crop", "margin"}))
     if not training or settings.epochs == 0:
         stn.look_everywhere()
-        return stn, {"trained": False}
+        return stn, {"trained": False}, []
     stn = stn.to(device)
-    shown = gather(config, training, settings.frames, device, talk)
-    truth = gather(config, validation, settings.validation_frames, device, talk) if validation else shown
+    shown, problems = gather(config, training, settings.frames, device, talk)
+    truth, more = gather(config, validation, settings.validation_frames, device, talk)
+    if not len(shown):
+        stn.look_everywhere()
+        return stn.cpu(), {"trained": False}, problems + more
+    truth = truth if len(truth) else shown
     batch = min(settings.batch, len(shown))
 
     def batches(epoch: int) -> Iterator["Pictures"]:
@@ -171,7 +180,7 @@ def _train(
     if isnan(report["presence_auroc"]):
         report["presence_auroc"] = None
     state.unlink(missing_ok=True)
-    return stn.cpu(), report | {
+    report |= {
         "frames": len(truth),
         "training_frames": len(shown),
         "best_epoch": result.best_epoch,
@@ -179,38 +188,48 @@ def _train(
         "history": result.history,
         "environment": environment(device, dtype),
     }
+    return stn.cpu(), report, problems + more
 
 
-def gather(config: Config, boxed: Sequence[Boxed], total: int, device: "torch.device", talk: Talk) -> "Pictures":
-    """About `total` frames, evenly over the subjects and their time, each cut to the subject's region, with its box."""
+def gather(
+    config: Config, boxed: Sequence[Boxed], total: int, device: "torch.device", talk: Talk
+) -> tuple["Pictures", list[Problem]]:
+    """About `total` frames, evenly over the subjects and their time, each cut to the subject's region, with its box;
+    and the subjects whose frames turned out to be damaged."""
+    from ..learning.boxes_seen import join
+
+    side = min(config.frames.size, round(FINER * config.stn.view))
+    shares = share_out([item.frames for item in boxed], total)
+    parts: list[Pictures] = []
+    problems: list[Problem] = []
+    with talk.track("frames with boxes", sum(shares), "frames") as bar:
+        for item, share in zip(boxed, shares, strict=True):
+            try:
+                parts.append(_look(item, share, side, device))
+            except ShardError as error:
+                problems.append(Problem("damaged", item.subject.name, error.problem, error.remedy))
+            bar.advance(share)
+    return join(parts), problems
+
+
+def _look(item: Boxed, share: int, side: int, device: "torch.device") -> "Pictures":
+    """`share` frames of one subject, evenly over time."""
     import torch
 
     from ...models.stn import resample, theta_from_corners
     from ..learning.boxes_seen import Pictures
 
-    counts = []
-    for item in boxed:
-        with FrameShard(item.shard) as shard:
-            counts.append(len(shard))
-    side = min(config.frames.size, round(FINER * config.stn.view))
-    pixels, thetas, faces = [], [], []
-    shares = share_out(counts, total)
-    with torch.inference_mode(), talk.track("frames with boxes", sum(shares), "frames") as bar:
-        for item, count, share in zip(boxed, counts, shares, strict=True):
-            rows = np.linspace(0, count - 1, share).round().astype(np.int64)
-            x0, y0, x1, y1 = item.subject.region
-            part = theta_from_corners(torch.tensor([item.subject.region]), 1.0, 1.0).to(device)
-            with FrameShard(item.shard) as shard:
-                width, height = shard.attributes["width"], shard.attributes["height"]
-                index = shard.read("index")[rows]
-                for some in np.array_split(rows, max(1, share // 64)):
-                    frames = shard.frames(some).to(device)
-                    cut = resample(frames, part.expand(len(frames), 2, 3), side)
-                    pixels.append(cut.round().clamp(0, 255).to("cpu", torch.uint8))
-                    bar.advance(len(some))
-            place = np.searchsorted(item.boxes.frame, index).clip(0, len(item.boxes) - 1)
-            corners = item.boxes.corners[place] - np.array([x0 * width, y0 * height] * 2, np.float32)
-            theta = theta_from_corners(torch.from_numpy(corners), (x1 - x0) * width, (y1 - y0) * height)
-            thetas.append(theta)
-            faces.append(torch.from_numpy(item.boxes.frame[place] == index))
-    return Pictures(torch.cat(pixels), torch.cat(thetas), torch.cat(faces))
+    x0, y0, x1, y1 = item.subject.region
+    region = theta_from_corners(torch.tensor([item.subject.region]), 1.0, 1.0).to(device)
+    rows = np.linspace(0, item.frames - 1, share).round().astype(np.int64)
+    pixels = []
+    with FrameShard(item.shard) as shard, torch.inference_mode():
+        width, height = shard.attributes["width"], shard.attributes["height"]
+        index = shard.read("index")[rows]
+        for some in np.array_split(rows, max(1, share // 64)):
+            cut = resample(shard.frames(some).to(device), region.expand(len(some), 2, 3), side)
+            pixels.append(cut.round().clamp(0, 255).to("cpu", torch.uint8))
+    place = np.searchsorted(item.boxes.frame, index).clip(0, len(item.boxes) - 1)
+    corners = item.boxes.corners[place] - np.array([x0 * width, y0 * height] * 2, np.float32)
+    theta = theta_from_corners(torch.from_numpy(corners), (x1 - x0) * width, (y1 - y0) * height)
+    return Pictures(torch.cat(pixels), theta, torch.from_numpy(item.boxes.frame[place] == index))
