@@ -24,8 +24,8 @@ from affect.pipeline.progress import Talk
 from affect.pipeline.records import StageReport, Work
 from affect.pipeline.stages.audit import audit
 from affect.pipeline.stages.audit_record import accepted_subjects
-from affect.pipeline.stages.cache_features import cache_features, theta_of_view
-from affect.pipeline.stages.encoder import BACKBONE_FORMAT, STN_FORMAT
+from affect.pipeline.stages.cache_features import Caching, cache_features, cache_subject, theta_of_view
+from affect.pipeline.stages.encoder import BACKBONE_FORMAT, STN_FORMAT, plan_encoder
 from affect.pipeline.stages.extract_frames import extract_frames
 from affect.pipeline.storage.checkpoint import save_weights
 from affect.pipeline.storage.shard import FEATURES, FrameShard, Shard
@@ -168,6 +168,27 @@ def test_dask_workers_compute_the_same_bits(tree: Path, prepared: Work, cached: 
             assert np.array_equal(features(copy, name, what), features(prepared, name, what)), (name, what)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_number_of_threads_changes_nothing(tree: Path, copy: Work, cached: StageReport, precision: str) -> None:
+    """Or a shard would depend on how many workers shared the cores."""
+    name = cached.made[0]
+    config = settings("stn.crop=96", f"runtime.precision={precision}")
+    (subject,) = (subject for subject in accepted_subjects(copy, find_catalog(tree)) if subject.name == name)
+    plan = plan_encoder(config, copy)
+    video = find_catalog(tree).video(subject.video).path
+    item = Caching(subject, video, copy.frames(subject.video), copy.features(name), "x", config, plan)
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert cache_subject(item)
+            seen.append([features(copy, name, what) for what in ("feature", "theta", "presence")])
+    finally:
+        torch.set_num_threads(before)
+    for other in seen[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
 def test_damaged_shards_and_changed_labels_are_made_again_and_only_they(
     tree: Path, cached: StageReport, copy: Work, tmp_path: Path
 ) -> None:
@@ -222,7 +243,7 @@ def test_boxes_say_where_to_look_if_asked(tree: Path, copy: Work, cached: StageR
         assert np.array_equal(presence > 0, np.isin(index, boxes.frame))
         place = {int(frame): k for k, frame in enumerate(boxes.frame)}
         for k in np.flatnonzero(presence)[::9]:
-            x0, y0, x1, y1 = boxes.corners[place[int(index[k])]]
+            x0, _, _, y1 = boxes.corners[place[int(index[k])]]
             assert (theta[k, 0, 2] - theta[k, 0, 0] + 1) / 2 * width == pytest.approx(x0, abs=0.01)
             assert (theta[k, 1, 2] + theta[k, 1, 1] + 1) / 2 * height == pytest.approx(y1, abs=0.01)
 

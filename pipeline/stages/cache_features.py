@@ -4,7 +4,6 @@ Frames come from the frame shards; where a video has none, from the video itself
 by path and settings; each loads the networks once.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +35,9 @@ if TYPE_CHECKING:
     from ...models.stn import SpatialTransformer
 
 STAGE = "cache-features"
+THREADS = 2
+"""Of torch, for each subject. Always as many, however many workers and cores there are: sums are split among the
+threads, so another number of them gives other last bits. runtime.workers -1 makes a worker for every two cores."""
 JITTER, SHIFT = 0.10, 0.06
 """How far the box of an extra view may differ: in log scale, and in shares of its half side."""
 
@@ -113,9 +115,8 @@ def cache_features(config: Config, data: Path, work: Work, talk: Talk, *, schedu
                 done(item, Problem("damaged", item.subject.name, reason, "Free memory, or set fewer runtime.workers."))
 
             workers = 0 if len(wanted) == 1 and scheduler is None else worker_count(config.runtime.workers)
-            threads = max(1, (os.cpu_count() or 1) // max(1, workers))
             run_tasks(
-                cache_subject, wanted, workers=workers, scheduler=scheduler, threads=threads,
+                cache_subject, wanted, workers=workers, scheduler=scheduler, threads=THREADS,
                 on_result=done, on_error=died,
             )  # fmt: skip
     return StageReport(
@@ -131,12 +132,12 @@ def cache_features(config: Config, data: Path, work: Work, talk: Talk, *, schedu
 def cache_subject(item: Caching) -> int | Problem:
     """Computes and writes one subject's features; returns how many frames, or why there are none. Raises DeviceError,
     WeightsError and WorkError, which no other subject would escape."""
+    import torch
+
     from ..ingest.video import Decoding, decoded
 
     def from_video(decoding: Decoding) -> int:
-        import torch
-
-        def batches() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], Tensor]]:
+        def batches() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], torch.Tensor]]:
             for batch in decoding:
                 yield batch.index, batch.time, torch.from_numpy(batch.pixels).permute(0, 3, 1, 2)
 
@@ -147,6 +148,8 @@ def cache_subject(item: Caching) -> int | Problem:
 
         return _write(item, decoding.facts.width, decoding.facts.height, batches(), labels)
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
     try:
         if item.frames is None:
             options: dict[str, Any] = {
@@ -161,6 +164,8 @@ def cache_subject(item: Caching) -> int | Problem:
         raise  # of the whole stage, not of this subject
     except AffectError as error:
         return Problem("damaged", item.subject.name, error.problem, error.remedy)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fingerprint(config: Config, plan: EncoderPlan, subject: Subject, video: Path, frames: Path | None) -> str:
