@@ -77,6 +77,12 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         draw_tree(tmp_path / "demo", videos=8, frames=16, faces=40)
 
 
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        draw_tree(tmp_path / "file" / "demo", videos=8, frames=16, faces=40)
+
+
 @pytest.mark.parametrize("few", [{"videos": 7}, {"frames": 15}, {"faces": 39}])
 def test_too_little_is_refused(tmp_path: Path, few: dict[str, int]) -> None:
     asked: dict[str, Any] = {"videos": 8, "frames": 16, "faces": 40, **few}

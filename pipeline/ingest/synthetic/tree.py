@@ -74,9 +74,12 @@ def draw_tree(
         return known["facts"]
     for part in PARTS:
         shutil.rmtree(out / part, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    # The mark without facts says: ours, but not finished.
-    (out / MARK).write_text(json.dumps({"wanted": wanted}) + "\n", encoding="utf-8")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        # The mark without facts says: ours, but not finished.
+        (out / MARK).write_text(json.dumps({"wanted": wanted}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}", "Name another folder.") from error
     plans, parts = list(_plans(out, videos, frames, seed)), portions(faces, seed)
     with talk.track("demo-data", len(plans) + len(parts), "items") as bar:
         drawn: dict[int, tuple[list[str], list[str]]] = {}
