@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from affect import __version__
 from affect.cli import ORDER, app
 from affect.configs.schema import Config, dump, load
 from affect.pipeline.ingest.video import probe
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 STAGES = (
@@ -313,3 +315,29 @@ def test_a_stage_without_the_one_before_is_one_line(stage: str, tree: Path, tmp_
 
 def test_a_report_of_nothing_is_one_line(tmp_path: Path) -> None:
     assert_one_line(run("report", "--work", tmp_path), "affect ")
+
+
+def advised() -> list[tuple[str, str]]:
+    """Every `affect …` command in the documents, and in what the package says."""
+    root = Path(__file__).parent.parent
+    files = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("*.py")]
+    files += [path for room in ("configs", "models", "pipeline") for path in (root / room).rglob("*.py")]
+    found = set()
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        for match in re.finditer(r"(?:`|Run: |Example: |bin/|\"|&& )affect ((?:[a-z]+)[^`\"\n()]*)", text):
+            found.add((str(path.relative_to(root)), match[1].split(" && ")[0].strip()))
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("where", "line"), advised())
+def test_every_command_that_is_advised_exists(where: str, line: str) -> None:
+    command: Any = get_command(app)
+    words = line.replace("=", " ").split()
+    while words and hasattr(command, "commands"):
+        name = words.pop(0).rstrip(".,;:")
+        assert name in command.commands, f"{where} advises `affect {line}`"
+        command = command.commands[name]
+    options = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+    given = {word.rstrip(".,;:`") for word in words if re.fullmatch(r"--[a-z-]+[.,;:`]?", word)}
+    assert given <= options, f"{where} advises `affect {line}`"
