@@ -28,6 +28,8 @@ def draw_curves(path: Path, runs: Sequence[Run], theme: Theme) -> Path:
 
     runs: best first; that one is drawn strong, up to SHOWN_RUNS of all are drawn.
     """
+    from matplotlib.patheffects import withStroke
+
     runs = [run for run in runs if run.history][:SHOWN_RUNS]
     with drawing(theme, 12.6, 4.3) as figure:
         panels = figure.subplots(1, 3, gridspec_kw={"wspace": 0.06})
@@ -37,6 +39,7 @@ def draw_curves(path: Path, runs: Sequence[Run], theme: Theme) -> Path:
             axes.annotate(
                 f"{OLD_LABEL}: {OLD[dimension]:.2f}", (0.98, OLD[dimension]), (0, 4), ha="right", fontsize=8.5,
                 xycoords=("axes fraction", "data"), textcoords="offset points", color=theme.soft,
+                path_effects=[withStroke(linewidth=3, foreground=theme.paper)],
             )  # fmt: skip
             top = OLD[dimension]
             for rank, run in enumerate(runs):
@@ -71,6 +74,10 @@ def _line(
     style: dict[str, Any] = {"color": colour, "alpha": 1.0 if rank == 0 else 0.35, "zorder": 3 if rank == 0 else 2}
     style |= {"linestyle": (0, (4, 2)), "linewidth": 1.3} if dashed else {"linewidth": 2.2 if rank == 0 else 1.4}
     axes.plot(epochs, values, label=label if rank == 0 else None, marker="o" if len(values) == 1 else None, **style)
+    if rank and not dashed and label == "validation":
+        last = np.flatnonzero(np.isfinite(values))[-1]
+        axes.annotate(shorten(run.name, 18), (epochs[last], values[last]), (4, 2), textcoords="offset points",
+                      fontsize=8, color=colour, alpha=0.7, parse_math=False)  # fmt: skip
     if not dashed and rank == 0 and run.best_epoch in epochs:
         best = np.flatnonzero(epochs == run.best_epoch)
         axes.plot(epochs[best], values[best], "o", color=colour, markersize=7, markeredgecolor=axes.get_facecolor(),
@@ -96,8 +103,8 @@ def draw_truth(
                 both = series.valid
                 fit = ccc(series.value[both, column], series.truth[both, column]) if both.any() else 0.0
                 heading(axes, shorten(title, 40) if column == 0 else "", f"{dimension}: CCC {_signed(fit)}", theme)
-                if row == 0 and column == 0:
-                    axes.legend(loc="upper left", ncols=2)
+                if row == 0 and column == 1:
+                    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, handlelength=1.4)
                 if row + 1 < len(chosen):
                     axes.set_xlabel("")
         right = grid[1].subgridspec(2, 1, hspace=0.06)
@@ -159,7 +166,7 @@ def draw_plane(path: Path, everything: Sequence[Series], theme: Theme) -> Path:
 def _density(axes: "Axes", points: NDArray[np.float64], theme: Theme) -> None:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
-    shades = LinearSegmentedColormap.from_list("density", [theme.shade, theme.mark, theme.ink])
+    shades = LinearSegmentedColormap.from_list("density", [_mix(theme.paper, theme.mark, 0.22), theme.mark, theme.ink])
     axes.hexbin(*points.T, gridsize=36, extent=(-1, 1, -1, 1), mincnt=1, norm=LogNorm(), cmap=shades, linewidths=0,
                 zorder=2)  # fmt: skip
 

@@ -1,7 +1,7 @@
 """report: one HTML page, and its pictures, of what was learned. Draws what there is, and names what is missing."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import numpy as np
 
 from ... import __version__
 from ...configs.schema import Config, load
-from ..errors import AffectError, ConfigError, ShardError
+from ..errors import AffectError, ConfigError, ShardError, WorkError
+from ..learning.metrics import pooled
 from ..progress import Talk
 from ..records import Problem, StageReport, Work
 from ..storage.fingerprint import fingerprint
@@ -21,7 +22,12 @@ from .runs import write_text
 from .splits import Cached, cached_subjects, evaluated
 
 STAGE = "report"
-VERSION = 1
+VERSION = 2
+STN_FIGURES = {
+    "iou": "mean IoU when trained",
+    "iou_80": "share with an IoU of 0.8 or more", "presence_auroc": "face or none: AUROC",
+    "frames": "validation frames then",
+}  # fmt: skip
 WEIGHTS = ("stn", "backbone", "adapted")
 
 
@@ -50,9 +56,14 @@ def report(config: Config, work: Work, talk: Talk) -> StageReport:
         missing["stn"] = "The crops were provided (stn.localiser is aligned): there is no STN to look at."
     else:
         looks, failed = look(work, shards, boxes, margin=its_config.stn.margin, size=its_config.stn.crop)
-        fits, more = measure(shards, boxes)
+        fits, more = measure(shards, boxes, talk)
         problems += [*failed, *more]
-    pictures = _draw(work.report, runs, predictions, looks, talk)
+    try:
+        pictures = _draw(work.report, runs, predictions, looks, talk)
+    except OSError as error:
+        raise WorkError(
+            f"{work.report}: cannot be written ({error.strerror})", "Free space, or choose another --work."
+        ) from error
     page = Page(
         name=work.root.resolve().name,
         runs=tuple(runs),
@@ -62,7 +73,7 @@ def report(config: Config, work: Work, talk: Talk) -> StageReport:
         stn=_stn_figures(work, fits),
         weights={name: found for name in WEIGHTS if (found := weights_report(work, name)) is not None},
         missing=missing,
-        remarks=tuple(_remarks(work, best, shards, boxes)),
+        remarks=tuple(_remarks(work, best, its_config, shards, boxes)),
         problems=tuple(dict.fromkeys(problems)),
         work=str(work.root),
     )
@@ -150,7 +161,7 @@ def _missing(work: Work, run: Run, predictions: dict[str, Series], shards: list[
     return missing
 
 
-def _remarks(work: Work, run: Run, shards: list[Cached], boxes: dict[str, Path]) -> list[str]:
+def _remarks(work: Work, run: Run, config: Config, shards: list[Cached], boxes: dict[str, Path]) -> list[str]:
     """What a reader has to know to read the page right."""
     remarks = [
         f"Run {run.name} was trained again after its evaluation on {split}: run affect evaluate once more."
@@ -161,33 +172,34 @@ def _remarks(work: Work, run: Run, shards: list[Cached], boxes: dict[str, Path])
     encoder = run.facts.get("encoder")
     if shards and encoder and any(shard.encoder != encoder for shard in shards):
         remarks.append(f"The cached features are not those of run {run.name}: its own boxes may differ from the shown.")
+    if config.stn.localiser in ("box", "none"):
+        where = "the box files" if config.stn.localiser == "box" else "the whole picture"
+        remarks.append(f"The crops come from {where} (stn.localiser is {config.stn.localiser}): no STN was asked.")
+    elif (weights_report(work, "stn") or {}).get("trained") is False:
+        remarks.append("The STN is untrained, for want of boxes: it sees the whole picture.")
     if shards and not boxes:
         remarks.append("True boxes are not shown: the data has none, or does not lie where it was audited.")
     return remarks
 
 
 def _stn_figures(work: Work, fits: Sequence[Fit]) -> dict[str, Any]:
-    figures = numbers_of(weights_report(work, "stn") or {})
+    found = numbers_of(weights_report(work, "stn") or {})
+    figures: dict[str, Any] = {STN_FIGURES.get(key, key): it for key, it in found.items()}
     if fits:
         every = np.concatenate([fit.iou for fit in fits])
         figures |= {
-            f"{SPLIT} frames with a true box": len(every),
-            "mean IoU over them": float(every.mean()),
-            "share with IoU of 0.5 or more": float((every >= 0.5).mean()),
+            "cached frames with a true box": len(every),
+            "their mean IoU": float(every.mean()),
+            "their share with an IoU of 0.5 or more": float((every >= 0.5).mean()),
         }
     return figures
 
 
-def chosen_subjects(run: Run, predictions: dict[str, Series]) -> dict[str, Series]:
+def chosen_subjects(predictions: Mapping[str, Series]) -> dict[str, Series]:
     """The best, the median and the worst subject by mean CCC, under a title that says so."""
-    scores = {
-        name: it["ccc_mean"]
-        for name, it in run.per_subject.items()
-        if name in predictions and predictions[name].valid.any() and it.get("ccc_mean") is not None
-    }
-    order = sorted(scores, key=lambda name: (-scores[name], name)) or sorted(predictions)
-    places = {0: "Best", (len(order) - 1) // 2: "Median", len(order) - 1: "Worst"}
-    places[0] = "Best"
+    scores = {name: pooled(it.value, it.truth, it.valid)["ccc_mean"] for name, it in predictions.items()}
+    order = sorted(scores, key=lambda name: (-scores[name], name))
+    places = {(len(order) - 1) // 2: "Median", len(order) - 1: "Worst", 0: "Best"}
     return {f"{title}: subject {order[place]}": predictions[order[place]] for place, title in sorted(places.items())}
 
 
@@ -204,7 +216,7 @@ def _draw(
         if any(run.history for run in runs):
             pictures.setdefault("curves", []).append(figures.draw_curves(folder / f"curves{ending}", runs, theme))
         if annotated:
-            chosen = chosen_subjects(runs[0], {series.subject: series for series in annotated})
+            chosen = chosen_subjects({series.subject: series for series in annotated})
             path = figures.draw_truth(folder / f"truth{ending}", chosen, annotated, runs[0].metrics, theme)
             pictures.setdefault("truth", []).append(path)
             pictures.setdefault("plane", []).append(figures.draw_plane(folder / f"plane{ending}", annotated, theme))

@@ -4,13 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AffectError, CatalogError, MissingStageError
+from ..errors import AffectError, CatalogError, MissingStageError, ShardError
 from ..ingest.boxes import read_boxes
 from ..ingest.catalog import find_catalog
+from ..progress import Talk
 from ..records import Boxes, Problem, Work
 from ..storage.shard import FEATURES, FrameShard, Shard
 from .audit_record import load_audit
@@ -52,23 +54,21 @@ def true_boxes(work: Work, names: Sequence[str]) -> dict[str, Path]:
     return {subject.name: subject.boxes for subject in subjects if subject.name in names and subject.boxes}
 
 
-def measure(shards: Sequence[Cached], boxes: dict[str, Path]) -> tuple[list[Fit], list[Problem]]:
+def measure(shards: Sequence[Cached], boxes: dict[str, Path], talk: Talk) -> tuple[list[Fit], list[Problem]]:
     """IoU of STN and true boxes, subject by subject; what could not be read becomes a Problem."""
-    fits, problems = [], []
-    for cached in shards:
-        if cached.subject not in boxes:
-            continue
-        try:
-            known = read_boxes(boxes[cached.subject])
-            with Shard(cached.path, FEATURES) as shard:
-                theta, index = shard.read("theta").astype(np.float64), shard.read("index")
-                size = shard.attributes["width"], shard.attributes["height"]
-        except AffectError as error:
-            problems.append(Problem("damaged", cached.subject, error.problem, error.remedy))
-            continue
-        there, corners = _beside(known, index, *size)
-        if there.any():
-            fits.append(Fit(cached.subject, iou(extent(theta[there]), corners)))
+    fits: list[Fit] = []
+    problems: list[Problem] = []
+    known = [cached for cached in shards if cached.subject in boxes]
+    with talk.track("report: boxes", len(known), "subjects") as tracker:
+        for cached in known:
+            try:
+                seen = _read(cached)
+                there, corners = _beside(read_boxes(boxes[cached.subject]), seen.index, seen.width, seen.height)
+                if there.any():
+                    fits.append(Fit(cached.subject, iou(extent(seen.theta[there]), corners)))
+            except AffectError as error:
+                problems.append(Problem("damaged", cached.subject, error.problem, error.remedy))
+            tracker.advance()
     return fits, problems
 
 
@@ -77,7 +77,7 @@ def look(
 ) -> tuple[list[Look], list[Problem]]:
     """About `total` frames, evenly over the subjects and over their time: not the best ones, just those.
 
-    margin, size: what stn.margin and stn.crop were. A subject that cannot be read is left out, with a Problem.
+    margin, size: of crops, where a shard does not say. A subject that cannot be read is left out, with a Problem.
     """
     looks: list[Look] = []
     problems: list[Problem] = []
@@ -86,41 +86,70 @@ def look(
     for number, cached in enumerate(ready):
         count = total // len(ready) + (number < total % len(ready))
         try:
-            looks += _look_at(work, cached, boxes.get(cached.subject), count, margin, size)
+            seen = _read(cached)
+            known = read_boxes(boxes[cached.subject]) if cached.subject in boxes else None
+            looks += _look_at(cached.subject, seen, work.frames(cached.video), known, count, {
+                "margin": margin, "crop": size, **seen.stn,
+            })  # fmt: skip
         except AffectError as error:
             problems.append(Problem("damaged", cached.subject, error.problem, error.remedy))
     return looks, problems
 
 
-def _look_at(work: Work, cached: Cached, boxes: Path | None, count: int, margin: float, size: int) -> list[Look]:
+@dataclass(frozen=True)
+class _Seen:
+    """A feature shard but for its features. stn: the settings its crops were cut with, {} where it does not say."""
+
+    index: NDArray[np.int64]
+    time: NDArray[np.float64]
+    theta: NDArray[np.float64]
+    presence: NDArray[np.float64]
+    width: int
+    height: int
+    stn: dict[str, Any]
+
+
+def _read(cached: Cached) -> _Seen:
+    with Shard(cached.path, FEATURES) as shard:
+        index, time, theta = shard.read("index"), shard.read("pts"), shard.read("theta").astype(np.float64)
+        presence = shard.read("presence") if "presence" in shard.names else np.ones(len(index))
+        try:
+            width, height = int(shard.attributes["width"]), int(shard.attributes["height"])
+        except (KeyError, TypeError, ValueError) as error:
+            text = f"{cached.path}: does not say how large its video is"
+            raise ShardError(text, "Run `affect cache-features` again.") from error
+        return _Seen(index, time, theta, presence.astype(np.float64), width, height, shard.settings.get("stn", {}))
+
+
+def _look_at(subject: str, seen: _Seen, path: Path, known: Boxes | None, count: int, stn: dict[str, Any]) -> list[Look]:
     import cv2
 
-    known = read_boxes(boxes) if boxes else None
-    with Shard(cached.path, FEATURES) as shard:
-        theta, index, time = (shard.read(name) for name in ("theta", "index", "pts"))
-        presence = shard.read("presence") if "presence" in shard.names else np.ones(len(index))
-        width, height = shard.attributes["width"], shard.attributes["height"]
-    rows = np.unique(((np.arange(count) + 0.5) / count * len(index)).astype(int)) if len(index) else []
+    rows = np.unique(((np.arange(count) + 0.5) / count * len(seen.index)).astype(int)) if len(seen.index) else []
+    with FrameShard(path) as frames:
+        index = frames.read("index")
+        places = np.searchsorted(index, seen.index[rows]).clip(0, max(0, len(index) - 1))
+        if not np.array_equal(index[places], seen.index[rows]):
+            raise ShardError(f"{path}: lacks frames that have features", "Run `affect extract-frames` again.")
+        pictures = frames.jpegs(places)
+    shape = np.array([seen.width, seen.height]) * SIDE / max(seen.width, seen.height)
+    shape = shape.round().astype(int).clip(1)
     looks = []
-    with FrameShard(work.frames(cached.video)) as frames:
-        places = np.searchsorted(frames.read("index"), index[rows])
-        pictures = frames.jpegs(places) if len(rows) else []
-    scale = SIDE / max(width, height)
-    shape = np.array([round(width * scale), round(height * scale)])
     for row, jpeg in zip(rows, pictures, strict=True):
-        square = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8)
-        one = theta[row].astype(np.float64)
-        box = (np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) @ one[:, :2].T + one[:, 2] + 1) / 2 * shape
-        true, overlap = None, None
+        square = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
+        if square is None:
+            raise ShardError(f"{path}: holds a picture that is no JPEG", "Run `affect extract-frames` again.")
+        square = np.asarray(square, np.uint8)
+        theta, true, overlap = seen.theta[row], None, None
+        box = (np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) @ theta[:, :2].T + theta[:, 2] + 1) / 2 * shape
         if known is not None:
-            there, corners = _beside(known, index[row : row + 1], width, height)
+            there, corners = _beside(known, seen.index[row : row + 1], seen.width, seen.height)
             if there[0]:
-                overlap = float(iou(extent(one[None]), corners)[0])
+                overlap = float(iou(extent(theta[None]), corners)[0])
                 true = (corners[0] + 1) / 2 * np.tile(shape, 2)
         picture = np.asarray(cv2.resize(square, shape.tolist(), interpolation=cv2.INTER_AREA), np.uint8)
-        shown = cut(square, one, margin, min(size, SIDE))
+        crop = cut(square, theta, stn["margin"], min(stn["crop"], SIDE))
         looks.append(
-            Look(cached.subject, float(time[row]), picture, shown, box, true, overlap, float(presence[row]))
+            Look(subject, float(seen.time[row]), picture, crop, box, true, overlap, float(seen.presence[row]))
         )  # fmt: skip
     return looks
 

@@ -1,6 +1,7 @@
 """The report's page: HTML that needs no other file, no network, and no script but to sort a table."""
 
 import base64
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -20,8 +21,12 @@ from .report_style import SCRIPT, STYLE
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 MEASURES = {
-    "ccc": "CCC", "pcc": "Pearson", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "sign": "sign agreement",
+    "ccc": "CCC", "pcc": "Pearson", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "sign": "SAGR",
 }  # fmt: skip
+
+
+IN_TRAINING = "in training"
+"""In the place of a split: validation, but as measured at the best epoch and not by an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,10 @@ def _head(page: Page) -> str:
     frames = f"{metrics['frames']:,.0f} frames" if metrics.get("frames") else "the validation frames"
     people = f" of {per_subject} subjects" if per_subject else ""
     how = "" if SPLIT in run.evaluations else ", as measured in training"
-    text = f"Valence and arousal, predicted frame by frame from video. Judged on {frames}{people} it never learned from{how}."
+    text = f"What was learned from video, judged on {frames}{people} it never learned from{how}."
     kicker = f"run {run.name}" + (f", the best of {len(page.runs)}" if len(page.runs) > 1 else "")
     return (
-        f'<header><p class="kicker">{escape(page.name)} · {escape(kicker)}</p><h1>How a face feels, over time.</h1>'
+        f'<header><p class="kicker">{escape(page.name)} · {escape(kicker)}</p><h1><span class="valence">Valence</span> and <span class="arousal">arousal</span>, frame by frame.</h1>'
         f'<p class="lead">{escape(text)}</p><div class="heroes">{heroes}</div>{_remarks(page.remarks)}</header>'
     )
 
@@ -96,7 +101,7 @@ def _curves(page: Page) -> str:
     best = page.runs[0]
     several = "; the other runs are pale" if len([run for run in page.runs if run.history]) > 1 else ""
     caption = (
-        f"Mean squared error and CCC, epoch by epoch{several}. The ring marks the epoch that was kept. The dotted levels "
+        f"Mean squared error and CCC, epoch by epoch{several}. The dot marks the epoch that was kept. The dotted levels "
         "are where the script that this project replaces ended on its own data, Aff-Wild: another set, so a landmark "
         "and not a race."
     )
@@ -117,7 +122,7 @@ def _truth(page: Page) -> str:
 
 def _plane(page: Page) -> str:
     caption = (
-        "Each frame is a point: pleasant to the right, awake to the top. Darker is denser, on a logarithmic scale. Arrows "
+        "Each frame is a point: pleasant to the right, awake to the top. The stronger the colour the denser, on a logarithmic scale. Arrows "
         "lead from what was annotated to what is predicted there on average; short arrows are good, arrows to the middle "
         "mean that the model plays safe."
     )
@@ -152,7 +157,7 @@ def _tile(look: Look) -> str:
         f'<figure class="look"><div class="shot"><svg viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(what)}: frame with the box">'
         f'<image href="{_jpeg(look.picture)}" width="{width}" height="{height}"/>{shapes}</svg></div>'
-        f'<img class="crop" src="{_jpeg(look.crop)}" alt="{escape(what)}: the crop" loading="lazy">'
+        f'<img class="crop" src="{_jpeg(look.crop)}" alt="{escape(what)}: the crop">'
         f"<figcaption><b>{escape(look.subject)}</b><span>{look.time:.1f} s</span><span>{escape(said)}</span></figcaption>"
         "</figure>"
     )
@@ -208,7 +213,7 @@ def _numbers(page: Page) -> str:
 
 
 def _pooled(page: Page) -> str:
-    head = '<th scope="col">run</th><th scope="col">split</th>' + "".join(
+    head = '<th scope="col">run</th><th scope="col" class="text">split</th>' + "".join(
         f'<th scope="col"><span class="{name}">{title}<br>{name}</span></th>'
         for key, title in MEASURES.items()
         for name in DIMENSIONS
@@ -222,10 +227,12 @@ def _pooled(page: Page) -> str:
     ]
     rows = ""
     for rank, run in enumerate(page.runs):
-        for split, metrics in (run.evaluations or {f"{SPLIT}, in training": run.metrics}).items():
+        for split, metrics in (run.evaluations or {IN_TRAINING: run.metrics}).items():
             cells = "".join(f"<td>{_number(metrics.get(column), 3)}</td>" for column in columns)
-            mark = ' class="best"' if rank == 0 and split.startswith(SPLIT) else ""
-            rows += f'<tr{mark}><th scope="row">{escape(run.name)}</th><td>{escape(split)}</td>{cells}</tr>'
+            mark = ' class="best"' if rank == 0 and split in (SPLIT, IN_TRAINING) else ""
+            rows += (
+                f'<tr{mark}><th scope="row">{escape(run.name)}</th><td class="text">{escape(split)}</td>{cells}</tr>'
+            )
     return _scroll(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>", "Figures of all runs")
 
 
@@ -264,9 +271,12 @@ def _settings(page: Page) -> str:
     sections = {name: own for name, own in found.items() if isinstance(own, dict)} if isinstance(found, dict) else {}
     if sections:
         parts.append(f"<h3>Settings of run {escape(best.name)}</h3><p>Bold: other than the default.</p>")
+    shown = []
     for name, own in sections.items():
         changed = {key for key, it in own.items() if it != defaults.get(name, {}).get(key, it)}
-        parts.append(f"<details><summary>{escape(str(name))}</summary>{_facts(own, changed)}</details>")
+        shown.append(f'<div class="section"><h4>{escape(str(name))}</h4>{_facts(own, changed, plain=True)}</div>')
+    if shown:
+        parts.append(f'<details><summary>All settings</summary><div class="sections">{"".join(shown)}</div></details>')
     return "".join(parts) or _absent(f"Run {best.name} has no config.yaml and no run.json yet.")
 
 
@@ -292,14 +302,20 @@ def _absent(text: str) -> str:
     return f'<p class="missing">{escape(before)}{code}</p>'
 
 
-def _facts(values: Mapping[str, Any], changed: Iterable[str] = ()) -> str:
+def _facts(values: Mapping[str, Any], changed: Iterable[str] = (), *, plain: bool = False) -> str:
+    """Names and values; the changed ones bold. plain: names as they are, not made readable."""
     marked = set(changed)
     rows = "".join(
-        f"<div{' class=changed' if key in marked else ''}><dt>{escape(str(key).replace('_', ' '))}</dt>"
+        f"<div{' class=changed' if key in marked else ''}><dt>{escape(str(key) if plain else _title(str(key)))}</dt>"
         f"<dd>{escape(_plain(it))}</dd></div>"
         for key, it in values.items()
     )
     return f'<dl class="facts">{rows}</dl>' if rows else ""
+
+
+def _title(key: str) -> str:
+    first, _, rest = key.partition("_")
+    return f"{MEASURES.get(first, first)} {rest.replace('_', ' ')}".strip()
 
 
 def _plain(value: Any) -> str:
@@ -311,11 +327,11 @@ def _plain(value: Any) -> str:
 
 
 def _number(value: Any, places: int) -> str:
-    return f"{value:,.{places}f}".replace("-", "−") if isinstance(value, int | float) else "–"
+    return f"{value:,.{places}f}".replace("-", "−") if isinstance(value, int | float) and math.isfinite(value) else "–"
 
 
 def _raw(value: Any) -> str:
-    return f"{value:.9g}" if isinstance(value, int | float) else ""
+    return f"{value:.9g}" if isinstance(value, int | float) and math.isfinite(value) else ""
 
 
 def _data(path: Path) -> str:
