@@ -100,8 +100,8 @@ def whole_road(
 @app.command("demo-data", rich_help_panel=START, epilog="Example: affect demo-data demo --videos 40 --seed 7")
 def demo_data(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to draw it in.")],
-    videos: Annotated[int, typer.Option("--videos", min=1, help="How many videos.")] = 36,
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of a video, about.")] = 200,
+    videos: Annotated[int, typer.Option("--videos", min=1, help="How many videos.")] = 60,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of a video, about.")] = 120,
     seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same data.")] = 0,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes that draw; else one a core.")

@@ -46,13 +46,14 @@ class DetectBoxes(Section):
 
 
 class PretrainStn(Section):
-    frames: int = Field(default=60000, ge=16)
-    """Training frames, drawn evenly over the subjects of the training split that have boxes."""
+    frames: int = Field(default=20000, ge=16)
+    """Training frames, drawn evenly over the subjects of the training split that have boxes. They are held in memory:
+    0.26 MB each at a view of 96."""
     validation_frames: int = Field(default=2000, ge=1)
     """Validation frames, drawn likewise, on which the best epoch is chosen."""
-    epochs: int = Field(default=8, ge=0)
+    epochs: int = Field(default=20, ge=0)
     batch: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the running average of the weights that is measured and kept; 0: none."""
 

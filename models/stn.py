@@ -18,6 +18,8 @@ SMALLEST = 0.05
 """Of a box's half side; the largest is 1, the whole picture."""
 MAX_ROLL = math.pi / 4
 MAX_SHEAR = 0.3
+CLOSER = 1.8
+"""Side of the second glance, in sides of the box that the first one found."""
 
 
 class Look(NamedTuple):
@@ -30,6 +32,10 @@ class Look(NamedTuple):
 
 class SpatialTransformer(nn.Module):
     """Looks at a small view of each frame, finds the face, and samples it from the full frame.
+
+    It glances twice with the same network: at the whole picture, then at what is around the two most likely boxes found
+    there, of which it keeps the one that looks more like a face from near. So a small face is measured as finely as a
+    large one, and a thing like a face is looked at before it is believed.
 
     kind: what theta may do: `crop` (scale in x and y, shift), `similarity` (and roll, up to 45 degrees), `affine` (and
     shear). view: side of the small view, a multiple of 16. crop: side of the crop. margin: context around the box, as a
@@ -48,13 +54,13 @@ class SpatialTransformer(nn.Module):
     def forward(self, frames: Tensor, region: Tensor | None = None) -> Look:
         """frames: uint8 or float [n, 3, H, W], RGB in 0..255. region: [n, 4] x0 y0 x1 y1 as fractions of the picture,
         the part each frame's subject is in; None: all of it."""
-        pyramid = _Pyramid(frames)
+        pyramid = Pyramid(frames)
         theta, presence = self._locate(pyramid, region)
         return Look(pyramid.sample(theta * (1 + self._grow(theta)), self.crop), theta, presence)
 
     def locate(self, frames: Tensor, region: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(theta [n, 2, 3] in whole-picture coordinates, presence logits [n])."""
-        return self._locate(_Pyramid(frames), region)
+        return self._locate(Pyramid(frames), region)
 
     def sample(self, frames: Tensor, theta: Tensor) -> Tensor:
         """The crops of these boxes: float [n, 3, crop, crop] in 0..255. Antialiased, differentiable in both."""
@@ -68,9 +74,10 @@ class SpatialTransformer(nn.Module):
     def study(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For training: what it makes of views, float [n, 3, view, view]: theta in the view, presence logits [n], and
         how much each of its cells believes in a face, logits [n, cells], row by row."""
-        numbers, presence, beliefs = self.localiser(view)
+        seen = self.localiser(view)
         with torch.autocast(view.device.type, enabled=False):
-            return self._theta(numbers), presence, beliefs
+            numbers, presence = self.localiser.tell(seen, _near_best(seen.beliefs))
+            return self._theta(numbers), presence, seen.beliefs
 
     @torch.no_grad()
     def look_everywhere(self) -> None:
@@ -78,12 +85,22 @@ class SpatialTransformer(nn.Module):
         self.localiser.reset()
         self.localiser.presence.bias.fill_(20.0)
 
-    def _locate(self, pyramid: "_Pyramid", region: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _locate(self, pyramid: "Pyramid", region: Tensor | None) -> tuple[Tensor, Tensor]:
         n, device = len(pyramid.frames), pyramid.frames.device
         part = _whole(n, device) if region is None else _region_theta(region.to(device, torch.float32))
-        numbers, presence, _ = self.localiser(pyramid.sample(part, self.view))
+        seen = self.localiser(pyramid.sample(part, self.view))
         with torch.autocast(device.type, enabled=False):
-            return compose(part, self._theta(numbers)), presence
+            others = _apart_from_best(seen.beliefs)
+            found = [self._theta(self.localiser.tell(seen, _near_best(some))[0]) for some in (seen.beliefs, others)]
+            closer = around(torch.cat(found).detach(), CLOSER, even=self.kind != "crop")
+        view = pyramid.sample(
+            compose(part.repeat(2, 1, 1), closer), self.view, torch.arange(n, device=device).repeat(2)
+        )
+        theta, presence, _ = self.study(view)
+        with torch.autocast(device.type, enabled=False):
+            chosen = torch.arange(n, device=device) + n * (presence[n:] > presence[:n])
+            theta = _no_smaller(compose(closer[chosen], theta[chosen]))
+            return compose(part, theta), presence[chosen]
 
     def _theta(self, numbers: Tensor) -> Tensor:
         """Bounded numbers [n, 4..6] (tx, ty, log sx, log sy, roll, shear) to theta [n, 2, 3]."""
@@ -102,12 +119,21 @@ class SpatialTransformer(nn.Module):
         return theta.new_tensor([self.margin, self.margin, 0.0])
 
 
-class _Localiser(nn.Module):
-    """The view in, bounded numbers and the presence logit out.
+class _Seen(NamedTuple):
+    """Of each cell, row by row: beliefs [n, cells], logits; boxes [n, 4..6, cells], unbounded numbers; features
+    [n, width, cells]."""
 
-    Each cell of a map of one eighth of the view's side says how strongly it believes in a face there, and what box it
-    sees relative to itself; the box is the mean of what the cells say, weighted by the softmax of their beliefs.
-    Dilated convolutions let each cell see the whole view, since a face may fill it.
+    beliefs: Tensor
+    boxes: Tensor
+    features: Tensor
+
+
+class _Localiser(nn.Module):
+    """The view in, what each cell of a map of one eighth of its side sees out.
+
+    Each says how strongly it believes in a face there, and what box it sees relative to itself; the box is the mean of
+    what neighbouring cells say, weighted by the softmax of their beliefs. Dilated convolutions let each cell see the
+    whole view, since a face may fill it.
     """
 
     def __init__(self, numbers: int, width: int = 64) -> None:
@@ -129,25 +155,28 @@ class _Localiser(nn.Module):
             layer.weight.zero_()
             layer.bias.zero_()
 
-    def forward(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """view: float [n, 3, v, v] in 0..255. Returns (numbers [n, 4..6], presence logits [n], beliefs [n, cells],
-        logits too)."""
+    def forward(self, view: Tensor) -> _Seen:
+        """view: float [n, 3, v, v] in 0..255."""
         mean = view.mean((1, 2, 3), keepdim=True)
         spread = (view - mean).square().mean((1, 2, 3), keepdim=True).add(25.0).sqrt()  # 25: an even picture stays even
         features = self.body(self.stem(((view - mean) / spread).contiguous(memory_format=torch.channels_last)))
         with torch.autocast(view.device.type, enabled=False):  # half precision is too coarse for coordinates
-            says = self.says(features.float())
-            features, side = features.float().flatten(2), says.shape[-1]
-            logits, raw = says[:, 0].flatten(1), says[:, 1:].flatten(2)
-            belief = logits.softmax(1)
+            says, side = self.says(features.float()), features.shape[-1]
+            raw = says[:, 1:].flatten(2)
             steps = (2 * torch.arange(side, device=raw.device, dtype=raw.dtype) + 1) / side - 1
             cells = torch.stack((steps.repeat(side), steps.repeat_interleave(side)))
-            raw = torch.cat((cells + raw[:, :2], raw[:, 2:]), 1) @ belief[:, :, None]
-            centre, size, turn = raw[:, :, 0].tensor_split((2, 4), 1)
-            turn = turn.tanh() * turn.new_tensor([MAX_ROLL, MAX_SHEAR])[: turn.shape[1]]
-            under = (features @ belief[:, :, None])[:, :, 0]
-            presence = self.presence(torch.cat((under, features.mean(2), features.amax(2)), 1))[:, 0]
-            return torch.cat((_bounded(centre, -1.0, 1.0), _log_size(size), turn), 1), presence, logits
+            boxes = torch.cat((cells + raw[:, :2], raw[:, 2:]), 1)
+            return _Seen(says[:, 0].flatten(1), boxes, features.float().flatten(2))
+
+    def tell(self, seen: _Seen, beliefs: Tensor) -> tuple[Tensor, Tensor]:
+        """(bounded numbers [n, 4..6], presence logits [n]) by these beliefs [n, cells]."""
+        share = beliefs.softmax(1)[:, :, None]
+        centre, size, turn = (seen.boxes @ share)[:, :, 0].tensor_split((2, 4), 1)
+        turn = turn.tanh() * turn.new_tensor([MAX_ROLL, MAX_SHEAR])[: turn.shape[1]]
+        numbers = torch.cat((_bounded(centre, -1.0, 1.0), _log_size(size), turn), 1)
+        under = (seen.features @ share)[:, :, 0]
+        about = torch.cat((under, seen.features.mean(2), seen.features.amax(2)), 1)
+        return numbers, self.presence(about)[:, 0]
 
 
 class _Conv(nn.Sequential):
@@ -165,7 +194,7 @@ class _Residual(nn.Module):
         return x + self.conv(x)
 
 
-class _Pyramid:
+class Pyramid:
     """Frames and their halves, quarters, ..., built when asked for; samples each crop from the level that fits it.
 
     A crop of which each pixel covers r frame pixels is read from level round(log2 r): bilinear sampling then steps at
@@ -176,9 +205,16 @@ class _Pyramid:
         self.frames = frames
         self._levels = [frames]
 
-    def sample(self, theta: Tensor, size: int) -> Tensor:
-        """float [n, 3, size, size] in 0..255. Beyond the picture its edge is repeated: black would be a contour that
-        no face has, and the backbone would see it."""
+    def build(self) -> "Pyramid":
+        """Makes all levels now, as uint8: for frames that are sampled again and again."""
+        while min(self._levels[-1].shape[-2:]) >= 8:
+            parts = self._levels[-1].split(64)
+            self._levels.append(torch.cat([_halve(part.float()).round().to(torch.uint8) for part in parts]))
+        return self
+
+    def sample(self, theta: Tensor, size: int, rows: Tensor | None = None) -> Tensor:
+        """float [n, 3, size, size] in 0..255 of all frames, or of these rows [n]. Beyond the picture its edge is
+        repeated: black would be a contour that no face has, and the backbone would see it."""
         if not len(theta):
             return torch.zeros(0, 3, size, size, device=theta.device)
         with torch.autocast(theta.device.type, enabled=False):
@@ -187,11 +223,12 @@ class _Pyramid:
             levels = self._fitting(theta.detach(), size)
             chosen = levels.unique().tolist()
             if len(chosen) == 1:
-                return self._read(chosen[0], slice(None), grid)
+                return self._read(chosen[0], slice(None) if rows is None else rows, grid)
             crops = torch.zeros(len(theta), 3, size, size, device=theta.device)
             for level in chosen:
-                rows = (levels == level).nonzero()[:, 0]
-                crops = crops.index_put((rows,), self._read(level, rows, grid[rows]))
+                some = (levels == level).nonzero()[:, 0]
+                read = self._read(level, some if rows is None else rows[some], grid[some])
+                crops = crops.index_put((some,), read)
             return crops
 
     def _fitting(self, theta: Tensor, size: int) -> Tensor:
@@ -209,10 +246,34 @@ class _Pyramid:
         return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def _near_best(beliefs: Tensor) -> Tensor:
+    """The beliefs [n, cells] in the strongest one and its neighbours, -inf elsewhere: a second face would pull the mean
+    between both. Where all are the same, as those of an untrained network, they stay."""
+    return beliefs.masked_fill((_steps_from_best(beliefs) > 1) & ~_even(beliefs), -math.inf)
+
+
+def _apart_from_best(beliefs: Tensor) -> Tensor:
+    """The beliefs [n, cells] more than two cells away from the strongest one, -inf elsewhere; all of them where none is
+    that far, or all are the same."""
+    near = _steps_from_best(beliefs) <= 2
+    return beliefs.masked_fill(near & ~(near.all(1, keepdim=True) | _even(beliefs)), -math.inf)
+
+
+def _steps_from_best(beliefs: Tensor) -> Tensor:
+    side = math.isqrt(beliefs.shape[1])
+    place = torch.arange(beliefs.shape[1], device=beliefs.device)
+    best = beliefs.argmax(1, keepdim=True)
+    return torch.maximum((place % side - best % side).abs(), (place // side - best // side).abs())
+
+
+def _even(beliefs: Tensor) -> Tensor:
+    return (beliefs == beliefs[:, :1]).all(1, keepdim=True)
+
+
 def resample(frames: Tensor, theta: Tensor, size: int) -> Tensor:
     """The part of each frame that theta [n, 2, 3] spans, float [n, 3, size, size]: antialiased, its edge repeated where
     theta reaches beyond the picture. frames: uint8 or float [n, 3, H, W]."""
-    return _Pyramid(frames).sample(theta, size)
+    return Pyramid(frames).sample(theta, size)
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
@@ -228,6 +289,16 @@ def theta_from_corners(corners: Tensor, width: float | Tensor, height: float | T
     zero = torch.zeros_like(x0)
     rows = ((x1 - x0) / width, zero, (x0 + x1) / width - 1, zero, (y1 - y0) / height, (y0 + y1) / height - 1)
     return torch.stack(rows, 1).view(-1, 2, 3)
+
+
+def around(theta: Tensor, times: float, *, even: bool = False) -> Tensor:
+    """The upright part [n, 2, 3] of the picture around each theta's box, its sides `times` as long, within the picture:
+    moved inwards where it would leave it, the whole where it is larger. even: both sides as long as the longer one."""
+    low, high = _extent(theta).chunk(2, 1)
+    half = (high - low) / 2 * times
+    half = (half.amax(1, keepdim=True).expand(-1, 2) if even else half).clamp(max=1.0)
+    centre = torch.maximum(torch.minimum((low + high) / 2, 1 - half), half - 1)
+    return torch.cat((torch.diag_embed(half), centre[:, :, None]), 2)
 
 
 def corners_from_theta(theta: Tensor, width: float | Tensor, height: float | Tensor) -> Tensor:
@@ -256,6 +327,12 @@ def _region_theta(region: Tensor) -> Tensor:
 
 def _whole(n: int, device: torch.device) -> Tensor:
     return torch.eye(2, 3, device=device).expand(n, 2, 3)
+
+
+def _no_smaller(theta: Tensor) -> Tensor:
+    """Sides shorter than SMALLEST become that long."""
+    size = theta[:, :, :2].detach().norm(dim=1, keepdim=True)
+    return torch.cat((theta[:, :, :2] * (size.clamp(min=SMALLEST) / size), theta[:, :, 2:]), 2)
 
 
 def _log_size(raw: Tensor) -> Tensor:

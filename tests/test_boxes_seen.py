@@ -4,22 +4,19 @@ import math
 
 import pytest
 import torch
-from affect.models.stn import Kind, SpatialTransformer, box_iou, corners_from_theta, theta_from_corners
-from affect.pipeline.learning import boxes_seen
-from affect.pipeline.learning.augment import Augmentation
+from affect.models.stn import Kind, SpatialTransformer, box_iou, theta_from_corners
 from affect.pipeline.learning.boxes_seen import (
-    Pictures,
     area_under_roc,
     cells_on,
-    change,
     draw_batches,
+    join,
     measure,
     stn_loss,
 )
+from affect.pipeline.learning.montage import Album, Pictures
 from torch import Tensor
 
 CPU = torch.device("cpu")
-PLAIN = Augmentation(brightness=0, contrast=0)
 
 
 def faces(n: int, side: int = 64, seed: int = 0, without: float = 0.0) -> Pictures:
@@ -45,41 +42,11 @@ def faces(n: int, side: int = 64, seed: int = 0, without: float = 0.0) -> Pictur
     return Pictures(pixels.to(torch.uint8), theta, there[:, 0, 0])
 
 
-def test_boxes_go_with_their_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The white of each changed picture fills the box that is said to be there, wherever it was moved."""
-    monkeypatch.setattr(boxes_seen, "HOW", PLAIN)
-    pictures = faces(200, side=96)
-    changed = change(pictures, 96, torch.Generator().manual_seed(0))
-    boxes = (corners_from_theta(changed.theta, 96, 96)).round().long()
-    seen = 0
-    for pixels, (x0, y0, x1, y1), face in zip(changed.pixels, boxes.tolist(), changed.face.tolist(), strict=True):
-        white = (pixels > 200).all(0).nonzero()
-        if face == 1 and len(white) > 50:
-            found = [int(white[:, 1].min()), int(white[:, 0].min()), int(white[:, 1].max()), int(white[:, 0].max())]
-            assert found == pytest.approx([x0, y0, x1 - 1, y1 - 1], abs=3)
-            seen += 1
-        if face == 0:
-            assert len(white) < 0.15 * 96 * 96
-    assert seen > 100
-
-
-def test_a_face_cut_off_is_there_or_not_or_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boxes_seen, "HOW", PLAIN)
-    changed = change(faces(400, without=0.3), 32, torch.Generator().manual_seed(1))
-    share = [(changed.face == said).float().mean().item() for said in (1, 0, -1)]
-    assert sum(share) == pytest.approx(1)
-    assert share[0] > 0.5
-    assert share[1] > 0.3
-    assert 0 < share[2] < 0.15
-    corners = corners_from_theta(changed.theta[changed.face == 1], 1, 1)
-    assert (corners >= -1e-5).all()
-    assert (corners <= 1 + 1e-5).all()
-
-
 def test_an_epoch_is_the_same_for_the_same_seed_and_shows_each_picture_once() -> None:
     pictures = faces(40)
     pictures.theta[:, 0, 2] = torch.arange(40)  # the number of the picture; far outside, so no face is left
-    one, same, other = (list(draw_batches(pictures, 32, 8, seed, CPU)) for seed in (1, 1, 2))
+    album = Album(pictures)
+    one, same, other = (list(draw_batches(album, 32, 8, seed, CPU)) for seed in (1, 1, 2))
     assert len(one) == 5
     assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(one, same, strict=True))
     assert not torch.equal(one[0].pixels, other[0].pixels)
@@ -138,8 +105,9 @@ def test_it_learns_to_find_a_simple_face() -> None:
     stn = SpatialTransformer(view=32)
     optimizer = torch.optim.AdamW(stn.parameters(), 3e-3)
     shown, truth = faces(512, 48, without=0.2), faces(128, 48, seed=1, without=0.2)
+    album = Album(shown)
     for epoch in range(20):
-        for batch in draw_batches(shown, 32, 32, epoch, CPU):
+        for batch in draw_batches(album, 32, 32, epoch, CPU):
             optimizer.zero_grad()
             stn_loss(stn, batch)[0].backward()
             optimizer.step()
@@ -148,3 +116,11 @@ def test_it_learns_to_find_a_simple_face() -> None:
     assert figures["presence_auroc"] > 0.97
     theta, _ = stn.locate(truth.pixels)
     assert box_iou(theta, truth.theta)[truth.face].mean().item() == pytest.approx(figures["iou"], abs=1e-4)
+
+
+def test_parts_are_joined_in_order() -> None:
+    one, two = faces(3), faces(4, seed=1)
+    both = join([one, two])
+    assert len(both) == 7
+    assert torch.equal(both.pixels[3:], two.pixels)
+    assert len(join([])) == 0

@@ -11,6 +11,9 @@ from affect.models.stn import (
     SMALLEST,
     Kind,
     SpatialTransformer,
+    _apart_from_best,
+    _near_best,
+    around,
     box_iou,
     compose,
     corners_from_theta,
@@ -202,7 +205,7 @@ def test_a_region_is_a_picture_of_its_own(region: tuple[float, float, float, flo
     stn, frames = shaken(by=0.2), noise(3, 64, 64)
     x0, y0, x1, y1 = (round(64 * edge) for edge in region)
     regions = torch.tensor(region).expand(3, 4)
-    whole, presence = stn.locate(frames, regions)
+    whole, _ = stn.locate(frames, regions)
     changed = noise(3, 64, 64, seed=9)
     changed[:, :, y0:y1, x0:x1] = frames[:, :, y0:y1, x0:x1]
     torch.testing.assert_close(stn.locate(changed, regions)[0], whole)
@@ -210,11 +213,16 @@ def test_a_region_is_a_picture_of_its_own(region: tuple[float, float, float, flo
     centre = (corners[:, :2] + corners[:, 2:]) / 2
     assert (centre >= torch.tensor(region[:2]) - 1e-6).all()
     assert (centre <= torch.tensor(region[2:]) + 1e-6).all()
-    alone, alone_presence = stn.locate(frames[:, :, y0:y1, x0:x1])
-    part = theta_from_corners(regions, 1.0, 1.0)
-    if x1 - x0 == y1 - y0 == 32:  # sampled one to one: exactly the same view
-        torch.testing.assert_close(whole, compose(part, alone), atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(presence, alone_presence, atol=1e-3, rtol=1e-3)
+
+
+def test_a_region_is_seen_as_if_cut_out() -> None:
+    stn, alone = shaken(by=0.2), noise(3, 32, 32)
+    frames = F.pad(alone.float(), (16, 16, 8, 24), mode="replicate")  # what lies beside is blended into the edge
+    regions = torch.tensor((0.25, 0.125, 0.75, 0.625)).expand(3, 4)
+    whole, presence = stn.locate(frames, regions)
+    theta, alone_presence = stn.locate(alone)
+    torch.testing.assert_close(whole, compose(theta_from_corners(regions, 1.0, 1.0), theta), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(presence, alone_presence, atol=1e-3, rtol=1e-3)
 
 
 def test_it_is_the_same_in_half_precision_but_for_rounding() -> None:
@@ -272,3 +280,23 @@ def test_it_costs_little() -> None:
         backbone(torch.zeros(1, 3, 224, 224))
     assert looking.get_total_flops() <= 0.03 * seeing.get_total_flops()
     assert sum(p.numel() for p in stn.parameters()) < 250_000
+
+
+def test_two_places_are_told_apart() -> None:
+    """What lies between two faces is neither: each candidate is one place and its neighbours."""
+    beliefs = torch.zeros(1, 144)
+    beliefs[0, 14], beliefs[0, 15], beliefs[0, 100] = 5.0, 4.0, 4.5
+    near, apart = _near_best(beliefs), _apart_from_best(beliefs)
+    assert near.argmax() == 14
+    assert apart.argmax() == 100
+    assert (near > -torch.inf).sum() == 9
+    assert (apart > -torch.inf).sum() == 144 - 20
+
+
+def test_around_stays_in_the_picture() -> None:
+    theta = theta_from_corners(
+        torch.tensor([[0.0, 0.0, 0.2, 0.3], [0.4, 0.4, 0.6, 0.6], [0.1, 0.0, 0.9, 1.0]]), 1.0, 1.0
+    )
+    corners = corners_from_theta(around(theta, 2.0), 1.0, 1.0)
+    expected = [[0.0, 0.0, 0.4, 0.6], [0.3, 0.3, 0.7, 0.7], [0.0, 0.0, 1.0, 1.0]]
+    torch.testing.assert_close(corners, torch.tensor(expected))

@@ -5,7 +5,6 @@ A picture is all that a subject's STN may see: the whole frame, or its half. Box
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,36 +12,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...models.stn import SpatialTransformer, box_iou, compose, corners_from_theta, resample, theta_from_corners
-from .augment import Augmentation, blur, colour, erase, noise
+from ...models.stn import SpatialTransformer, box_iou, corners_from_theta
+from .montage import Album, Pictures, change
+from .tracks import ahead
 
-HOW = Augmentation(brightness=0.25, contrast=0.4, channels=0.4, grey=0.2, blur=0.3, noise=0.3, erase=0.4)
-ZOOM_IN, ZOOM_OUT = 0.45, 1.6
-"""The least and the largest part of the picture, per side, that a training picture shows; half of them stay near 1."""
-STRETCH = 0.2
-"""How much the two sides differ in that, as a logarithm, either way."""
-TILT = 0.35
-"""Radians, either way, by which half of the training pictures are turned."""
-ELSEWHERE = 0.1
-"""Share of training pictures that show a small part of the picture by chance, mostly without the face."""
-PLACE = 0.2
-"""Weight of the place loss."""
-SEEN, HIDDEN = 0.4, 0.1
-"""A face of which this share is left in the picture counts as there; less than HIDDEN, as not there."""
+LOADERS = 2
+"""Threads that make the batches."""
 BELIEF = 0.2
 """Weight of the loss that tells the STN's cells which of them lie on the face: with it a tenth of the steps suffice."""
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """pixels: uint8 [n, 3, s, s]. theta: float32 [n, 2, 3], anything where there is no face. face: bool [n]."""
-
-    pixels: Tensor
-    theta: Tensor
-    face: Tensor
-
-    def __len__(self) -> int:
-        return len(self.face)
 
 
 def join(parts: Sequence[Pictures]) -> Pictures:
@@ -54,51 +31,22 @@ def join(parts: Sequence[Pictures]) -> Pictures:
     return Pictures(*(torch.cat([getattr(part, name) for part in parts]) for name in ("pixels", "theta", "face")))
 
 
-def draw_batches(pictures: Pictures, view: int, batch: int, seed: int, device: torch.device) -> Iterator[Pictures]:
-    """The pictures once, in random order and changed at random, at view x view (float 0..255)."""
+def draw_batches(pictures: Album, view: int, batch: int, seed: int, device: torch.device) -> Iterator[Pictures]:
+    """The pictures once, in random order and changed at random, at view x view (float 0..255), some batches ahead."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(pictures), generator=generator)
-    for rows in order[: len(order) // batch * batch].split(batch):
-        part = Pictures(
-            pictures.pixels[rows].to(device), pictures.theta[rows].to(device), pictures.face[rows].to(device)
-        )
-        yield change(part, view, generator)
+    rows = order[: len(order) // batch * batch].split(batch)
+    seeds = torch.randint(2**60, (len(rows),), generator=generator).tolist()
 
+    def make(given: tuple[Tensor, int]) -> Pictures:
+        return change(pictures, given[0], view, torch.Generator().manual_seed(given[1]), device)
 
-def change(pictures: Pictures, view: int, generator: torch.Generator) -> Pictures:
-    """Zooms, shifts, stretches, mirrors, relights, blurs and covers each picture; its box goes with it."""
-    n, device = len(pictures), pictures.pixels.device
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=generator)
-
-    wide = torch.where(uniform(0, 1, 1) < 0.5, uniform(math.log(ZOOM_IN), math.log(ZOOM_OUT), 1), uniform(-0.3, 0.3, 1))
-    zoom = torch.exp(wide + uniform(-STRETCH, STRETCH, 2))
-    centre = pictures.theta[:, :, 2].cpu()
-    aim = torch.where(pictures.face.cpu()[:, None], centre, torch.zeros_like(centre))
-    shift = aim - zoom * uniform(-0.75, 0.75, 2)  # where the face goes in the new picture
-    elsewhere = uniform(0, 1, 1) < ELSEWHERE
-    zoom = torch.where(elsewhere, uniform(0.2, 0.5, 2), zoom)
-    shift = torch.where(elsewhere, uniform(-0.8, 0.8, 2), shift)
-    mirror = torch.cat((uniform(0, 1, 1).sub(0.5).sign(), torch.ones(n, 1)), 1)
-    tilt = (uniform(-TILT, TILT, 1) * (uniform(0, 1, 1) < 0.5))[:, 0]
-    turn = torch.stack((tilt.cos(), -tilt.sin(), tilt.sin(), tilt.cos()), 1).view(n, 2, 2)
-    part = torch.cat((turn @ torch.diag_embed(zoom * mirror), shift[:, :, None]), 2).to(device)
-    pixels = resample(pictures.pixels, part, view)
-    back = torch.linalg.inv(part[:, :, :2])
-    theta = compose(torch.cat((back, -back @ part[:, :, 2:]), 2), pictures.theta)
-    theta[:, :, 0] *= mirror[:, :1].to(device)  # a mirrored box is the same box
-    whole = corners_from_theta(theta, 1.0, 1.0)
-    inside = whole.clamp(0, 1)
-    area = (whole[:, 2:] - whole[:, :2]).prod(1).clamp(min=1e-9)
-    left = (inside[:, 2:] - inside[:, :2]).clamp(min=0).prod(1) / area
-    face = torch.where(left >= SEEN, pictures.face.float(), torch.where(left <= HIDDEN, 0.0, -1.0))
-    face = torch.where(pictures.face, face, 0.0)
-    pixels = colour(pixels, HOW, generator)
-    pixels = blur(pixels, HOW.blur, HOW.blur_sigma * view / 96, generator)
-    pixels = noise(pixels, HOW.noise, HOW.noise_sigma, generator)
-    pixels = erase(pixels, HOW.erase, 0.2, generator)
-    return Pictures(pixels.clamp(0, 255), _within(theta, inside), face)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - LOADERS))  # more threads than cores would double the time of a step
+    try:
+        yield from ahead(zip(rows, seeds, strict=True), make, threads=LOADERS)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def stn_loss(stn: SpatialTransformer, pictures: Pictures) -> tuple[Tensor, dict[str, Tensor]]:
@@ -158,18 +106,6 @@ def area_under_roc(score: NDArray[np.floating], positive: NDArray[np.bool_]) -> 
     return float((below + up_to).sum() / 2 / len(high) / len(low))
 
 
-def _cells_of(theta: Tensor, cells: int) -> Tensor:
-    """Which cells of a square map lie at the middle of each box, as shares [n, cells], row by row: a bell of a third of
-    the box's half size, at least of one cell."""
-    side = round(cells**0.5)
-    steps = (2 * torch.arange(side, device=theta.device, dtype=theta.dtype) + 1) / side - 1
-    width = (theta[:, :, :2].abs().sum(2) / 3).clamp(min=1 / side)
-    far = (steps[None, None] - theta[:, :, 2, None]) / width[:, :, None]
-    bell = torch.exp(-far.square() / 2)
-    shares = (bell[:, 1, :, None] * bell[:, 0, None, :]).flatten(1)
-    return shares / shares.sum(1, keepdim=True).clamp(min=1e-9)
-
-
 def _giou(a: Tensor, b: Tensor) -> Tensor:
     box_a, box_b = corners_from_theta(a, 1.0, 1.0), corners_from_theta(b, 1.0, 1.0)
     hull = (torch.maximum(box_a[:, 2:], box_b[:, 2:]) - torch.minimum(box_a[:, :2], box_b[:, :2])).prod(1)
@@ -192,10 +128,3 @@ def _turned(a: Tensor, b: Tensor) -> Tensor:
     """How far two boxes are turned and sheared against each other, in box sizes."""
     size = b[:, :, :2].norm(dim=2, keepdim=True).clamp(min=1e-3)
     return F.smooth_l1_loss(a[:, :, :2] / size, b[:, :, :2] / size, beta=0.1)
-
-
-def _within(theta: Tensor, corners: Tensor) -> Tensor:
-    """The thetas shrunk until these corners (shares of the picture) are their upright boxes, turned as they were."""
-    upright = theta_from_corners(corners, 1.0, 1.0)
-    size = upright[:, :, :2].sum(2, keepdim=True) / theta[:, :, :2].norm(dim=2, keepdim=True).clamp(min=1e-6)
-    return torch.cat((theta[:, :, :2] * size, upright[:, :, 2:]), 2)

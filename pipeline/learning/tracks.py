@@ -155,9 +155,12 @@ class FeatureTracks:
 
 
 def ahead(items: Iterable[Given], make: Callable[[Given], Made], *, threads: int = 2, depth: int = 4) -> Iterator[Made]:
-    """make(item) of each item, in order, made in threads up to `depth` items before they are asked for."""
+    """make(item) of each item, in order, made in threads up to `depth` items before they are asked for.
+
+    torch computes on one core in each of these threads: the others belong to the network.
+    """
     waiting: deque[Future[Made]] = deque()
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         for item in items:
             waiting.append(pool.submit(make, item))
@@ -167,6 +170,7 @@ def ahead(items: Iterable[Given], make: Callable[[Given], Made], *, threads: int
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(torch.get_num_threads())  # threads to come inherit what was set last
 
 
 def _view(view: int) -> str:

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     import torch
 
     from ...models.stn import SpatialTransformer
-    from ..learning.boxes_seen import Pictures
+    from ..learning.montage import Pictures
 
 STAGE = "pretrain-stn"
-VERSION = 2
-FINER = 1.5
+VERSION = 3
+LOST = 0.01
+"""A video of which more than this share was lost in decoding teaches and judges nothing."""
+FINER = 2.67
 """Training pictures are kept this much finer than the view, so that zooming in still shows something."""
 
 
@@ -116,7 +118,10 @@ def _source(subject: Subject, work: Work) -> list[Any]:
 
 
 def _boxed(subjects: Sequence[Subject], work: Work) -> tuple[list[Boxed], list[Problem]]:
-    """The subjects that have boxes and frames; those whose boxes or frames cannot be read become Problems."""
+    """The subjects that have boxes and frames; those whose boxes or frames cannot be read become Problems.
+
+    Videos that lost frames in decoding are left out: what a decoder shows beside them is smeared.
+    """
     if subjects and not any(work.frames(subject.video).is_file() for subject in subjects):
         raise MissingStageError(f"{work.root / 'frames'}: holds no video of the set", "Run `affect extract-frames`.")
     found, problems = [], []
@@ -128,10 +133,11 @@ def _boxed(subjects: Sequence[Subject], work: Work) -> tuple[list[Boxed], list[P
             boxes = read_boxes(subject.boxes)
             with FrameShard(shard) as frames:
                 count = len(frames)
+                broken = len(frames.attributes["lost"]) > LOST * count
         except AffectError as error:
             problems.append(Problem("refused", subject.name, error.problem, error.remedy))
             continue
-        if len(boxes) and count:
+        if len(boxes) and count and not broken:
             found.append(Boxed(subject, shard, boxes, count))
     return found, problems
 
@@ -142,6 +148,7 @@ def _train(
     from ...models.stn import SpatialTransformer
     from ..learning.boxes_seen import draw_batches, measure, stn_loss
     from ..learning.loop import fit
+    from ..learning.montage import Album
     from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
 
     settings = config.pretrain_stn
@@ -162,11 +169,12 @@ def _train(
     batch = min(settings.batch, len(shown))
 
     def batches(epoch: int) -> Iterator["Pictures"]:
-        return draw_batches(shown, config.stn.view, batch, config.runtime.seed * 100003 + epoch, device)
+        return draw_batches(album, config.stn.view, batch, config.runtime.seed * 100003 + epoch, device)
 
     def loss(pictures: "Pictures") -> tuple["torch.Tensor", dict[str, Any]]:
         return stn_loss(stn, pictures)
 
+    album = Album(shown)
     state = work.weights("stn").with_suffix(".state")
     result = fit(
         stn, batches, loss, lambda: measure(stn, truth, device),
@@ -217,7 +225,7 @@ def _look(item: Boxed, share: int, side: int, device: "torch.device") -> "Pictur
     import torch
 
     from ...models.stn import resample, theta_from_corners
-    from ..learning.boxes_seen import Pictures
+    from ..learning.montage import Pictures
 
     x0, y0, x1, y1 = item.subject.region
     region = theta_from_corners(torch.tensor([item.subject.region]), 1.0, 1.0).to(device)

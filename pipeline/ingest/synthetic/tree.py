@@ -50,8 +50,8 @@ class Plan:
 def draw_tree(
     out: Path,
     *,
-    videos: int = 36,
-    frames: int = 200,
+    videos: int = 60,
+    frames: int = 120,
     seed: int = 0,
     faces: int = FACES,
     workers: int = 0,
