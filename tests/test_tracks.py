@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from affect.pipeline.errors import ShardError
-from affect.pipeline.learning.tracks import Batch, FeatureTracks, ahead, read_track
+from affect.pipeline.learning.ahead import ahead
+from affect.pipeline.learning.tracks import Batch, FeatureTracks, read_track
 from affect.pipeline.storage.shard import FEATURES, ShardWriter
 
 CPU = torch.device("cpu")

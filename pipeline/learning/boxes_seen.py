@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...models.stn import SpatialTransformer, box_iou, corners_from_theta
+from .ahead import beside_network
 from .montage import Album, Pictures, change
-from .tracks import ahead
 
 LOADERS = 2
 """Threads that make the batches."""
@@ -41,12 +41,7 @@ def draw_batches(pictures: Album, view: int, batch: int, seed: int, device: torc
     def make(given: tuple[Tensor, int]) -> Pictures:
         return change(pictures, given[0], view, torch.Generator().manual_seed(given[1]), device)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - LOADERS))  # more threads than cores would double the time of a step
-    try:
-        yield from ahead(zip(rows, seeds, strict=True), make, threads=LOADERS)
-    finally:
-        torch.set_num_threads(threads)
+    return beside_network(zip(rows, seeds, strict=True), make, loaders=LOADERS)
 
 
 def stn_loss(stn: SpatialTransformer, pictures: Pictures) -> tuple[Tensor, dict[str, Tensor]]:

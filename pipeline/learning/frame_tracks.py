@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..records import Region
+from .ahead import ahead
 from .runtime import autocast
-from .tracks import ahead
 from .windows import OverlapAverage, draw_windows, head_predictor
 
 if TYPE_CHECKING:

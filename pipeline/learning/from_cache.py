@@ -11,8 +11,9 @@ from torch import Tensor
 from ...configs.schema import Config
 from ...models.head import TemporalHead
 from ...models.losses import affect_loss
+from .ahead import ahead
 from .metrics import pooled
-from .tracks import Batch, FeatureTracks, ahead
+from .tracks import Batch, FeatureTracks
 from .windows import predict_track
 
 MASKED = 0.2

@@ -1,11 +1,8 @@
 """Tracks: each subject's cached features beside its annotations, and the batches of windows that training wants."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +11,9 @@ from torch import Tensor
 
 from ..errors import ShardError
 from ..storage.shard import FEATURES, Shard
+from .ahead import ahead
 from .runtime import free_memory
 from .windows import draw_windows
-
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -152,25 +147,6 @@ class FeatureTracks:
                     first = view * len(self) + int(self._offset[number])
                     held[first : first + len(track)] = torch.from_numpy(shard.read(_view(view))).to(place)
         return held
-
-
-def ahead(items: Iterable[Given], make: Callable[[Given], Made], *, threads: int = 2, depth: int = 4) -> Iterator[Made]:
-    """make(item) of each item, in order, made in threads up to `depth` items before they are asked for.
-
-    torch computes on one core in each of these threads: the others belong to the network.
-    """
-    waiting: deque[Future[Made]] = deque()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        for item in items:
-            waiting.append(pool.submit(make, item))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(torch.get_num_threads())  # threads to come inherit what was set last
 
 
 def _view(view: int) -> str:

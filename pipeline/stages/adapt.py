@@ -171,6 +171,7 @@ def _train(
     from torch import nn
 
     from ...models.losses import affect_loss
+    from ..learning.ahead import beside_network
     from ..learning.augment import Augmentation, augment
     from ..learning.loop import fit
     from ..learning.metrics import pooled
@@ -197,9 +198,15 @@ def _train(
 
     def batches(epoch: int) -> Iterator[tuple["Tensor", "Tensor"]]:
         generator = torch.Generator().manual_seed(config.runtime.seed * 100003 + epoch)
-        order = torch.randperm(len(crops), generator=generator)
-        for part in order[: steps * batch].split(batch):
-            yield augment(crops[part].to(device), size, how, generator, margin=margin), target[part].to(device)
+        parts = torch.randperm(len(crops), generator=generator)[: steps * batch].split(batch)
+        seeds = torch.randint(2**60, (steps,), generator=generator).tolist()
+
+        def make(given: tuple["Tensor", int]) -> tuple["Tensor", "Tensor"]:
+            rows, seed = given
+            changes = torch.Generator().manual_seed(seed)
+            return augment(crops[rows].to(device), size, how, changes, margin=margin), target[rows].to(device)
+
+        return beside_network(zip(parts, seeds, strict=True), make)
 
     def loss(pair: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
         said = head(backbone.features(pair[0])).float()

@@ -87,6 +87,7 @@ def _train(
     import torch
     import torch.nn.functional as F
 
+    from ..learning.ahead import beside_network
     from ..learning.augment import Augmentation, augment
     from ..learning.loop import fit
     from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
@@ -108,10 +109,15 @@ def _train(
 
     def batches(epoch: int) -> Iterator[tuple["Tensor", "Tensor"]]:
         generator = torch.Generator().manual_seed(config.runtime.seed * 100003 + epoch)
-        order = torch.randperm(len(pixels), generator=generator)
-        for part in order[: steps * settings.batch].split(settings.batch):
-            faces = pixels[part, None].to(device).expand(-1, 3, -1, -1)
-            yield augment(faces, settings.size, how, generator), target[part].to(device)
+        parts = torch.randperm(len(pixels), generator=generator)[: steps * settings.batch].split(settings.batch)
+        seeds = torch.randint(2**60, (len(parts),), generator=generator).tolist()
+
+        def make(given: tuple["Tensor", int]) -> tuple["Tensor", "Tensor"]:
+            rows, seed = given
+            faces = pixels[rows, None].to(device).expand(-1, 3, -1, -1)
+            return augment(faces, settings.size, how, torch.Generator().manual_seed(seed)), target[rows].to(device)
+
+        return beside_network(zip(parts, seeds, strict=True), make)
 
     def loss(batch: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
         faces, wanted = batch
