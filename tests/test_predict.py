@@ -142,6 +142,25 @@ def test_videos_of_one_stem_do_not_overwrite_each_other(model: Path, video: Path
     assert len(table(tmp_path / "out" / "talk-2.csv")) == probe(video).frames
 
 
+def test_a_video_of_the_same_name_comes_later(model: Path, video: Path, tmp_path: Path) -> None:
+    """Neither overwrites the other, whatever the order, and a broken one takes only its own away."""
+    paths = [tmp_path / folder / "talk.mp4" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        shutil.copy(video, path)
+    out = tmp_path / "out"
+    assert predict(settings(), paths[:1], model, out, QUIET).made == ("talk",)
+    assert predict(settings(), paths[1:], model, out, QUIET).made == ("talk-2",)
+    assert predict(settings(), paths[::-1], model, out, QUIET).kept == ("talk-2", "talk")
+    paths[1].write_bytes(b"no video" * 100)
+    assert [it.name for it in predict(settings(), paths[1:], model, out, QUIET).failed] == ["talk-2"]
+    assert len(list(out.glob("talk.*"))) == 4
+    assert not list(out.glob("talk-2*"))
+    paths[0].rename(tmp_path / "a" / "speech.mp4")
+    shutil.copy(video, paths[1])
+    assert predict(settings(), paths[1:], model, out, QUIET).made == ("talk",), "the first one is gone"
+
+
 def test_names_never_share_a_file() -> None:
     files = [Path(name) for name in ("a/x.mp4", "b/x.mov", "c/x-2.mp4", "d/X.avi", "e/x.clips.mp4")]
     names = [name for name, _ in output_names(files)]
@@ -151,7 +170,15 @@ def test_names_never_share_a_file() -> None:
 
 
 def test_files_folders_and_patterns_name_videos_once(tmp_path: Path) -> None:
-    for name in ("b/one.mp4", "b/deep/two.MOV", "b/notes.txt", "b/._one.mp4", "a [1].mp4", "empty/x.txt"):
+    for name in (
+        "b/one.mp4",
+        "b/deep/two.MOV",
+        "b/notes.txt",
+        "b/._one.mp4",
+        "b/.cache/three.mp4",
+        "a [1].mp4",
+        "empty/x.txt",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found, problems = find_videos(

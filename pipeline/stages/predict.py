@@ -3,7 +3,7 @@
 import glob
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ def predict(
     files, failed = find_videos(videos)
     made, kept, facts = [], [], {}
     network: _Network | None = None
-    for number, (name, path) in enumerate(output_names(files), 1):
+    for number, (name, path) in enumerate(output_names(files, out), 1):
         try:
             key = fingerprint(
                 version=VERSION, model=metadata["fingerprint"], source=source_digest(path), predict=config.predict,
@@ -76,9 +76,8 @@ def predict(
                 rate = len(prediction) / (time.perf_counter() - began)
                 found = _write(config, metadata["clip"]["length"], classes, prediction, out, name)
                 found["frames_per_second"] = round(rate, 2)
-                _write_file(
-                    out / f"{name}.facts.json", json.dumps({"fingerprint": key, "facts": found}, indent=1) + "\n"
-                )
+                told = {"fingerprint": key, "source": str(path.resolve()), "facts": found}
+                _write_file(out / f"{name}{SUFFIXES[-1]}", json.dumps(told, indent=1) + "\n")
                 talk.say(f"{STAGE} {number}/{len(files)}  {name}: {len(prediction)} frames, {rate:,.1f} frames/s")
                 made.append(name)
             else:
@@ -99,7 +98,8 @@ def find_videos(named: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
         if path.is_file():
             found, message = [path], ""
         elif path.is_dir():
-            found, message = sorted(_videos(path.rglob("*"))), "a folder without a video"
+            below = (file for file in path.rglob("*") if not _hidden(file.relative_to(path)))
+            found, message = sorted(_videos(below)), "a folder without a video"
         else:
             # Path.glob takes no absolute pattern.
             matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
@@ -113,21 +113,48 @@ def find_videos(named: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
     return list(files.values()), problems
 
 
-def output_names(files: Sequence[Path]) -> list[tuple[str, Path]]:
-    """A name for what each video leaves: its stem, or <stem>-2, -3, … where an earlier one would be overwritten.
+def output_names(files: Sequence[Path], out: Path | None = None) -> list[tuple[str, Path]]:
+    """A name for what each video leaves: its stem, or <stem>-2, -3, … where another video's would be overwritten.
 
-    Upper and lower case count as the same, since to some file systems they are.
+    A video keeps the name that it has in `out` from an earlier time, in whatever order videos are given; names there of
+    other videos that still exist are taken. Upper and lower case count as the same, as to some file systems they are.
     """
-    taken: set[str] = set()
-    named = []
+    before = _sources(out) if out else {}
+    known = {source: name for name, source in before.items()}
+    taken = {_key(name) for name, source in before.items() if source.exists()}
+    named: dict[Path, str] = {}
     for path in files:
-        name, count = path.stem, 1
-        while taken & (own := {f"{name}{suffix}".casefold() for suffix in SUFFIXES}):
+        if path.resolve() in known:
+            named[path] = known[path.resolve()]
+    taken |= {_key(name) for name in named.values()}
+    for path in files:
+        name, count = named.get(path, path.stem), 1
+        while path not in named and any(_clash(name, key) for key in taken):
             count += 1
             name = f"{path.stem}-{count}"
-        taken |= own
-        named.append((name, path))
-    return named
+        taken.add(_key(name))
+        named[path] = name
+    return [(named[path], path) for path in files]
+
+
+def _key(name: str) -> str:
+    return name.casefold()
+
+
+def _clash(name: str, key: str) -> bool:
+    """Whether two different names would write one file: `x` and `x.clips` both write x.clips.csv."""
+    return bool({f"{_key(name)}{it}" for it in SUFFIXES} & {f"{key}{it}" for it in SUFFIXES})
+
+
+def _sources(out: Path) -> dict[str, Path]:
+    """Which video each name in `out` stands for, as far as its facts say so."""
+    found = {}
+    for path in sorted(out.glob(f"*{SUFFIXES[-1]}")):
+        try:
+            found[path.name.removesuffix(SUFFIXES[-1])] = Path(json.loads(path.read_text(encoding="utf-8"))["source"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
 
 
 class _Network:
@@ -242,7 +269,11 @@ def _write_file(path: Path, text: str) -> None:
         raise WorkError(error.problem, "Free space, or choose another --out.") from error
 
 
-def _videos(paths: Iterator[Path] | Sequence[Path]) -> Iterator[Path]:
+def _videos(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file():
             yield path
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
