@@ -7,6 +7,7 @@ import torch
 from affect.models.stn import Kind, SpatialTransformer, box_iou, theta_from_corners
 from affect.pipeline.learning.boxes_seen import (
     area_under_roc,
+    balance,
     cells_on,
     draw_batches,
     join,
@@ -97,6 +98,16 @@ def test_area_under_roc() -> None:
     assert area_under_roc(score, torch.tensor([False, False, True, True]).numpy()) == pytest.approx(0.875)
     assert area_under_roc(score, torch.tensor([True, True, False, False]).numpy()) == pytest.approx(0.125)
     assert math.isnan(area_under_roc(score, torch.ones(4, dtype=torch.bool).numpy()))
+
+
+def test_presence_is_balanced_about_one_half() -> None:
+    """However the logits lie, after it the faces are above 0 and the rest below, as far as they can be told apart."""
+    stn, pictures = SpatialTransformer(view=32).eval(), faces(60, without=0.4)
+    logits = torch.where(pictures.face, 7.0, 3.0) + torch.linspace(-1, 1, 60)
+    stn.locate = lambda frames: (torch.zeros(60, 2, 3), logits + stn.localiser.presence.bias)  # type: ignore[method-assign]
+    assert balance(stn, pictures, CPU) == pytest.approx(-5, abs=0.5)
+    assert torch.equal(stn.locate(pictures.pixels)[1] > 0, pictures.face)
+    assert balance(stn, faces(60), CPU) == 0
 
 
 @pytest.mark.slow

@@ -92,6 +92,24 @@ def measure(stn: SpatialTransformer, pictures: Pictures, device: torch.device, b
     }
 
 
+@torch.inference_mode()
+def balance(stn: SpatialTransformer, pictures: Pictures, device: torch.device, batch: int = 128) -> float:
+    """Shifts the presence logit so that 0 divides faces from other things as well as can be (the largest sum of hits
+    and rejections, Youden 1950; the middle where many are as good). Returns the shift, 0 where all show a face or none.
+    """
+    logits = torch.cat([stn.locate(part.to(device))[1] for part in pictures.pixels.split(batch)]).float().cpu()
+    if pictures.face.all() or not pictures.face.any():
+        return 0.0
+    order = logits.argsort()
+    face = pictures.face[order].float()
+    score = (1 - face).cumsum(0) / (1 - face).sum() - face.cumsum(0) / face.sum()
+    best = (score[:-1] >= score[:-1].max() - 1e-6).nonzero()[:, 0]
+    here = best[len(best) // 2]
+    shift = -(logits[order[here]] + logits[order[here + 1]]).item() / 2
+    stn.localiser.presence.bias += shift
+    return shift
+
+
 def area_under_roc(score: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
     """The chance that a positive scores above a negative, ties counting half (Mann and Whitney, 1947)."""
     high, low = np.sort(score[positive]), np.sort(score[~positive])

@@ -47,7 +47,7 @@ def draw_curves(path: Path, runs: Sequence[Run], theme: Theme) -> Path:
                 train = _line(axes, run, f"train_mse_{dimension}", theme.of(dimension), rank, "training", dashed=True)
                 top = max(top, *_upper(own), *_upper(train))
             axes.set_ylim(0, top * 1.16)
-            axes.legend(loc="lower left")
+            axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.82))
         heading(panels[2], "Validation CCC", "higher is better", theme)
         low = 0.0
         for rank, run in enumerate(runs):
@@ -55,7 +55,7 @@ def draw_curves(path: Path, runs: Sequence[Run], theme: Theme) -> Path:
                 values = _line(panels[2], run, f"validation_ccc_{dimension}", theme.of(dimension), rank, dimension)
                 low = min(low, *values[np.isfinite(values)], 0.0)
         panels[2].set_ylim(max(-1, low * 1.1), 1.0)
-        panels[2].legend(loc="upper left", ncols=2)
+        panels[2].legend(loc="lower right")
         for axes in panels:
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -204,9 +204,10 @@ def draw_looks(path: Path, looks: Sequence[Look], theme: Theme) -> Path:
         for number, look in enumerate(looks):
             row, column = divmod(number, columns)
             above, below = (figure.add_subplot(grid[2 * row + k, column]) for k in (0, 1))
-            for axes, picture in ((above, look.picture), (below, look.crop)):
-                axes.imshow(picture, interpolation="antialiased")
+            for axes, picture, side in ((above, look.picture, "S"), (below, look.crop, "N")):
+                axes.imshow(picture, interpolation="bicubic")
                 axes.set_axis_off()
+                axes.set_anchor(side)
             _boxes(above, look)
             above.set_title(shorten(look.subject, 22), loc="left", fontsize=9, pad=4, parse_math=False)
             remark = "no face" if look.presence < 0.5 else f"IoU {look.iou:.2f}" if look.iou is not None else ""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..learning.montage import Pictures
 
 STAGE = "pretrain-stn"
-VERSION = 3
+VERSION = 4
 LOST = 0.01
 """A video of which more than this share was lost in decoding teaches and judges nothing."""
 FINER = 2.67
@@ -103,6 +103,11 @@ def _figure(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"
 
 
+def _known(figure: float) -> float | None:
+    """None where it is NaN, which JSON does not know."""
+    return None if isnan(figure) else figure
+
+
 def _source(subject: Subject, work: Work) -> list[Any]:
     shard = work.frames(subject.video)
     if subject.boxes is None or not shard.is_file():
@@ -146,7 +151,7 @@ def _train(
     config: Config, training: list[Boxed], validation: list[Boxed], work: Work, talk: Talk, digest: str
 ) -> tuple["SpatialTransformer", dict[str, Any], list[Problem]]:
     from ...models.stn import SpatialTransformer
-    from ..learning.boxes_seen import draw_batches, measure, stn_loss
+    from ..learning.boxes_seen import balance, draw_batches, measure, stn_loss
     from ..learning.loop import fit
     from ..learning.montage import Album
     from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
@@ -183,17 +188,17 @@ def _train(
         warmup=0.1, device=device, dtype=dtype, talk=talk, title=STAGE, state=state, key=digest,
     )  # fmt: skip
     stn.eval()
+    balance(stn, truth, device)
     report: dict[str, Any] = {"trained": True, **measure(stn, truth, device)}
     del report["score"]
-    if isnan(report["presence_auroc"]):
-        report["presence_auroc"] = None
+    report["presence_auroc"] = _known(report["presence_auroc"])
     state.unlink(missing_ok=True)
     report |= {
         "frames": len(truth),
         "training_frames": len(shown),
         "best_epoch": result.best_epoch,
         "seconds": round(sum(epoch["train_seconds"] for epoch in result.history), 1),
-        "history": result.history,
+        "history": [{name: _known(figure) for name, figure in line.items()} for line in result.history],
         "environment": environment(device, dtype),
     }
     return stn.cpu(), report, problems + more
