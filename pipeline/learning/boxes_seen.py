@@ -92,7 +92,7 @@ def measure(stn: SpatialTransformer, pictures: Pictures, device: torch.device, b
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def balance(stn: SpatialTransformer, pictures: Pictures, device: torch.device, batch: int = 128) -> float:
     """Shifts the presence logit so that 0 divides faces from other things as well as can be (the largest sum of hits
     and rejections, Youden 1950; the middle where many are as good). Returns the shift, 0 where all show a face or none.
@@ -106,7 +106,7 @@ def balance(stn: SpatialTransformer, pictures: Pictures, device: torch.device, b
     best = (score[:-1] >= score[:-1].max() - 1e-6).nonzero()[:, 0]
     here = best[len(best) // 2]
     shift = -(logits[order[here]] + logits[order[here + 1]]).item() / 2
-    stn.localiser.presence.bias += shift
+    stn.localiser.presence.bias.add_(shift)
     return shift
 
 

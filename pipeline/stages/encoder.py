@@ -71,7 +71,7 @@ def plan_stn(config: Config, work: Work) -> Path | None:
 
 def build_encoder(config: Config, plan: EncoderPlan) -> tuple["SpatialTransformer", "Backbone"]:
     """The two networks of the plan, on the CPU, in eval mode. Raises WeightsError."""
-    stn = _build_stn(config, plan.stn).eval()
+    stn = build_stn(config, plan.stn).eval()
     backbone = build_backbone(plan.backbone, config.runtime.seed).eval()
     return stn, backbone
 
@@ -123,7 +123,7 @@ def stn_digest(config: Config, work: Work) -> str:
     return fingerprint(weights=weights_digest(stn) if stn else None, settings=config.stn.model_dump(mode="json"))
 
 
-def _build_stn(config: Config, path: Path | None) -> "SpatialTransformer":
+def build_stn(config: Config, path: Path | None) -> "SpatialTransformer":
     from ...models.stn import SpatialTransformer
 
     shape = config.stn.model_dump(include={"kind", "view", "crop", "margin"})
