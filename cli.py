@@ -173,11 +173,24 @@ def pretrain_stn(here: Session, data: DataFolder) -> None:
 
 
 @stage_command(pretrain, "backbone", create=True, example="affect pretrain backbone --ferplus demo/ferplus --work work")
-def pretrain_backbone(here: Session, ferplus: FerplusFolder) -> None:
+def pretrain_backbone(
+    here: Session,
+    ferplus: FerplusFolder,
+    count: Annotated[bool, typer.Option("--count", help="Only count the faces of each class, by each rule.")] = False,
+) -> None:
     """Teach the backbone the expressions of FER+."""
-    from .pipeline.stages.pretrain_backbone import pretrain_backbone
+    from .pipeline.stages.pretrain_backbone import count_faces, counts_table, pretrain_backbone
 
-    here.stage(pretrain_backbone, need(ferplus, "--ferplus"), here.work)
+    if not count:
+        here.stage(pretrain_backbone, need(ferplus, "--ferplus"), here.work)
+        return
+    counts = count_faces(need(ferplus, "--ferplus"))
+    if here.as_json:
+        print_json(counts)
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(counts_table(counts))
 
 
 @stage_command(app, "adapt", panel=LEARN, example="affect adapt --data demo --set adapt.epochs=4")

@@ -90,7 +90,7 @@ class Session:
 
     def finish(self) -> None:
         """Prints the JSON that was asked for. Exit code 3 where some inputs were given up."""
-        if self.as_json:
+        if self.as_json and self.reports:
             shown = [report.as_json() for report in self.reports]
             print_json(shown if len(shown) > 1 else shown[0])
         failed = sum(len(report.failed) for report in self.reports)

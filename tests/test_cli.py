@@ -341,3 +341,14 @@ def test_every_command_that_is_advised_exists(where: str, line: str) -> None:
     options = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
     given = {word.rstrip(".,;:`") for word in words if re.fullmatch(r"--[a-z-]+[.,;:`]?", word)}
     assert given <= options, f"{where} advises `affect {line}`"
+
+
+def test_ferplus_is_counted_by_class_and_rule(tree: Path, tmp_path: Path) -> None:
+    counted = run("pretrain", "backbone", "--ferplus", tree / "ferplus", "--count", "--json", "--work", tmp_path)
+    counts = json.loads(counted.stdout)
+    assert sum(own["rows"] for own in counts.values()) == 80
+    assert all(sum(own["classes"].values()) == own["majority"] for own in counts.values())
+    shown = run("pretrain", "backbone", "--ferplus", tree / "ferplus", "--count", "--work", tmp_path)
+    assert "contempt" in shown.stdout
+    missing = run("pretrain", "backbone", "--ferplus", tmp_path, "--count", "--work", tmp_path)
+    assert_one_line(missing, "fer2013new.csv")

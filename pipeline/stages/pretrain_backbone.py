@@ -22,6 +22,7 @@ from .plots import LIGHT, drawing, heading, save
 
 if TYPE_CHECKING:
     import torch
+    from rich.table import Table
     from torch import Tensor
 
     from ...models.backbone import Backbone
@@ -53,6 +54,32 @@ def pretrain_backbone(config: Config, ferplus: Path, work: Work, talk: Talk) -> 
     draw_confusion(report, output.with_name("backbone-confusion.png"))
     talk.say(f"FER+ PrivateTest: accuracy {report['accuracy']:.3f} on {report['faces']} faces")
     return StageReport(STAGE, output, made=(output.name,), facts=_facts(report))
+
+
+def count_faces(ferplus: Path) -> dict[str, dict[str, Any]]:
+    """For each usage of FER+: its rows, faces of each class by majority, and how many faces each rule keeps. Needs
+    fer2013new.csv only. Raises MissingStageError, FerplusError."""
+    path = ferplus / fer.VOTES if ferplus.is_dir() else ferplus
+    if not path.is_file():
+        raise MissingStageError(f"{path} does not exist", "Pass --ferplus the folder that holds it.")
+    usage, votes = fer.read_votes(path)
+    return fer.rule_counts(votes, usage)
+
+
+def counts_table(counts: dict[str, dict[str, Any]]) -> "Table":
+    """What count_faces found, to be read."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table("faces", box=box.SIMPLE_HEAD)
+    for usage in counts:
+        table.add_column(usage, justify="right")
+    for rule, said in (("rows", "in all"), ("majority", "with a majority"), ("distribution", "with a distribution")):
+        table.add_row(said, *(f"{own[rule]:,}" for own in counts.values()))
+    table.add_section()
+    for name in fer.CLASSES:
+        table.add_row(f"majority: {name}", *(f"{own['classes'][name]:,}" for own in counts.values()))
+    return table
 
 
 def _facts(report: dict[str, Any]) -> dict[str, Any]:
