@@ -85,6 +85,8 @@ class Adapt(Section):
 
     epochs: int = Field(default=0, ge=0)
     """0: no adaptation, features come from the backbone as pretrained."""
+    epochs_from_scratch: int | None = Field(default=None, ge=1)
+    """Epochs where the backbone was not pretrained, which takes longer; none: as many as else."""
     frames: int = Field(default=40000, ge=16)
     """Training frames, drawn evenly over the subjects and over time. Their crops are held in memory, a fifth wider
     than stn.crop: 0.2 MB each at 224."""

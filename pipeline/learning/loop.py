@@ -74,7 +74,7 @@ def fit(
     Raises AffectError if the loss stays infinite or NaN.
     """
     model.to(device)
-    optimizer = torch.optim.AdamW(_decayed(groups, weight_decay))
+    optimizer = torch.optim.AdamW(_decayed(groups, weight_decay), fused=True)
     rates = [group["lr"] for group in optimizer.param_groups]
     run = RunState(model, optimizer, copied(model.state_dict()) if ema else None)
     if state and load_state(state, key, run, device, talk):

@@ -24,6 +24,7 @@ from ..storage.shard import FrameShard
 from .audit_record import accepted_subjects
 from .encoder import (
     BACKBONE_FORMAT,
+    SCRATCH,
     EncoderPlan,
     build_encoder,
     plan_start,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from ...models.stn import SpatialTransformer
 
 STAGE = "adapt"
-VERSION = 1
+VERSION = 2
 WIDER = 0.1
 """How much wider the stored crops are on each side, as a share of stn.crop."""
 FACE = 0.5
@@ -191,6 +192,7 @@ def _train(
     head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(2048, 2), nn.Tanh()).to(device)
     batch = min(settings.batch, len(crops))
     steps = len(crops) // batch
+    epochs = (plan.backbone == SCRATCH and settings.epochs_from_scratch) or settings.epochs
     how = Augmentation(
         rotate=6, scale=0.08, shift=0.04, shear=0.03, brightness=0.1, contrast=0.2, channels=0.2, invert_hue=0.1,
         shade=0.15, grey=0.15, blur=0.15, noise=0.2, erase=0.1,
@@ -221,7 +223,7 @@ def _train(
     result = fit(
         nn.ModuleList((backbone, head)), batches, loss, validate,
         groups=[{"params": trained + list(head.parameters()), "lr": settings.learning_rate}],
-        epochs=settings.epochs, steps=steps, score="ccc_mean", weight_decay=settings.weight_decay, ema=settings.ema,
+        epochs=epochs, steps=steps, score="ccc_mean", weight_decay=settings.weight_decay, ema=settings.ema,
         warmup=0.1, device=device, dtype=dtype, talk=talk, title=STAGE, state=state, key=digest,
     )  # fmt: skip
     report = validate() | {
