@@ -54,6 +54,7 @@ def draw_curves(path: Path, runs: Sequence[Run], theme: Theme) -> Path:
             for dimension in DIMENSIONS:
                 values = _line(panels[2], run, f"validation_ccc_{dimension}", theme.of(dimension), rank, dimension)
                 low = min(low, *values[np.isfinite(values)], 0.0)
+            _line(panels[2], run, "validation_iou", theme.soft, rank, "IoU of the STN", dashed=True)
         panels[2].set_ylim(max(-1, low * 1.1), 1.0)
         panels[2].legend(loc="lower right")
         for axes in panels:

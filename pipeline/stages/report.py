@@ -22,7 +22,7 @@ from .runs import write_text
 from .splits import Cached, cached_subjects, evaluated
 
 STAGE = "report"
-VERSION = 2
+VERSION = 3
 STN_FIGURES = {
     "iou": "mean IoU when trained",
     "iou_80": "share with an IoU of 0.8 or more", "presence_auroc": "face or none: AUROC",

@@ -100,9 +100,11 @@ def _remarks(texts: Sequence[str]) -> str:
 def _curves(page: Page) -> str:
     best = page.runs[0]
     several = "; the other runs are pale" if len([run for run in page.runs if run.history]) > 1 else ""
+    looked = any("validation_iou" in line for run in page.runs for line in run.history)
+    seen = ", and how well the STN of an end-to-end run meets the true boxes" if looked else ""
     caption = (
-        f"Mean squared error and CCC, epoch by epoch{several}. The dot marks the epoch that was kept. The dotted levels "
-        "are where the script that this project replaces ended on its own data, Aff-Wild: another set, so a landmark "
+        f"Mean squared error and CCC{seen}, epoch by epoch{several}. The dot marks the epoch that was kept. The dotted "
+        "levels are where the script that this project replaces ended on its own data, Aff-Wild: another set, so a landmark "
         "and not a race."
     )
     last = [f"{name} {_number(best.metrics.get(f'mse_{name}'), 3)}" for name in DIMENSIONS]
