@@ -19,7 +19,8 @@ import av
 import numpy as np
 import torch
 from affect.configs.schema import Config, load
-from affect.models.stn import SpatialTransformer, box_iou, corners_from_theta, theta_from_corners
+from affect.models.stn import SpatialTransformer
+from affect.models.theta import box_iou, corners_from_theta, theta_from_corners
 from affect.pipeline.ingest.boxes import read_boxes
 from affect.pipeline.ingest.video import Decoding, decoded
 from affect.pipeline.learning.boxes_seen import area_under_roc
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("video", type=Path, nargs="?", default=DATA / "tears-to-laughter.mp4")
     parser.add_argument("titles", type=Path, nargs="?", default=DATA / "titles-then-face.mov")
     parser.add_argument("--out", type=Path, default=HERE / "work" / "real-faces")
-    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--epochs", type=int, default=120)
     arguments = parser.parse_args()
     if not arguments.video.is_file():
         print(f"{arguments.video} does not exist: name a video with a face in it.")

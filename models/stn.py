@@ -1,16 +1,16 @@
 """SpatialTransformer: where the face is, whether there is one, and the crop that the backbone sees.
 
-Coordinates are normalised: x and y in [-1, 1] over the picture, pixel edges at the ends (align_corners=False). theta
-[n, 2, 3] maps the unit square (corners at +-1) onto the face box, so theta *is* the box: [[sx, 0, tx], [0, sy, ty]] for
-an upright one. The crop shows the box and `margin` around it.
+Boxes are thetas (theta.py). The crop shows the box and `margin` around it.
 """
 
 import math
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .pyramid import Pyramid
+from .theta import around, compose, theta_from_corners
 
 Kind = Literal["crop", "similarity", "affine"]
 
@@ -64,7 +64,7 @@ class SpatialTransformer(nn.Module):
 
     def sample(self, frames: Tensor, theta: Tensor) -> Tensor:
         """The crops of these boxes: float [n, 3, crop, crop] in 0..255. Antialiased, differentiable in both."""
-        return resample(frames, theta * (1 + self._grow(theta)), self.crop)
+        return Pyramid(frames).sample(theta * (1 + self._grow(theta)), self.crop)
 
     def whole(self, n: int) -> Tensor:
         """theta [n, 2, 3] whose crop, margin included, is just the whole picture: for frames that are crops already."""
@@ -194,58 +194,6 @@ class _Residual(nn.Module):
         return x + self.conv(x)
 
 
-class Pyramid:
-    """Frames and their halves, quarters, ..., built when asked for; samples each crop from the level that fits it.
-
-    A crop of which each pixel covers r frame pixels is read from level round(log2 r): bilinear sampling then steps at
-    most 1.41 level pixels, which does not alias visibly.
-    """
-
-    def __init__(self, frames: Tensor) -> None:
-        self.frames = frames
-        self._levels = [frames]
-
-    def build(self) -> "Pyramid":
-        """Makes all levels now, as uint8: for frames that are sampled again and again."""
-        while min(self._levels[-1].shape[-2:]) >= 8:
-            parts = self._levels[-1].split(64)
-            self._levels.append(torch.cat([_halve(part.float()).round().to(torch.uint8) for part in parts]))
-        return self
-
-    def sample(self, theta: Tensor, size: int, rows: Tensor | None = None) -> Tensor:
-        """float [n, 3, size, size] in 0..255 of all frames, or of these rows [n]. Beyond the picture its edge is
-        repeated: black would be a contour that no face has, and the backbone would see it."""
-        if not len(theta):
-            return torch.zeros(0, 3, size, size, device=theta.device)
-        with torch.autocast(theta.device.type, enabled=False):
-            theta = theta.float()
-            grid = F.affine_grid(theta, [len(theta), 3, size, size], align_corners=False)
-            levels = self._fitting(theta.detach(), size)
-            chosen = levels.unique().tolist()
-            if len(chosen) == 1:
-                return self._read(chosen[0], slice(None) if rows is None else rows, grid)
-            crops = torch.zeros(len(theta), 3, size, size, device=theta.device)
-            for level in chosen:
-                some = (levels == level).nonzero()[:, 0]
-                read = self._read(level, some if rows is None else rows[some], grid[some])
-                crops = crops.index_put((some,), read)
-            return crops
-
-    def _fitting(self, theta: Tensor, size: int) -> Tensor:
-        height, width = self.frames.shape[-2:]
-        pixels = theta.new_tensor([[width / size], [height / size]])
-        across, down = (theta[:, :, :2] * pixels).square().sum(1).clamp(min=1e-12).unbind(1)
-        octaves = (across * down).log2() / 4  # the mean of both directions; squares, hence 4
-        largest = max(0, min(height, width).bit_length() - 2)
-        return octaves.round().clamp(0, largest).long().cpu()
-
-    def _read(self, level: int, rows: slice | Tensor, grid: Tensor) -> Tensor:
-        while len(self._levels) <= level:
-            self._levels.append(_halve(self._levels[-1].float()))
-        frames = self._levels[level][rows].float()
-        return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
 def _near_best(beliefs: Tensor) -> Tensor:
     """The beliefs [n, cells] in the strongest one and its neighbours, -inf elsewhere: a second face would pull the mean
     between both. Where all are the same, as those of an untrained network, they stay."""
@@ -270,57 +218,6 @@ def _even(beliefs: Tensor) -> Tensor:
     return (beliefs == beliefs[:, :1]).all(1, keepdim=True)
 
 
-def resample(frames: Tensor, theta: Tensor, size: int) -> Tensor:
-    """The part of each frame that theta [n, 2, 3] spans, float [n, 3, size, size]: antialiased, its edge repeated where
-    theta reaches beyond the picture. frames: uint8 or float [n, 3, H, W]."""
-    return Pyramid(frames).sample(theta, size)
-
-
-def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """The theta [n, 2, 3] that applies `inner`, then `outer`."""
-    linear = outer[:, :, :2] @ inner[:, :, :2]
-    shift = outer[:, :, :2] @ inner[:, :, 2:] + outer[:, :, 2:]
-    return torch.cat((linear, shift), 2)
-
-
-def theta_from_corners(corners: Tensor, width: float | Tensor, height: float | Tensor) -> Tensor:
-    """Boxes [n, 4], x0 y0 x1 y1 in pixels of a width x height picture (half-open), to theta float32 [n, 2, 3]."""
-    x0, y0, x1, y1 = corners.float().unbind(1)
-    zero = torch.zeros_like(x0)
-    rows = ((x1 - x0) / width, zero, (x0 + x1) / width - 1, zero, (y1 - y0) / height, (y0 + y1) / height - 1)
-    return torch.stack(rows, 1).view(-1, 2, 3)
-
-
-def around(theta: Tensor, times: float, *, even: bool = False) -> Tensor:
-    """The upright part [n, 2, 3] of the picture around each theta's box, its sides `times` as long, within the picture:
-    moved inwards where it would leave it, the whole where it is larger. even: both sides as long as the longer one."""
-    low, high = _extent(theta).chunk(2, 1)
-    half = (high - low) / 2 * times
-    half = (half.amax(1, keepdim=True).expand(-1, 2) if even else half).clamp(max=1.0)
-    centre = torch.maximum(torch.minimum((low + high) / 2, 1 - half), half - 1)
-    return torch.cat((torch.diag_embed(half), centre[:, :, None]), 2)
-
-
-def corners_from_theta(theta: Tensor, width: float | Tensor, height: float | Tensor) -> Tensor:
-    """The upright box [n, 4], x0 y0 x1 y1 in pixels, around the ellipse in each theta's box: a face that is rolled is
-    no larger for it. For kind `crop` that is the box itself. May leave the picture."""
-    left, top, right, bottom = _extent(theta).unbind(1)
-    return torch.stack(((left + 1) * width, (top + 1) * height, (right + 1) * width, (bottom + 1) * height), 1) / 2
-
-
-def box_iou(theta_a: Tensor, theta_b: Tensor) -> Tensor:
-    """Intersection over union [n] of the upright boxes of two thetas (corners_from_theta), pair by pair."""
-    a, b = _extent(theta_a), _extent(theta_b)
-    overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
-    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - overlap
-    return overlap / union.clamp(min=1e-9)
-
-
-def _extent(theta: Tensor) -> Tensor:
-    reach, centre = theta[:, :, :2].square().sum(2).clamp(min=1e-12).sqrt(), theta[:, :, 2]
-    return torch.cat((centre - reach, centre + reach), 1)
-
-
 def _region_theta(region: Tensor) -> Tensor:
     return theta_from_corners(region, 1.0, 1.0)
 
@@ -343,11 +240,3 @@ def _log_size(raw: Tensor) -> Tensor:
 def _bounded(value: Tensor, low: float, high: float) -> Tensor:
     """Clamped, with the gradient of what is not: beyond a bound there is a way back."""
     return value + (value.clamp(low, high) - value).detach()
-
-
-def _halve(frames: Tensor) -> Tensor:
-    """Mean of 2 x 2 pixels; odd sides round up with uneven cells, so that the edges stay where they are."""
-    height, width = frames.shape[-2:]
-    if height % 2 == 0 and width % 2 == 0:
-        return F.avg_pool2d(frames, 2)
-    return F.adaptive_avg_pool2d(frames, (-(-height // 2), -(-width // 2)))

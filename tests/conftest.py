@@ -5,12 +5,16 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from affect.configs.schema import Config
 from affect.pipeline.ingest.synthetic import draw_tree
+
+if TYPE_CHECKING:
+    from affect.pipeline.learning.montage import Pictures
 
 SMALL: dict[str, Any] = {"videos": 8, "frames": 48, "seed": 3, "faces": 80, "workers": 2}
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -58,3 +62,36 @@ def tiny() -> Config:
             "runtime": {"workers": 0},
         }
     )
+
+
+@pytest.fixture(scope="session")
+def faces() -> "Callable[..., Pictures]":
+    """Draws simple pictures with a face and its box, for the STN to learn from."""
+    import torch
+    import torch.nn.functional as F
+    from affect.models.theta import theta_from_corners
+    from affect.pipeline.learning.montage import Pictures
+
+    def draw(n: int, side: int = 64, seed: int = 0, without: float = 0.0) -> Pictures:
+        """White ellipses with two dark eyes on coloured clouds, and their boxes."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def uniform(low: float, high: float) -> torch.Tensor:
+            return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
+
+        steps = (2 * torch.arange(side) + 1) / side - 1
+        across, down = steps.expand(side, side), steps[:, None].expand(side, side)
+        half, centre_x, centre_y = uniform(0.2, 0.4), uniform(-0.4, 0.4), uniform(-0.4, 0.4)
+        high = half * 1.3
+        there = uniform(0, 1) >= without
+        x, y = (across - centre_x) / half, (down - centre_y) / high
+        skin = (x.square() + y.square() < 1) & there
+        eyes = skin & ((x.abs() - 0.4).square() + (y + 0.2).square() < 0.03)
+        clouds = F.interpolate(torch.rand(n, 3, 6, 6, generator=generator) * 180, side, mode="bilinear")
+        pixels = torch.where(skin[:, None], 250.0, clouds)
+        pixels = torch.where(eyes[:, None], 10.0, pixels)
+        edges = (centre_x - half, centre_y - high, centre_x + half, centre_y + high)
+        theta = theta_from_corners((torch.cat([edge[:, 0] for edge in edges], 1) + 1) / 2, 1, 1)
+        return Pictures(pixels.to(torch.uint8), theta, there[:, 0, 0])
+
+    return draw

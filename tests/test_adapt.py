@@ -14,9 +14,10 @@ from affect.pipeline.ingest.catalog import find_catalog
 from affect.pipeline.learning.augment import centre
 from affect.pipeline.progress import Talk
 from affect.pipeline.records import StageReport, Work
-from affect.pipeline.stages.adapt import adapt, draw_frames, gather, share_out
+from affect.pipeline.stages.adapt import adapt, gather
 from affect.pipeline.stages.audit import audit
 from affect.pipeline.stages.audit_record import accepted_subjects
+from affect.pipeline.stages.draws import draw_frames, share_out
 from affect.pipeline.stages.encoder import plan_encoder
 from affect.pipeline.stages.extract_frames import extract_frames
 from affect.pipeline.storage.checkpoint import read_metadata

@@ -1,10 +1,12 @@
 """What teaches the STN: boxes move with their pictures, and a little training finds a simple face."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from affect.models.stn import Kind, SpatialTransformer, box_iou, theta_from_corners
+from affect.models.stn import Kind, SpatialTransformer
+from affect.models.theta import box_iou
 from affect.pipeline.learning.boxes_seen import (
     area_under_roc,
     balance,
@@ -17,33 +19,11 @@ from affect.pipeline.learning.boxes_seen import (
 from affect.pipeline.learning.montage import Album, Pictures
 from torch import Tensor
 
+Faces = Callable[..., Pictures]
 CPU = torch.device("cpu")
 
 
-def faces(n: int, side: int = 64, seed: int = 0, without: float = 0.0) -> Pictures:
-    """White ellipses with two dark eyes on coloured clouds, and their boxes."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
-
-    steps = (2 * torch.arange(side) + 1) / side - 1
-    across, down = steps.expand(side, side), steps[:, None].expand(side, side)
-    half, centre_x, centre_y = uniform(0.2, 0.4), uniform(-0.4, 0.4), uniform(-0.4, 0.4)
-    high = half * 1.3
-    there = uniform(0, 1) >= without
-    x, y = (across - centre_x) / half, (down - centre_y) / high
-    skin = (x.square() + y.square() < 1) & there
-    eyes = skin & ((x.abs() - 0.4).square() + (y + 0.2).square() < 0.03)
-    clouds = torch.nn.functional.interpolate(torch.rand(n, 3, 6, 6, generator=generator) * 180, side, mode="bilinear")
-    pixels = torch.where(skin[:, None], 250.0, clouds)
-    pixels = torch.where(eyes[:, None], 10.0, pixels)
-    edges = (centre_x - half, centre_y - high, centre_x + half, centre_y + high)
-    theta = theta_from_corners((torch.cat([edge[:, 0] for edge in edges], 1) + 1) / 2, 1, 1)
-    return Pictures(pixels.to(torch.uint8), theta, there[:, 0, 0])
-
-
-def test_an_epoch_is_the_same_for_the_same_seed_and_shows_each_picture_once() -> None:
+def test_an_epoch_is_the_same_for_the_same_seed_and_shows_each_picture_once(faces: Faces) -> None:
     pictures = faces(40)
     pictures.theta[:, 0, 2] = torch.arange(40)  # the number of the picture; far outside, so no face is left
     album = Album(pictures)
@@ -85,7 +65,7 @@ def test_the_truth_costs_nothing(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("face", [1.0, 0.0, -1.0])
-def test_batches_of_one_sort_are_no_trouble(face: float) -> None:
+def test_batches_of_one_sort_are_no_trouble(face: float, faces: Faces) -> None:
     stn = SpatialTransformer(view=32)
     loss, _ = stn_loss(stn, Pictures(faces(4, 32).pixels.float(), faces(4).theta, torch.full((4,), face)))
     assert loss.isfinite()
@@ -100,7 +80,7 @@ def test_area_under_roc() -> None:
     assert math.isnan(area_under_roc(score, torch.ones(4, dtype=torch.bool).numpy()))
 
 
-def test_presence_is_balanced_about_one_half() -> None:
+def test_presence_is_balanced_about_one_half(faces: Faces) -> None:
     """However the logits lie, after it the faces are above 0 and the rest below, as far as they can be told apart."""
     stn, pictures = SpatialTransformer(view=32).eval(), faces(60, without=0.4)
     logits = torch.where(pictures.face, 7.0, 3.0) + torch.linspace(-1, 1, 60)
@@ -111,7 +91,7 @@ def test_presence_is_balanced_about_one_half() -> None:
 
 
 @pytest.mark.slow
-def test_it_learns_to_find_a_simple_face() -> None:
+def test_it_learns_to_find_a_simple_face(faces: Faces) -> None:
     torch.manual_seed(0)
     stn = SpatialTransformer(view=32)
     optimizer = torch.optim.AdamW(stn.parameters(), 3e-3)
@@ -129,7 +109,7 @@ def test_it_learns_to_find_a_simple_face() -> None:
     assert box_iou(theta, truth.theta)[truth.face].mean().item() == pytest.approx(figures["iou"], abs=1e-4)
 
 
-def test_parts_are_joined_in_order() -> None:
+def test_parts_are_joined_in_order(faces: Faces) -> None:
     one, two = faces(3), faces(4, seed=1)
     both = join([one, two])
     assert len(both) == 7

@@ -1,37 +1,16 @@
 """The STN's training pictures: the box goes with the face, whatever else happens to the picture."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from affect.models.stn import corners_from_theta, theta_from_corners
+from affect.models.theta import corners_from_theta
 from affect.pipeline.learning import montage
 from affect.pipeline.learning.augment import Augmentation
 from affect.pipeline.learning.montage import Album, Pictures, beside, change
-from torch import Tensor
 
+Faces = Callable[..., Pictures]
 PLAIN = Augmentation(brightness=0, contrast=0, flip=0)
-
-
-def faces(n: int, side: int = 64, seed: int = 0, without: float = 0.0) -> Pictures:
-    """White ellipses with two dark eyes on coloured clouds, and their boxes."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
-
-    steps = (2 * torch.arange(side) + 1) / side - 1
-    across, down = steps.expand(side, side), steps[:, None].expand(side, side)
-    half, centre_x, centre_y = uniform(0.2, 0.4), uniform(-0.4, 0.4), uniform(-0.4, 0.4)
-    high = half * 1.3
-    there = uniform(0, 1) >= without
-    x, y = (across - centre_x) / half, (down - centre_y) / high
-    skin = (x.square() + y.square() < 1) & there
-    eyes = skin & ((x.abs() - 0.4).square() + (y + 0.2).square() < 0.03)
-    clouds = torch.nn.functional.interpolate(torch.rand(n, 3, 6, 6, generator=generator) * 180, side, mode="bilinear")
-    pixels = torch.where(skin[:, None], 250.0, clouds)
-    pixels = torch.where(eyes[:, None], 10.0, pixels)
-    edges = (centre_x - half, centre_y - high, centre_x + half, centre_y + high)
-    theta = theta_from_corners((torch.cat([edge[:, 0] for edge in edges], 1) + 1) / 2, 1, 1)
-    return Pictures(pixels.to(torch.uint8), theta, there[:, 0, 0])
 
 
 def changed_all(pictures: Pictures, view: int, seed: int) -> Pictures:
@@ -39,7 +18,7 @@ def changed_all(pictures: Pictures, view: int, seed: int) -> Pictures:
     return change(Album(pictures), rows, view, torch.Generator().manual_seed(seed), torch.device("cpu"))
 
 
-def test_boxes_go_with_their_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_go_with_their_pictures(monkeypatch: pytest.MonkeyPatch, faces: Faces) -> None:
     """The white of each changed picture fills the box that is said to be there, wherever it was moved."""
     monkeypatch.setattr(montage, "HOW", PLAIN)
     pictures = faces(200, side=96)
@@ -57,7 +36,7 @@ def test_boxes_go_with_their_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen > 100
 
 
-def test_a_face_cut_off_is_there_or_not_or_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_face_cut_off_is_there_or_not_or_unsaid(monkeypatch: pytest.MonkeyPatch, faces: Faces) -> None:
     monkeypatch.setattr(montage, "HOW", PLAIN)
     changed = changed_all(faces(400, without=0.3), 32, 1)
     share = [(changed.face == said).float().mean().item() for said in (1, 0, -1)]
@@ -70,7 +49,7 @@ def test_a_face_cut_off_is_there_or_not_or_unsaid(monkeypatch: pytest.MonkeyPatc
     assert (corners <= 1 + 1e-5).all()
 
 
-def test_what_lies_beside_a_face_is_without_it() -> None:
+def test_what_lies_beside_a_face_is_without_it(faces: Faces) -> None:
     pictures = faces(300, without=0.2)
     generator = torch.Generator().manual_seed(0)
     parts = corners_from_theta(beside(pictures.theta, pictures.face, generator), 1, 1)
@@ -84,7 +63,7 @@ def test_what_lies_beside_a_face_is_without_it() -> None:
 
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("there", [True, False])
-def test_small_batches_are_no_trouble(n: int, there: bool) -> None:
+def test_small_batches_are_no_trouble(n: int, there: bool, faces: Faces) -> None:
     changed = changed_all(faces(n, without=0.0 if there else 1.1), 32, 0)
     assert changed.pixels.shape == (n, 3, 32, 32)
     assert changed.pixels.isfinite().all()
@@ -105,7 +84,7 @@ def test_a_batch_shows_the_rows_that_were_asked_for(monkeypatch: pytest.MonkeyPa
     assert shown.pixels.mean((1, 2, 3)).tolist() == pytest.approx([140, 40, 40], abs=1)
 
 
-def test_boxes_of_no_face_do_no_harm() -> None:
+def test_boxes_of_no_face_do_no_harm(faces: Faces) -> None:
     pictures = faces(8, without=1.1)
     pictures.theta.fill_(float("nan"))
     assert changed_all(pictures, 32, 0).pixels.isfinite().all()

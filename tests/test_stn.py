@@ -7,18 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from affect.models.backbone import Backbone
-from affect.models.stn import (
-    SMALLEST,
-    Kind,
-    SpatialTransformer,
-    _apart_from_best,
-    _near_best,
-    around,
-    box_iou,
-    compose,
-    corners_from_theta,
-    theta_from_corners,
-)
+from affect.models.stn import SMALLEST, Kind, SpatialTransformer, _apart_from_best, _near_best
+from affect.models.theta import around, box_iou, compose, corners_from_theta, theta_from_corners
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

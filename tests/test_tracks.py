@@ -1,14 +1,11 @@
 """Windows of cached features hold what the shards hold, wherever the features lie."""
 
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from affect.pipeline.errors import ShardError
-from affect.pipeline.learning.ahead import ahead
 from affect.pipeline.learning.tracks import Batch, FeatureTracks, read_track
 from affect.pipeline.storage.shard import FEATURES, ShardWriter
 
@@ -101,37 +98,6 @@ def test_frames_out_of_order_and_widths_that_differ_are_errors(tmp_path: Path, s
         read_track(write(tmp_path / "back.h5", 8, order=slice(None, None, -1)))
     with pytest.raises(ShardError, match="one width"):
         tracks_of([*shards, write(tmp_path / "wide.h5", 8, width=7)])
-
-
-def test_ahead_keeps_the_order_and_runs_only_so_far_ahead() -> None:
-    made: list[int] = []
-    lock = threading.Lock()
-
-    def make(item: int) -> int:
-        with lock:
-            made.append(item)
-        return item * item
-
-    squares = ahead(range(100), make, threads=4, depth=3)
-    assert next(squares) == 0
-    time.sleep(0.05)
-    assert len(made) <= 5
-    assert list(squares) == [item * item for item in range(1, 100)]
-
-
-def test_ahead_passes_errors_on_and_stops_when_it_is_left() -> None:
-    def make(item: int) -> int:
-        if item == 3:
-            raise ShardError("bad")
-        return item
-
-    with pytest.raises(ShardError):
-        list(ahead(range(10), make))
-    before = threading.active_count()
-    half = ahead(range(10_000), lambda item: item)
-    next(half)
-    half.close()  # pyright: ignore[reportAttributeAccessIssue]
-    assert threading.active_count() <= before
 
 
 def test_a_batch_is_float32_whatever_the_shard(shards: list[Path]) -> None:

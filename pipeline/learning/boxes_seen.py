@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...models.stn import SpatialTransformer, box_iou, corners_from_theta
+from ...models.stn import SpatialTransformer
+from ...models.theta import box_iou, corners_from_theta
 from .ahead import beside_network
 from .montage import Album, Pictures, change
 

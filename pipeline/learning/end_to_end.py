@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ...configs.schema import Config
 from ...models.affect_net import AffectNet
 from ...models.losses import affect_loss
-from ...models.stn import box_iou
+from ...models.theta import box_iou
 from .frame_tracks import FrameBatch, FrameTrack, frame_batches, predict_frames
 from .from_cache import Outputs, judge
 from .runtime import autocast

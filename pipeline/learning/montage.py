@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...models.stn import CLOSER, Pyramid, compose, corners_from_theta, theta_from_corners
+from ...models.pyramid import Pyramid
+from ...models.stn import CLOSER
+from ...models.theta import compose, corners_from_theta, theta_from_corners
 from .augment import Augmentation, blur, colour, erase, noise, shade
 
 HOW = Augmentation(

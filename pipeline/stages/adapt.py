@@ -5,7 +5,6 @@ what is left to learn from is the expression, not the person, the light or an ex
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...configs.schema import Config
-from ..errors import AffectError, InputError, MissingStageError
-from ..ingest.boxes import read_boxes
+from ..errors import InputError
 from ..ingest.catalog import find_catalog
 from ..progress import Talk
-from ..records import Catalog, Problem, Split, StageReport, Subject, Work
+from ..records import StageReport, Subject, Work
 from ..storage.checkpoint import read_metadata, save_weights
 from ..storage.fingerprint import fingerprint
 from ..storage.shard import FrameShard
 from .audit_record import accepted_subjects
+from .draws import Draw, draw_frames
 from .encoder import (
     BACKBONE_FORMAT,
     SCRATCH,
@@ -32,7 +31,7 @@ from .encoder import (
     stored_fingerprint,
     weights_digest,
 )
-from .looking import Places, annotation_digest, find, fresh_frames, known_places, labels_of, place_digest, read_crops
+from .looking import Places, annotation_digest, find, known_places, place_digest, read_crops
 
 if TYPE_CHECKING:
     import torch
@@ -47,16 +46,6 @@ WIDER = 0.1
 """How much wider the stored crops are on each side, as a share of stn.crop."""
 FACE = 0.5
 """Training leaves out frames whose face probability is below this."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The frames drawn from one subject: their places in its shard, and float32 [k, 2] what they are labelled."""
-
-    subject: Subject
-    shard: Path
-    rows: NDArray[np.int64]
-    target: NDArray[np.float32]
 
 
 def adapt(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
@@ -113,56 +102,6 @@ def _source(config: Config, subject: Subject, work: Work) -> list[Any]:
     with FrameShard(shard) as frames:
         made_from = frames.fingerprint
     return [subject.name, subject.split, made_from, annotation_digest(subject), place_digest(config, subject)]
-
-
-def draw_frames(
-    config: Config, catalog: Catalog, subjects: Sequence[Subject], work: Work, split: Split, total: int
-) -> tuple[list[Draw], list[Problem]]:
-    """About `total` annotated frames of a split, as many of each subject as can be, evenly over its time; for training
-    not those without a box, where the subject has boxes.
-
-    A subject that cannot be read is left out and becomes a Problem. Raises MissingStageError, InputError.
-    """
-    labelled: list[Draw] = []
-    problems: list[Problem] = []
-    wanted = [subject for subject in subjects if subject.split == split]
-    if wanted and not any(work.frames(subject.video).is_file() for subject in wanted):
-        raise MissingStageError(f"{work.root / 'frames'}: holds no {split} video", "Run `affect extract-frames`.")
-    for subject in wanted:
-        try:
-            path = fresh_frames(config, catalog.video(subject.video), work)
-            if path is None:
-                raise MissingStageError("its frames are not extracted, or out of date", "Run `affect extract-frames`.")
-            with FrameShard(path) as shard:
-                labels = labels_of(subject, shard)
-                boxes = read_boxes(subject.boxes).frame if subject.boxes else labels.index
-        except AffectError as error:
-            problems.append(Problem("refused", subject.name, error.problem, error.remedy))
-            continue
-        rows = np.flatnonzero(labels.valid & (np.isin(labels.index, boxes) | (split != "train")))
-        labelled.append(Draw(subject, path, rows, labels.target[rows]))
-    shares = share_out([len(draw.rows) for draw in labelled], total)
-    draws = []
-    for draw, share in zip(labelled, shares, strict=True):
-        if share:
-            chosen = np.linspace(0, len(draw.rows) - 1, share).round().astype(np.int64)
-            draws.append(Draw(draw.subject, draw.shard, draw.rows[chosen], draw.target[chosen]))
-    if sum(len(draw.rows) for draw in draws) < 2:
-        raise InputError(
-            f"the {split} split has no annotated frame", "`affect audit` tells why; or set adapt.epochs to 0."
-        )
-    return draws, problems
-
-
-def share_out(available: Sequence[int], total: int) -> list[int]:
-    """How many to take of each, as evenly as can be, together `total` or all there are."""
-    shares = [0] * len(available)
-    left = total
-    order = sorted(range(len(available)), key=lambda k: available[k])
-    for done, k in enumerate(order):
-        shares[k] = min(available[k], left // (len(order) - done))
-        left -= shares[k]
-    return shares
 
 
 def _train(

@@ -206,7 +206,7 @@ class _Network:
         """(feature [n, 2048], face [n], box [n, 4], emotions [n, e]) of pixels uint8 [n, s, s, 3]."""
         import torch
 
-        from ...models.stn import corners_from_theta
+        from ...models.theta import corners_from_theta
         from ..learning.runtime import autocast
 
         frames = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)  # uint8 [n, 3, s, s], RGB

@@ -20,8 +20,8 @@ from ..records import Boxes, Problem, StageReport, Subject, Work
 from ..storage.checkpoint import read_metadata, save_weights
 from ..storage.fingerprint import content_digest, fingerprint
 from ..storage.shard import FrameShard
-from .adapt import share_out
 from .audit_record import accepted_subjects
+from .draws import share_out
 from .encoder import STN_FORMAT, stored_fingerprint
 
 if TYPE_CHECKING:
@@ -229,7 +229,8 @@ def _look(item: Boxed, share: int, side: int, device: "torch.device") -> "Pictur
     """`share` frames of one subject, evenly over time."""
     import torch
 
-    from ...models.stn import resample, theta_from_corners
+    from ...models.pyramid import resample
+    from ...models.theta import theta_from_corners
     from ..learning.montage import Pictures
 
     x0, y0, x1, y1 = item.subject.region

@@ -1,8 +1,6 @@
 """The report's page: HTML that needs no other file, no network, and no script but to sort a table."""
 
-import base64
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,19 +8,16 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from ... import __version__
 from ...configs.schema import Config
 from ..records import Problem
 from .report_data import DIMENSIONS, SPLIT, Run, numbers_of
+from .report_html import MEASURES, absent, data_url, facts_list, jpeg_url, number, raw, scroll
 from .report_looks import Look
 from .report_style import SCRIPT, STYLE
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-MEASURES = {
-    "ccc": "CCC", "pcc": "Pearson", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "sign": "SAGR",
-}  # fmt: skip
 
 
 IN_TRAINING = "in training"
@@ -77,7 +72,7 @@ def _head(page: Page) -> str:
     run = page.runs[0]
     metrics = run.metrics
     heroes = "".join(
-        f'<div class="hero"><b class="{name}">{_number(metrics.get(f"ccc_{name}"), 2)}</b><span>{label}</span></div>'
+        f'<div class="hero"><b class="{name}">{number(metrics.get(f"ccc_{name}"), 2)}</b><span>{label}</span></div>'
         for name, label in (("mean", "mean CCC"), ("valence", "CCC of valence"), ("arousal", "CCC of arousal"))
     )
     per_subject = len(run.per_subject)
@@ -107,7 +102,7 @@ def _curves(page: Page) -> str:
         "levels are where the script that this project replaces ended on its own data, Aff-Wild: another set, so a landmark "
         "and not a race."
     )
-    last = [f"{name} {_number(best.metrics.get(f'mse_{name}'), 3)}" for name in DIMENSIONS]
+    last = [f"{name} {number(best.metrics.get(f'mse_{name}'), 3)}" for name in DIMENSIONS]
     alt = f"Three line charts over epochs: loss of arousal, loss of valence, CCC. Validation MSE: {', '.join(last)}."
     return _picture(page, "curves", alt, caption)
 
@@ -117,7 +112,7 @@ def _truth(page: Page) -> str:
         "Best, median and worst subject of the validation split by mean CCC, and all of its frames at once: "
         "a perfect prediction lies on the dashed diagonal."
     )
-    ccc = ", ".join(f"{name} {_number(page.runs[0].metrics.get(f'ccc_{name}'), 2)}" for name in DIMENSIONS)
+    ccc = ", ".join(f"{name} {number(page.runs[0].metrics.get(f'ccc_{name}'), 2)}" for name in DIMENSIONS)
     alt = f"Predicted over annotated values in time for three subjects, and a scatter of all frames. CCC: {ccc}."
     return _picture(page, "truth", alt, caption)
 
@@ -134,14 +129,14 @@ def _plane(page: Page) -> str:
 
 def _stn(page: Page) -> str:
     if "stn" in page.missing:
-        return _absent(page.missing["stn"]) + _facts(page.stn)
+        return absent(page.missing["stn"]) + facts_list(page.stn)
     tiles = "".join(map(_tile, page.looks))
     true = '; <span class="key dashed"></span>the true box' if any(it.true is not None for it in page.looks) else ""
     intro = (
         "<p>Frames of validation subjects, evenly drawn and not chosen. Above, where the spatial transformer looks; below, "
         f'all that the backbone gets to see.<br><span class="key"></span>its box{true}.</p>'
     )
-    return intro + f'<div class="looks">{tiles}</div>' + (f"<h3>Figures</h3>{_facts(page.stn)}" if page.stn else "")
+    return intro + f'<div class="looks">{tiles}</div>' + (f"<h3>Figures</h3>{facts_list(page.stn)}" if page.stn else "")
 
 
 def _tile(look: Look) -> str:
@@ -158,8 +153,8 @@ def _tile(look: Look) -> str:
     return (
         f'<figure class="look"><div class="shot"><svg viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(what)}: frame with the box">'
-        f'<image href="{_jpeg(look.picture)}" width="{width}" height="{height}"/>{shapes}</svg></div>'
-        f'<img class="crop" src="{_jpeg(look.crop)}" alt="{escape(what)}: the crop">'
+        f'<image href="{jpeg_url(look.picture)}" width="{width}" height="{height}"/>{shapes}</svg></div>'
+        f'<img class="crop" src="{jpeg_url(look.crop)}" alt="{escape(what)}: the crop">'
         f"<figcaption><b>{escape(look.subject)}</b><span>{look.time:.1f} s</span><span>{escape(said)}</span></figcaption>"
         "</figure>"
     )
@@ -174,9 +169,9 @@ def _backbone(page: Page) -> str:
             parts.append(f"<p>Pretrained on eight expressions: accuracy {found['accuracy']:.1%}{escape(faces)}.</p>")
         parts.append(_confusion(found))
     elif "backbone" in page.missing:
-        parts.append(_absent(page.missing["backbone"]))
+        parts.append(absent(page.missing["backbone"]))
     if adapted := page.weights.get("adapted"):
-        parts.append("<h3>Adapted to valence and arousal on single frames</h3>" + _facts(numbers_of(adapted)))
+        parts.append("<h3>Adapted to valence and arousal on single frames</h3>" + facts_list(numbers_of(adapted)))
     return "".join(parts)
 
 
@@ -195,7 +190,7 @@ def _confusion(found: Mapping[str, Any]) -> str:
         )
         rows += f'<tr><th scope="row">{escape(str(name))} <small>{count:,.0f}</small></th>{cells}</tr>'
     caption = "<caption>What a face of each row was recognised as, in percent of the row</caption>"
-    return _scroll(
+    return scroll(
         f'<table class="confusion">{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>',
         "Confusion matrix",
     )
@@ -208,7 +203,7 @@ def _numbers(page: Page) -> str:
         parts += [f"<h3>Subject by subject</h3><p>{SPLIT.capitalize()}, run {escape(best.name)}. "
                   "A click on a column sorts by it.</p>", _per_subject(best, page.iou)]  # fmt: skip
     else:
-        parts.append(_absent(page.missing.get("truth", f"Run {best.name} has no figures of single subjects.")))
+        parts.append(absent(page.missing.get("truth", f"Run {best.name} has no figures of single subjects.")))
     if page.problems:
         parts.append("<h3>Left out</h3>" + _remarks([str(problem) for problem in page.problems]))
     return "".join(parts)
@@ -230,12 +225,12 @@ def _pooled(page: Page) -> str:
     rows = ""
     for rank, run in enumerate(page.runs):
         for split, metrics in (run.evaluations or {IN_TRAINING: run.metrics}).items():
-            cells = "".join(f"<td>{_number(metrics.get(column), 3)}</td>" for column in columns)
+            cells = "".join(f"<td>{number(metrics.get(column), 3)}</td>" for column in columns)
             mark = ' class="best"' if rank == 0 and split in (SPLIT, IN_TRAINING) else ""
             rows += (
                 f'<tr{mark}><th scope="row">{escape(run.name)}</th><td class="text">{escape(split)}</td>{cells}</tr>'
             )
-    return _scroll(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>", "Figures of all runs")
+    return scroll(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>", "Figures of all runs")
 
 
 def _per_subject(run: Run, iou: Mapping[str, float]) -> str:
@@ -252,11 +247,11 @@ def _per_subject(run: Run, iou: Mapping[str, float]) -> str:
     rows = ""
     for name in sorted(table, key=lambda name: (-(table[name].get("ccc_mean") or 0), name)):
         cells = "".join(
-            f'<td data-value="{_raw(table[name].get(key))}">{_number(table[name].get(key), places)}</td>'
+            f'<td data-value="{raw(table[name].get(key))}">{number(table[name].get(key), places)}</td>'
             for key, (_, places) in columns.items()
         )
         rows += f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
-    return _scroll(f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>', "Subjects")
+    return scroll(f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>', "Subjects")
 
 
 def _settings(page: Page) -> str:
@@ -264,7 +259,7 @@ def _settings(page: Page) -> str:
     parts = []
     environment = best.facts.get("environment")
     if isinstance(environment, dict):
-        parts.append(f"<h3>Where it was trained</h3>{_facts(environment)}")
+        parts.append(f"<h3>Where it was trained</h3>{facts_list(environment)}")
     try:
         found = yaml.safe_load(best.settings) or {}
     except yaml.YAMLError:
@@ -276,74 +271,18 @@ def _settings(page: Page) -> str:
     shown = []
     for name, own in sections.items():
         changed = {key for key, it in own.items() if it != defaults.get(name, {}).get(key, it)}
-        shown.append(f'<div class="section"><h4>{escape(str(name))}</h4>{_facts(own, changed, plain=True)}</div>')
+        shown.append(f'<div class="section"><h4>{escape(str(name))}</h4>{facts_list(own, changed, plain=True)}</div>')
     if shown:
         parts.append(f'<details><summary>All settings</summary><div class="sections">{"".join(shown)}</div></details>')
-    return "".join(parts) or _absent(f"Run {best.name} has no config.yaml and no run.json yet.")
+    return "".join(parts) or absent(f"Run {best.name} has no config.yaml and no run.json yet.")
 
 
 def _picture(page: Page, key: str, alt: str, caption: str) -> str:
     if key not in page.pictures:
-        return _absent(page.missing.get(key, "There is nothing to show."))
+        return absent(page.missing.get(key, "There is nothing to show."))
     paths = page.pictures[key]
     dark = "".join(
-        f'<source srcset="{_data(path)}" media="screen and (prefers-color-scheme: dark)">' for path in paths[1:]
+        f'<source srcset="{data_url(path)}" media="screen and (prefers-color-scheme: dark)">' for path in paths[1:]
     )
-    picture = f'<picture>{dark}<img src="{_data(paths[0])}" alt="{escape(alt)}"></picture>'
-    return f"<figure>{_scroll(picture, alt)}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _scroll(inner: str, label: str) -> str:
-    """What may be wider than a phone scrolls in itself, by keyboard too."""
-    return f'<div class="wide" tabindex="0" role="group" aria-label="{escape(label)}">{inner}</div>'
-
-
-def _absent(text: str) -> str:
-    before, colon, command = text.partition("Run: ")
-    code = f"Make it with <code>{escape(command)}</code>" if colon else ""
-    return f'<p class="missing">{escape(before)}{code}</p>'
-
-
-def _facts(values: Mapping[str, Any], changed: Iterable[str] = (), *, plain: bool = False) -> str:
-    """Names and values; the changed ones bold. plain: names as they are, not made readable."""
-    marked = set(changed)
-    rows = "".join(
-        f"<div{' class=changed' if key in marked else ''}><dt>{escape(str(key) if plain else _title(str(key)))}</dt>"
-        f"<dd>{escape(_plain(it))}</dd></div>"
-        for key, it in values.items()
-    )
-    return f'<dl class="facts">{rows}</dl>' if rows else ""
-
-
-def _title(key: str) -> str:
-    first, _, rest = key.partition("_")
-    return f"{MEASURES.get(first, first)} {rest.replace('_', ' ')}".strip()
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "−")
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value)) or "none"
-    return "–" if value is None else f"{value:,}" if type(value) is int else str(value)
-
-
-def _number(value: Any, places: int) -> str:
-    return f"{value:,.{places}f}".replace("-", "−") if isinstance(value, int | float) and math.isfinite(value) else "–"
-
-
-def _raw(value: Any) -> str:
-    return f"{value:.9g}" if isinstance(value, int | float) and math.isfinite(value) else ""
-
-
-def _data(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _jpeg(picture: NDArray[np.uint8]) -> str:
-    import cv2
-
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    if not done:
-        raise ValueError(f"a picture of {picture.shape} cannot be encoded")
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+    picture = f'<picture>{dark}<img src="{data_url(paths[0])}" alt="{escape(alt)}"></picture>'
+    return f"<figure>{scroll(picture, alt)}<figcaption>{escape(caption)}</figcaption></figure>"

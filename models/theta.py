@@ -1,0 +1,54 @@
+"""theta: boxes as the maps that sample them.
+
+Coordinates are normalised: x and y in [-1, 1] over the picture, pixel edges at the ends (align_corners=False). theta
+[n, 2, 3] maps the unit square (corners at +-1) onto the face box, so theta *is* the box: [[sx, 0, tx], [0, sy, ty]] for
+an upright one.
+"""
+
+import torch
+from torch import Tensor
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """The theta [n, 2, 3] that applies `inner`, then `outer`."""
+    linear = outer[:, :, :2] @ inner[:, :, :2]
+    shift = outer[:, :, :2] @ inner[:, :, 2:] + outer[:, :, 2:]
+    return torch.cat((linear, shift), 2)
+
+
+def theta_from_corners(corners: Tensor, width: float | Tensor, height: float | Tensor) -> Tensor:
+    """Boxes [n, 4], x0 y0 x1 y1 in pixels of a width x height picture (half-open), to theta float32 [n, 2, 3]."""
+    x0, y0, x1, y1 = corners.float().unbind(1)
+    zero = torch.zeros_like(x0)
+    rows = ((x1 - x0) / width, zero, (x0 + x1) / width - 1, zero, (y1 - y0) / height, (y0 + y1) / height - 1)
+    return torch.stack(rows, 1).view(-1, 2, 3)
+
+
+def around(theta: Tensor, times: float, *, even: bool = False) -> Tensor:
+    """The upright part [n, 2, 3] of the picture around each theta's box, its sides `times` as long, within the picture:
+    moved inwards where it would leave it, the whole where it is larger. even: both sides as long as the longer one."""
+    low, high = _extent(theta).chunk(2, 1)
+    half = (high - low) / 2 * times
+    half = (half.amax(1, keepdim=True).expand(-1, 2) if even else half).clamp(max=1.0)
+    centre = torch.maximum(torch.minimum((low + high) / 2, 1 - half), half - 1)
+    return torch.cat((torch.diag_embed(half), centre[:, :, None]), 2)
+
+
+def corners_from_theta(theta: Tensor, width: float | Tensor, height: float | Tensor) -> Tensor:
+    """The upright box [n, 4], x0 y0 x1 y1 in pixels, around the ellipse in each theta's box: a face that is rolled is
+    no larger for it. For kind `crop` that is the box itself. May leave the picture."""
+    left, top, right, bottom = _extent(theta).unbind(1)
+    return torch.stack(((left + 1) * width, (top + 1) * height, (right + 1) * width, (bottom + 1) * height), 1) / 2
+
+
+def box_iou(theta_a: Tensor, theta_b: Tensor) -> Tensor:
+    """Intersection over union [n] of the upright boxes of two thetas (corners_from_theta), pair by pair."""
+    a, b = _extent(theta_a), _extent(theta_b)
+    overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
+    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - overlap
+    return overlap / union.clamp(min=1e-9)
+
+
+def _extent(theta: Tensor) -> Tensor:
+    reach, centre = theta[:, :, :2].square().sum(2).clamp(min=1e-12).sqrt(), theta[:, :, 2]
+    return torch.cat((centre - reach, centre + reach), 1)
