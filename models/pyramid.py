@@ -23,9 +23,10 @@ class Pyramid:
             self._levels.append(torch.cat([_halve(part.float()).round().to(torch.uint8) for part in parts]))
         return self
 
-    def sample(self, theta: Tensor, size: int, rows: Tensor | None = None) -> Tensor:
+    def sample(self, theta: Tensor, size: int, rows: Tensor | None = None, within: Tensor | None = None) -> Tensor:
         """float [n, 3, size, size] in 0..255 of all frames, or of these rows [n]. Beyond the picture its edge is
-        repeated: black would be a contour that no face has, and the backbone would see it."""
+        repeated: black would be a contour that no face has, and the backbone would see it. within: upright thetas
+        [n, 2, 3]; beyond these parts their edges are repeated, and what lies there changes nothing."""
         if not len(theta):
             return torch.zeros(0, 3, size, size, device=theta.device)
         with torch.autocast(theta.device.type, enabled=False):
@@ -34,11 +35,12 @@ class Pyramid:
             levels = self._fitting(theta.detach(), size)
             chosen = levels.unique().tolist()
             if len(chosen) == 1:
-                return self._read(chosen[0], slice(None) if rows is None else rows, grid)
+                return self._read(chosen[0], slice(None) if rows is None else rows, grid, within)
             crops = torch.zeros(len(theta), 3, size, size, device=theta.device)
             for level in chosen:
                 some = (levels == level).nonzero()[:, 0]
-                read = self._read(level, some if rows is None else rows[some], grid[some])
+                parts = None if within is None else within[some]
+                read = self._read(level, some if rows is None else rows[some], grid[some], parts)
                 crops = crops.index_put((some,), read)
             return crops
 
@@ -50,10 +52,14 @@ class Pyramid:
         largest = max(0, min(height, width).bit_length() - 2)
         return octaves.round().clamp(0, largest).long().cpu()
 
-    def _read(self, level: int, rows: slice | Tensor, grid: Tensor) -> Tensor:
+    def _read(self, level: int, rows: slice | Tensor, grid: Tensor, within: Tensor | None) -> Tensor:
         while len(self._levels) <= level:
             self._levels.append(_halve(self._levels[-1].float()))
         frames = self._levels[level][rows].float()
+        if within is not None:  # to the middle of the outermost pixels: bilinear sampling mixes neighbours
+            half = within[:, :, :2].sum(2) - within.new_tensor([1 / frames.shape[-1], 1 / frames.shape[-2]])
+            middle, half = within[:, None, None, :, 2], half.clamp(min=0)[:, None, None]
+            grid = torch.minimum(torch.maximum(grid, middle - half), middle + half)
         return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

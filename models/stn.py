@@ -20,6 +20,8 @@ MAX_ROLL = math.pi / 4
 MAX_SHEAR = 0.3
 CLOSER = 1.8
 """Side of the second glance, in sides of the box that the first one found."""
+NEARER = 1.6
+"""Side of the third glance, in sides of the box that the second one found."""
 
 
 class Look(NamedTuple):
@@ -33,9 +35,10 @@ class Look(NamedTuple):
 class SpatialTransformer(nn.Module):
     """Looks at a small view of each frame, finds the face, and samples it from the full frame.
 
-    It glances twice with the same network: at the whole picture, then at what is around the two most likely boxes found
-    there, of which it keeps the one that looks more like a face from near. So a small face is measured as finely as a
-    large one, and a thing like a face is looked at before it is believed.
+    It glances three times with the same network: at the whole picture; at what is around the two most likely boxes
+    found there, of which it keeps the one that looks more like a face from near; and at that one again, in the mirror.
+    What the last two glances say is averaged. So a small face is measured as finely as a large one, a thing like a face
+    is looked at before it is believed, and what the network gets wrong on one side it does not on the other.
 
     kind: what theta may do: `crop` (scale in x and y, shift), `similarity` (and roll, up to 45 degrees), `affine` (and
     shear). view: side of the small view, a multiple of 16. crop: side of the crop. margin: context around the box, as a
@@ -88,19 +91,25 @@ class SpatialTransformer(nn.Module):
     def _locate(self, pyramid: "Pyramid", region: Tensor | None) -> tuple[Tensor, Tensor]:
         n, device = len(pyramid.frames), pyramid.frames.device
         part = _whole(n, device) if region is None else _region_theta(region.to(device, torch.float32))
-        seen = self.localiser(pyramid.sample(part, self.view))
+        within = None if region is None else part
+        seen = self.localiser(pyramid.sample(part, self.view, within=within))
         with torch.autocast(device.type, enabled=False):
             others = _apart_from_best(seen.beliefs)
             found = [self._theta(self.localiser.tell(seen, _near_best(some))[0]) for some in (seen.beliefs, others)]
             closer = around(torch.cat(found).detach(), CLOSER, even=self.kind != "crop")
+        twice = None if region is None else part.repeat(2, 1, 1)
         view = pyramid.sample(
-            compose(part.repeat(2, 1, 1), closer), self.view, torch.arange(n, device=device).repeat(2)
+            compose(part.repeat(2, 1, 1), closer), self.view, torch.arange(n, device=device).repeat(2), twice
         )
         theta, presence, _ = self.study(view)
         with torch.autocast(device.type, enabled=False):
             chosen = torch.arange(n, device=device) + n * (presence[n:] > presence[:n])
-            theta = _no_smaller(compose(closer[chosen], theta[chosen]))
-            return compose(part, theta), presence[chosen]
+            second, presence = _no_smaller(compose(closer[chosen], theta[chosen])), presence[chosen]
+            mirrored = _mirror(around(second.detach(), NEARER, even=self.kind != "crop"))
+        theta, again, _ = self.study(pyramid.sample(compose(part, mirrored), self.view, within=within))
+        with torch.autocast(device.type, enabled=False):
+            third = _mirror(compose(mirrored, theta))
+            return compose(part, _no_smaller((second + third) / 2)), (presence + again) / 2
 
     def _theta(self, numbers: Tensor) -> Tensor:
         """Bounded numbers [n, 4..6] (tx, ty, log sx, log sy, roll, shear) to theta [n, 2, 3]."""
@@ -224,6 +233,11 @@ def _region_theta(region: Tensor) -> Tensor:
 
 def _whole(n: int, device: torch.device) -> Tensor:
     return torch.eye(2, 3, device=device).expand(n, 2, 3)
+
+
+def _mirror(theta: Tensor) -> Tensor:
+    """The same box, its left and right exchanged."""
+    return theta * theta.new_tensor([-1.0, 1.0, 1.0])
 
 
 def _no_smaller(theta: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from affect.models.backbone import Backbone
-from affect.models.stn import SMALLEST, Kind, SpatialTransformer, _apart_from_best, _near_best
+from affect.models.stn import CLOSER, NEARER, SMALLEST, Kind, SpatialTransformer, _apart_from_best, _near_best
 from affect.models.theta import around, box_iou, compose, corners_from_theta, theta_from_corners
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,10 +76,25 @@ def test_beyond_a_bound_there_is_a_way_back() -> None:
     assert last.bias is not None
     with torch.no_grad():
         last.bias[1:].copy_(torch.tensor([5.0, -5.0, 2.0, -9.0]))  # tx, ty, log sx, log sy, all beyond
-    theta, _ = stn.locate(noise(2))
+    theta, _, _ = stn.study(noise(2, 32, 32).float())
     theta[:, [0, 1, 0, 1], [2, 2, 0, 1]].sum().backward()
     assert last.bias.grad is not None
     assert (last.bias.grad[1:] != 0).all()
+
+
+def test_the_last_glance_leans_the_other_way() -> None:
+    """A lean that the network has in every view is added by the second glance and taken back by the mirrored third."""
+    stn = SpatialTransformer(view=32, crop=32)
+    last = stn.localiser.says[-1]
+    assert isinstance(last, torch.nn.Conv2d)
+    assert last.bias is not None
+    lean, half = 0.05, 0.5
+    with torch.no_grad():
+        last.bias[1].fill_(lean)
+        last.bias[3:].fill_(math.log(half))
+    second = lean + CLOSER * half * lean
+    third = second - NEARER * CLOSER * half**2 * lean
+    assert stn.locate(noise(1))[0][0, 0, 2].item() == pytest.approx((second + third) / 2, abs=1e-5)
 
 
 def test_the_box_is_where_the_crop_comes_from() -> None:
