@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..learning.montage import Pictures
 
 STAGE = "pretrain-stn"
-VERSION = 4
+VERSION = 5
 LOST = 0.01
 """A video of which more than this share was lost in decoding teaches and judges nothing."""
 FINER = 2.67
