@@ -111,7 +111,7 @@ def _train(
     from torch import nn
 
     from ...models.losses import affect_loss
-    from ..learning.ahead import beside_network
+    from ..learning.ahead import ahead
     from ..learning.augment import Augmentation, augment
     from ..learning.loop import fit
     from ..learning.metrics import pooled
@@ -147,7 +147,7 @@ def _train(
             changes = torch.Generator().manual_seed(seed)
             return augment(crops[rows].to(device), size, how, changes, margin=margin), target[rows].to(device)
 
-        return beside_network(zip(parts, seeds, strict=True), make)
+        return ahead(zip(parts, seeds, strict=True), make, threads=1)
 
     def loss(pair: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
         said = head(backbone.features(pair[0])).float()

@@ -114,7 +114,7 @@ def _train(
     import torch
     import torch.nn.functional as F
 
-    from ..learning.ahead import beside_network
+    from ..learning.ahead import ahead
     from ..learning.augment import Augmentation, augment
     from ..learning.loop import fit
     from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
@@ -144,7 +144,7 @@ def _train(
             faces = pixels[rows, None].to(device).expand(-1, 3, -1, -1)
             return augment(faces, settings.size, how, torch.Generator().manual_seed(seed)), target[rows].to(device)
 
-        return beside_network(zip(parts, seeds, strict=True), make)
+        return ahead(zip(parts, seeds, strict=True), make, threads=1)
 
     def loss(batch: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
         faces, wanted = batch
