@@ -6,6 +6,7 @@ mean, by the ImageNet deviation. `ferplus`: stride 2 on the 1x1 reduction, max-p
 A Backbone takes RGB in 0..255 and normalises itself, so there is one way of preprocessing.
 """
 
+import copy
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from zipfile import BadZipFile
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet50_Weights, resnet50
 
 from ..pipeline.errors import WeightsError
@@ -100,6 +102,19 @@ class Backbone(nn.Module):
             "mean": list(mean),
             "std": list(std),
         }
+
+
+def folded(backbone: Backbone) -> Backbone:
+    """A copy for inference, its batch normalisations folded into the convolutions before them and its weights in
+    channels_last: the same features up to rounding (1e-5 of their size), in less time."""
+    copied = copy.deepcopy(backbone).eval()
+    for module in list(copied.network.modules()):
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")):  # "0": a downsample's
+            before, after = getattr(module, conv, None), getattr(module, norm, None)
+            if isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+                setattr(module, conv, fuse_conv_bn_eval(before, after))
+                setattr(module, norm, nn.Identity())
+    return copied.to(memory_format=torch.channels_last)
 
 
 def from_metadata(metadata: Mapping[str, Any]) -> Backbone:

@@ -59,15 +59,16 @@ class SpatialTransformer(nn.Module):
         the part each frame's subject is in; None: all of it."""
         pyramid = Pyramid(frames)
         theta, presence = self._locate(pyramid, region)
-        return Look(pyramid.sample(theta * (1 + self._grow(theta)), self.crop), theta, presence)
+        return Look(self.sample(pyramid, theta), theta, presence)
 
-    def locate(self, frames: Tensor, region: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def locate(self, frames: Tensor | Pyramid, region: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(theta [n, 2, 3] in whole-picture coordinates, presence logits [n])."""
-        return self._locate(Pyramid(frames), region)
+        return self._locate(_pyramid(frames), region)
 
-    def sample(self, frames: Tensor, theta: Tensor) -> Tensor:
-        """The crops of these boxes: float [n, 3, crop, crop] in 0..255. Antialiased, differentiable in both."""
-        return Pyramid(frames).sample(theta * (1 + self._grow(theta)), self.crop)
+    def sample(self, frames: Tensor | Pyramid, theta: Tensor) -> Tensor:
+        """The crops of these boxes: float [n, 3, crop, crop] in 0..255. Antialiased, differentiable in theta. A Pyramid
+        serves many calls with the same frames."""
+        return _pyramid(frames).sample(theta * (1 + self._grow(theta)), self.crop)
 
     def whole(self, n: int) -> Tensor:
         """theta [n, 2, 3] whose crop, margin included, is just the whole picture: for frames that are crops already."""
@@ -225,6 +226,10 @@ def _steps_from_best(beliefs: Tensor) -> Tensor:
 
 def _even(beliefs: Tensor) -> Tensor:
     return (beliefs == beliefs[:, :1]).all(1, keepdim=True)
+
+
+def _pyramid(frames: Tensor | Pyramid) -> Pyramid:
+    return frames if isinstance(frames, Pyramid) else Pyramid(frames)
 
 
 def _region_theta(region: Tensor) -> Tensor:

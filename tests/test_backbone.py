@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from affect.models.backbone import (
     CLASSES,
     Backbone,
+    Dialect,
     ferplus_key,
+    folded,
     from_metadata,
     load_ferplus_dag,
     load_imagenet,
@@ -255,3 +257,25 @@ def test_without_a_network_imagenet_says_what_to_do(tmp_path: Path, monkeypatch:
 
 def test_the_classes_are_those_of_the_votes() -> None:
     assert ferplus.CLASSES == CLASSES
+
+
+@pytest.mark.parametrize("dialect", ["torchvision", "ferplus"])
+def test_folding_the_norms_changes_no_feature(dialect: Dialect) -> None:
+    torch.manual_seed(3)
+    backbone = Backbone(dialect)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+    backbone.eval()
+    crop = torch.rand(2, 3, 64, 64) * 255
+    quick = folded(backbone)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in quick.modules())
+    with torch.inference_mode():
+        for ours, plain in zip(quick(crop), backbone(crop), strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.modules()), "the original is left alone"

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ...models.stn import SpatialTransformer
 
 STAGE = "adapt"
-VERSION = 2
+VERSION = 3
 WIDER = 0.1
 """How much wider the stored crops are on each side, as a share of stn.crop."""
 FACE = 0.5

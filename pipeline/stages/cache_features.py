@@ -38,6 +38,10 @@ STAGE = "cache-features"
 THREADS = 2
 """Of torch, for each subject. Always as many, however many workers and cores there are: sums are split among the
 threads, so another number of them gives other last bits. runtime.workers -1 makes a worker for every two cores."""
+LOOKS = 2
+"""Of how frames become features: counted up whenever the same weights would give other ones."""
+PIECE = 16
+"""Frames that a CPU computes at once: its caches hold no more. A GPU takes features.batch."""
 JITTER, SHIFT = 0.10, 0.06
 """How far the box of an extra view may differ: in log scale, and in shares of its half side."""
 
@@ -176,7 +180,7 @@ def _fingerprint(config: Config, plan: EncoderPlan, subject: Subject, video: Pat
             made_from = [shard.fingerprint]
     return fingerprint(
         format=FEATURES,
-        version=VERSION,
+        version=[VERSION, LOOKS],
         frames=made_from,
         labels=annotation_digest(subject),
         split=subject.split,
@@ -192,10 +196,12 @@ def _fingerprint(config: Config, plan: EncoderPlan, subject: Subject, video: Pat
 def _shard_batches(
     item: Caching, shard: FrameShard
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], "Tensor"]]:
-    index, pts = shard.read("index"), shard.read("pts")
-    for start in range(0, len(index), item.config.features.batch):
-        rows = slice(start, start + item.config.features.batch)
-        yield index[rows], pts[rows], shard.frames(np.arange(len(index))[rows])
+    from ..learning.ahead import ahead
+
+    index, pts, batch = shard.read("index"), shard.read("pts"), item.config.features.batch
+    parts = np.array_split(np.arange(len(index)), range(batch, len(index), batch))
+    for rows, frames in zip(parts, ahead(parts, shard.frames, threads=1, depth=2), strict=True):
+        yield index[rows], pts[rows], frames
 
 
 def _write(item: Caching, width: int, height: int, batches: Any, labels: Any) -> int:
@@ -237,18 +243,29 @@ def _encode(encoder: Encoder, item: Caching, frames: "Tensor", places: Places | 
     from ..learning.runtime import autocast
 
     with torch.inference_mode(), autocast(encoder.device, encoder.dtype):
-        frames = frames.to(encoder.device)
-        theta, presence = find(encoder.stn, frames, item.subject.region, places, slice(0, len(frames)), encoder.device)
-        rows: dict[str, NDArray[Any]] = {
-            "theta": theta.float().cpu().numpy(),
-            "presence": presence.float().cpu().numpy(),
-        }
-        for view in range(item.config.features.views):
-            seen = theta if view == 0 else theta_of_view(theta, item.subject.name, view, item.config.runtime.seed)
-            crop = encoder.stn.sample(frames, seen).contiguous(memory_format=torch.channels_last)
-            feature = encoder.backbone.features(crop)
-            rows[f"feature_{view}" if view else "feature"] = feature.to(torch.float16).cpu().numpy()
-    return rows
+        piece = len(frames) if encoder.device.type == "cuda" else PIECE
+        parts = [
+            _encode_piece(encoder, item, frames[start : start + piece], places, start)
+            for start in range(0, len(frames), piece)
+        ]
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in (parts[0] if parts else ())}
+
+
+def _encode_piece(
+    encoder: Encoder, item: Caching, frames: "Tensor", places: Places | None, start: int
+) -> dict[str, "Tensor"]:
+    import torch
+
+    from ...models.pyramid import Pyramid
+
+    pyramid, rows = Pyramid(frames.to(encoder.device)), slice(start, start + len(frames))
+    theta, presence = find(encoder.stn, pyramid, item.subject.region, places, rows, encoder.device)
+    made = {"theta": theta.float(), "presence": presence.float()}
+    for view in range(item.config.features.views):
+        seen = theta if view == 0 else theta_of_view(theta, item.subject.name, view, item.config.runtime.seed)
+        feature = encoder.backbone.features(encoder.stn.sample(pyramid, seen))
+        made[f"feature_{view}" if view else "feature"] = feature.to(torch.float16)
+    return made
 
 
 def theta_of_view(theta: "Tensor", subject: str, view: int, seed: int) -> "Tensor":
@@ -268,12 +285,10 @@ def theta_of_view(theta: "Tensor", subject: str, view: int, seed: int) -> "Tenso
 @lru_cache(maxsize=1)
 def _encoder(plan: EncoderPlan, settings: str) -> Encoder:
     """The networks, loaded once in each process."""
-    import torch
-
+    from ...models.backbone import folded
     from ..learning.runtime import pick_device, pick_dtype
 
     config = Config.model_validate_json(settings)
     device = pick_device(config.runtime.device)
     stn, backbone = build_encoder(config, plan)
-    backbone.to(device).to(memory_format=torch.channels_last)
-    return Encoder(stn.to(device), backbone, device, pick_dtype(config.runtime.precision, device))
+    return Encoder(stn.to(device), folded(backbone).to(device), device, pick_dtype(config.runtime.precision, device))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ...models.pyramid import Pyramid
     from ...models.stn import SpatialTransformer
 
 
@@ -134,7 +135,7 @@ def nearest(known: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.i
 
 def find(
     stn: "SpatialTransformer",
-    frames: "Tensor",
+    frames: "Tensor | Pyramid",
     region: Region,
     places: Places | None,
     rows: slice,

@@ -22,18 +22,17 @@ def encode(pixels: NDArray[np.uint8], quality: int) -> list[NDArray[np.uint8]]:
 
 
 def decode(jpegs: Sequence[NDArray[np.uint8]]) -> "Tensor":
-    """The pictures of same-sized JPEGs: uint8 torch [t, 3, h, w], RGB. Raises OSError for what is none."""
+    """The pictures of same-sized JPEGs: uint8 torch [t, 3, h, w], RGB, in memory as channels_last. Raises OSError for
+    what is none."""
     import cv2
     import torch
 
-    pixels = np.empty((0, 3, 0, 0), np.uint8)
+    pixels = np.empty((0, 0, 0, 3), np.uint8)
     for place, jpeg in enumerate(jpegs):
-        picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR) if len(jpeg) else None
+        picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB) if len(jpeg) else None
         if picture is None:
             raise OSError(f"{len(jpeg)} bytes are not a JPEG")
         if not place:
-            pixels = np.empty((len(jpegs), 3, *picture.shape[:2]), np.uint8)
-        # Plane by plane, which is twice as fast as turning a whole picture.
-        for channel in range(3):
-            pixels[place, channel] = cv2.extractChannel(picture, 2 - channel)
-    return torch.from_numpy(pixels)
+            pixels = np.empty((len(jpegs), *picture.shape), np.uint8)
+        pixels[place] = picture
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
