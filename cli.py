@@ -69,7 +69,6 @@ app = typer.Typer(
     help="Valence and arousal from video, frame by frame and clip by clip.",
     epilog="Example: affect demo-data demo && affect all --data demo --work work",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -95,6 +95,6 @@ def test_the_card_says_what_the_model_is(exported: tuple[Path, dict], model: Pat
 def test_what_cannot_be_exported_is_said(model: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingStageError, match="there is no model"):
         export(CONFIG, tmp_path, tmp_path / "out", QUIET)
-    with pytest.raises(InputError, match="tflite.*onnx, pt2"):
+    with pytest.raises(InputError, match=r"tflite.*onnx, pt2"):
         export(CONFIG, model, tmp_path / "out", QUIET, formats=("tflite",))
     assert not (tmp_path / "out").exists()
