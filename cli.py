@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 # OpenMP threads that spin while they wait take the cores from those that work. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from . import __version__
+from . import __version__, commands_ship
 from .session import (
     VERBOSE,
     AsJson,
@@ -39,7 +39,7 @@ from .session import (
 START, PREPARE, LEARN, USE, ABOUT = "Start", "Prepare", "Learn", "Use", "About"
 ORDER = (
     "all", "demo-data", "audit", "extract-frames", "detect-boxes", "pretrain", "adapt", "cache-features", "train",
-    "evaluate", "predict", "report", "config", "version",
+    "evaluate", "predict", "report", "submit", "export", "config", "doctor", "version",
 )  # fmt: skip
 
 
@@ -69,7 +69,6 @@ app = typer.Typer(
     help="Valence and arousal from video, frame by frame and clip by clip.",
     epilog="Example: affect demo-data demo && affect all --data demo --work work",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -77,6 +76,7 @@ pretrain = typer.Typer(no_args_is_help=True, help="Teach the STN to find faces, 
 config_group = typer.Typer(no_args_is_help=True, help="The settings.")
 app.add_typer(pretrain, name="pretrain", rich_help_panel=LEARN)
 app.add_typer(config_group, name="config", rich_help_panel=ABOUT)
+app.add_typer(commands_ship.commands)
 
 
 @stage_command(app, "all", panel=START, create=True, example="affect all --data demo --work work")

@@ -23,6 +23,30 @@ def _remember(ctx: typer.Context, value: bool) -> bool:
     return value
 
 
+def _config_names(incomplete: str) -> list[str]:
+    from .configs.schema import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+def _setting_keys(incomplete: str) -> list[str]:
+    from .configs.schema import Config, Section
+
+    sections = [(name, it.annotation) for name, it in Config.model_fields.items()]
+    keys = [
+        f"{name}.{key}="
+        for name, section in sections
+        if isinstance(section, type) and issubclass(section, Section)
+        for key in section.model_fields
+    ]
+    return [key for key in keys if key.startswith(incomplete)]
+
+
+def _run_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    found = Path(ctx.params.get("work") or "work").glob("train/*/model.safetensors")
+    return sorted(path.parent.name for path in found if path.parent.name.startswith(incomplete))
+
+
 DataFolder = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="The data set: videos, annotations, boxes, wherever below it.")
 ]
@@ -35,12 +59,18 @@ ConfigName = Annotated[
     typer.Option(
         "--config",
         metavar="NAME",
+        autocompletion=_config_names,
         help="demo, affwild2, seed, or a YAML file. The work folder remembers it; at first it is demo.",
     ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one setting, this time only. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        autocompletion=_setting_keys,
+        help="Overrides one setting, this time only. Repeatable.",
+    ),
 ]
 Workers = Annotated[
     int | None,
@@ -49,7 +79,7 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, tcp://host:port.")
 ]
-RunName = Annotated[str, typer.Option("--run", metavar="NAME", help="The training run.")]
+RunName = Annotated[str, typer.Option("--run", metavar="NAME", autocompletion=_run_names, help="The training run.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings, failures and errors.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", callback=_remember, help="Say more, and show where an error came from.")

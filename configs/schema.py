@@ -8,7 +8,7 @@ one is unknown. Defaults are those of the real set at full size; `demo.yaml` mak
 import difflib
 from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -269,6 +269,17 @@ def _explain(error: ValidationError, source: str, overridden: Set[str]) -> Confi
         prefix = "".join(f"{part}." for part in where[:-1])
         hint = f"Did you mean {prefix}{near[0]}?" if near else f"Known: {', '.join(prefix + name for name in known)}."
         return ConfigError(f"{source}: unknown setting {key}", hint)
-    return ConfigError(
-        f"{source}: {key} is {first['input']!r}: {first['msg']}", "`affect config show` prints the settings."
-    )
+    hint = "`affect config show` prints the settings."
+    if first["type"] == "literal_error":
+        allowed = [str(choice) for choice in _choices(where)]
+        near = difflib.get_close_matches(str(first["input"]), allowed, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Allowed: {', '.join(allowed)}."
+    return ConfigError(f"{source}: {key} is {first['input']!r}: {first['msg']}", hint)
+
+
+def _choices(where: tuple[str, ...]) -> tuple[Any, ...]:
+    """What a Literal setting may be."""
+    section = Config.model_fields[where[0]].annotation
+    if len(where) < 2 or not (isinstance(section, type) and issubclass(section, Section)):
+        return ()
+    return get_args(section.model_fields[where[1]].annotation)

@@ -13,6 +13,9 @@ class Pyramid:
     as channels_last, as decoders give it, is halved three times as fast.
     """
 
+    narrows = True
+    """Whether a CPU reads only the part of the frames that is needed, which depends on the boxes."""
+
     def __init__(self, frames: Tensor) -> None:
         self.frames = frames
         self._levels = [frames]
@@ -55,15 +58,18 @@ class Pyramid:
         largest = max(0, min(height, width).bit_length() - 2)
         return octaves.round().clamp(0, largest).long().cpu()
 
+    def _half(self, frames: Tensor) -> Tensor:
+        return halve(frames)
+
     def _read(self, level: int, rows: slice | Tensor, grid: Tensor, theta: Tensor, within: Tensor | None) -> Tensor:
         while len(self._levels) <= level:
-            self._levels.append(halve(self._levels[-1]))
+            self._levels.append(self._half(self._levels[-1]))
         frames = self._levels[level][rows]
         if within is not None:  # to the middle of the outermost pixels: bilinear sampling mixes neighbours
             half = within[:, :, :2].sum(2) - within.new_tensor([1 / frames.shape[-1], 1 / frames.shape[-2]])
             middle, half = within[:, None, None, :, 2], half.clamp(min=0)[:, None, None]
             grid = torch.minimum(torch.maximum(grid, middle - half), middle + half)
-        if frames.device.type == "cpu":
+        if self.narrows and frames.device.type == "cpu":
             frames, grid = _needed(frames, grid, theta.detach())
         return F.grid_sample(frames.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
@@ -77,11 +83,20 @@ def resample(frames: Tensor, theta: Tensor, size: int) -> Tensor:
 def halve(frames: Tensor) -> Tensor:
     """Frames of half the sides, of the same type: each pixel the mean of 2 x 2; of whole numbers the rows' means, then
     the columns', each rounded half up. An odd side is rounded up, its pixels between two each, so the edges stay."""
-    height, width = (-(-side // 2) for side in frames.shape[-2:])
     if frames.is_floating_point() or frames.device.type == "cpu":  # where torch rounds so by itself, without floats
-        return _resized(frames, height, width)
-    wide = _resized(frames.float(), frames.shape[-2], width).add(0.5).floor()
-    return _resized(wide, height, width).add(0.5).floor().to(frames.dtype)
+        return _resized(frames, *_half_sides(frames))
+    return halve_whole_numbers(frames.float()).to(frames.dtype)
+
+
+def halve_whole_numbers(frames: Tensor) -> Tensor:
+    """`halve` of whole numbers that are floats: in steps that every device knows."""
+    height, width = _half_sides(frames)
+    wide = _resized(frames, frames.shape[-2], width).add(0.5).floor()
+    return _resized(wide, height, width).add(0.5).floor()
+
+
+def _half_sides(frames: Tensor) -> tuple[int, int]:
+    return -(-frames.shape[-2] // 2), -(-frames.shape[-1] // 2)
 
 
 def _resized(frames: Tensor, height: int, width: int) -> Tensor:

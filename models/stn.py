@@ -57,7 +57,10 @@ class SpatialTransformer(nn.Module):
     def forward(self, frames: Tensor, region: Tensor | None = None) -> Look:
         """frames: uint8 or float [n, 3, H, W], RGB in 0..255. region: [n, 4] x0 y0 x1 y1 as fractions of the picture,
         the part each frame's subject is in; None: all of it."""
-        pyramid = Pyramid(frames)
+        return self.look(Pyramid(frames), region)
+
+    def look(self, pyramid: Pyramid, region: Tensor | None = None) -> Look:
+        """What `forward` does, for frames in a pyramid."""
         theta, presence = self._locate(pyramid, region)
         return Look(self.sample(pyramid, theta), theta, presence)
 
@@ -89,8 +92,8 @@ class SpatialTransformer(nn.Module):
         self.localiser.reset()
         self.localiser.presence.bias.fill_(20.0)
 
-    def _locate(self, pyramid: "Pyramid", region: Tensor | None) -> tuple[Tensor, Tensor]:
-        n, device = len(pyramid.frames), pyramid.frames.device
+    def _locate(self, pyramid: Pyramid, region: Tensor | None) -> tuple[Tensor, Tensor]:
+        n, device = pyramid.frames.shape[0], pyramid.frames.device
         part = _whole(n, device) if region is None else _region_theta(region.to(device, torch.float32))
         within = None if region is None else part
         seen = self.localiser(pyramid.sample(part, self.view, within=within))
@@ -104,7 +107,8 @@ class SpatialTransformer(nn.Module):
         )
         theta, presence, _ = self.study(view)
         with torch.autocast(device.type, enabled=False):
-            chosen = torch.arange(n, device=device) + n * (presence[n:] > presence[:n])
+            one, two = torch.arange(2 * n, device=device).view(2, n)
+            chosen = torch.where(presence[n:] > presence[:n], two, one)
             second, presence = _no_smaller(compose(closer[chosen], theta[chosen])), presence[chosen]
             mirrored = _mirror(around(second.detach(), NEARER, even=self.kind != "crop"))
         theta, again, _ = self.study(pyramid.sample(compose(part, mirrored), self.view, within=within))

@@ -13,6 +13,7 @@ AffectError               exit code 1; text is one line: what was found, what wa
 ├── ShardError            a shard that is damaged, or of another format
 ├── WeightsError          weights that do not fit, or are damaged
 ├── DeviceError           a device that was asked for and is not there
+├── MissingExtraError     a package that only some commands need is not installed
 └── WorkError             the work folder: not writable, full, or in use
 """
 
@@ -75,6 +76,10 @@ class WeightsError(AffectError):
 
 class DeviceError(AffectError):
     """The device that was asked for is not there."""
+
+
+class MissingExtraError(AffectError):
+    """A package that only some commands need is not installed."""
 
 
 class WorkError(AffectError):

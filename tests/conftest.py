@@ -95,3 +95,24 @@ def faces() -> "Callable[..., Pictures]":
         return Pictures(pixels.to(torch.uint8), theta, there[:, 0, 0])
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def film() -> Callable[[Path, int], Path]:
+    """Writes a short film of coloured blotches, 96 x 96 at 25 frames a second."""
+    import av
+    import numpy as np
+
+    def write(path: Path, frames: int) -> Path:
+        draw = np.random.default_rng(0)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width = stream.height = 96
+            stream.pix_fmt = "yuv420p"
+            for _ in range(frames):
+                pixels = draw.integers(0, 256, (6, 6, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode(None))
+        return path
+
+    return write

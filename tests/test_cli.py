@@ -1,8 +1,10 @@
 """The command line as a user types it: what it prints, where, and how it exits."""
 
+import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from typer.testing import CliRunner, Result
 
 STAGES = (
     "audit", "extract-frames", "pretrain stn", "pretrain backbone", "adapt", "cache-features", "train", "evaluate",
-    "predict", "report",
+    "predict", "report", "submit", "export",
 )  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def test_help_lists_the_commands_in_the_order_of_the_road() -> None:
     assert tuple(name for name in found if name in ORDER) == ORDER
 
 
-@pytest.mark.parametrize("command", [*STAGES, "all", "demo-data", "detect-boxes", "config show", "version"])
+@pytest.mark.parametrize("command", [*STAGES, "all", "demo-data", "detect-boxes", "config show", "doctor", "version"])
 def test_every_command_has_an_example(command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.exit_code == 0
@@ -94,7 +96,8 @@ def test_wrong_usage_names_the_nearest(arguments: list[str], said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [stage for stage in STAGES if stage not in ("pretrain backbone", "predict", "report")]
+    "command",
+    [stage for stage in STAGES if stage not in ("pretrain backbone", "predict", "report", "submit", "export")],
 )
 def test_a_missing_data_folder_is_one_line(command: str, tmp_path: Path) -> None:
     result = run(*command.split(), "--data", tmp_path / "nope", "--work", tmp_path / "work")
@@ -139,6 +142,8 @@ def test_a_work_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> Non
         ("--set", "train.epochz=3", "Did you mean train.epochs?"),
         ("--set", "train.epochs=0", "train.epochs is 0"),
         ("--set", "train.epochs", "section.key=value"),
+        ("--set", "trian.epochs=3", "Did you mean train?"),
+        ("--set", "head.readout=fram", "Did you mean frame?"),
         ("--config", "dmeo", "Did you mean demo?"),
         ("--config", "nope.yaml", "does not exist"),
     ],
@@ -353,3 +358,81 @@ def test_ferplus_is_counted_by_class_and_rule(tree: Path, tmp_path: Path) -> Non
     assert "contempt" in shown.stdout
     missing = run("pretrain", "backbone", "--ferplus", tmp_path, "--count", "--work", tmp_path)
     assert_one_line(missing, "fer2013new.csv")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("affect tra", {"train"}),
+        ("affect train --config aff", {"affwild2"}),
+        ("affect train --set train.ep", {"train.epochs="}),
+        ("affect train --quie", {"--quiet"}),
+    ],
+)
+def test_the_shell_completes(typed: str, offered: set[str]) -> None:
+    words = {"_AFFECT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    command = [sys.executable, "-c", "from affect.cli import app; app(prog_name='affect')"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **words})
+    assert set(done.stdout.split()) == offered, done.stderr
+
+
+def test_runs_are_completed_from_the_work_folder(tmp_path: Path) -> None:
+    (tmp_path / "train" / "wide").mkdir(parents=True)
+    (tmp_path / "train" / "wide" / "model.safetensors").touch()
+    typed = f"affect evaluate --work {tmp_path} --run w"
+    words = {"_AFFECT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    command = [sys.executable, "-c", "from affect.cli import app; app(prog_name='affect')"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **words})
+    assert done.stdout.split() == ["wide"], done.stderr
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_colour_only_on_a_terminal_that_wants_it(terminal: bool, tmp_path: Path) -> None:
+    """A pipe gets none; a terminal does, unless NO_COLOR says otherwise."""
+    import pty
+
+    command = [sys.executable, "-m", "affect", "--help"]
+    unset = ("NO_COLOR", "FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TERM")
+    plain_env = {key: value for key, value in os.environ.items() if key not in unset} | {"TERM": "xterm-256color"}
+    if not terminal:
+        assert "\x1b[" not in subprocess.run(command, capture_output=True, text=True, env=plain_env, timeout=60).stdout
+        return
+    shown = {}
+    for name, more in (("colour", {}), ("none", {"NO_COLOR": "1"})):
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(command, stdout=theirs, env=plain_env | more) as child:
+            os.close(theirs)
+            data = b""
+            try:
+                while part := os.read(ours, 65536):
+                    data += part
+            except OSError:  # the other end is closed
+                pass
+            assert child.wait(60) == 0
+        os.close(ours)
+        shown[name] = data
+    assert re.search(rb"\x1b\[[0-9;]*3[0-9]", shown["colour"])
+    assert not re.search(rb"\x1b\[[0-9;]*3[0-9]", shown["none"])
+
+
+def test_the_tutorials_commands_run(road: tuple[Path, str], tree: Path, tmp_path: Path) -> None:
+    """In their order, on the small tree, in a work folder in which the road has run."""
+    text = (Path(__file__).parent.parent / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    (affect .+)$", text, flags=re.MULTILINE)
+    assert len(lines) >= 8
+    (tmp_path / "demo").symlink_to(tree)
+    shutil.copytree(road[0], tmp_path / "work")
+    for line in lines:
+        words = line.split()[1:]
+        if words[0] == "demo-data":  # drawn already
+            continue
+        if words[0] == "export" and importlib.util.find_spec("onnxscript") is None:
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", "affect", *words], cwd=tmp_path, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode in (0, 3), f"{line}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+    for made in ("work/report/index.html", "work/train/wide/README.md", "exported/head.onnx"):
+        assert (tmp_path / made).is_file() or "export" in made, made
+    assert list((tmp_path / "out").glob("*.csv"))

@@ -15,6 +15,7 @@ from ..progress import Talk
 from ..records import Problem, StageReport, Subject, Work
 from ..storage.fingerprint import content_digest, fingerprint
 from ..storage.shard import sweep
+from .card import CARD, model_card
 from .encoder import EncoderPlan, build_encoder, plan_encoder
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
 from .runs import add_epoch, plain, read_run, stored_key, write_text
@@ -237,6 +238,8 @@ def _save(config: Config, folder: Path, net: "AffectNet", facts: dict[str, Any])
     """The model last: while it is missing or an older one, the run is not up to date."""
     write_text(folder / "config.yaml", schema.dump(config))
     write_text(folder / "run.json", json.dumps(facts, indent=1) + "\n")
+    told = {"config": config.model_dump(mode="json"), "run": facts["run"], "metrics": facts["metrics"]}
+    write_text(folder / CARD, model_card(told, facts))
     save_model(
         folder / NAME,
         net,

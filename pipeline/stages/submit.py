@@ -1,0 +1,193 @@
+"""submit: a challenge's file, one line for each row of its template, from one run or the mean of several."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...configs.schema import Config
+from ..errors import InputError, WorkError
+from ..ingest.catalog import find_catalog
+from ..ingest.template import HEADER, Template, read_template
+from ..ingest.video import Decoding, decoded
+from ..learning.model_file import NAME, load_model, read_model_metadata
+from ..progress import Talk
+from ..records import Catalog, Problem, Side, StageReport, Subject, Video, Work
+from .runs import read_run, write_text
+from .splits import cached_subjects
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STAGE = "submit"
+LEFT_OUT = "0 stands in its rows: do not hand the file in like this"
+
+
+@dataclass(frozen=True)
+class _Values:
+    """index: int64 [n], frames from 0, increasing. value: float32 [n, 2]."""
+
+    index: "NDArray[np.int64]"
+    value: "NDArray[np.float32]"
+
+
+def submit(
+    config: Config, data: Path, work: Work, talk: Talk, *, template: Path, out: Path, runs: Sequence[str] = ("default",)
+) -> StageReport:
+    """Writes `out`: image_location,valence,arousal, in the template's order, one line per row of it.
+
+    A subject's values come from cached features if the run's own encoder made them, else from its video in `data`,
+    which needs no annotation. A row whose frame has no prediction (lost in decoding, beyond the end) holds the nearest
+    earlier one; before the first, the first. Subjects that have neither are in `failed`, and 0 stands in their rows.
+    Several runs are averaged. The file is read back and held to the template.
+    Raises InputError, MissingStageError, WorkError.
+    """
+    wanted = read_template(template)
+    folders = [work.run(run) for run in runs]
+    for folder in folders:
+        read_run(folder)
+    names = list(dict.fromkeys(wanted.subject))
+    catalog = _catalog(data)
+    value = np.zeros((len(wanted), 2))
+    held: dict[str, int] = {}
+    failed: dict[str, Problem] = {}
+    rows = _rows(wanted)
+    for folder in folders:
+        source = _Source(config, folder, work, catalog, talk)
+        with talk.track(f"{STAGE} {folder.name}", len(names), "subjects") as tracker:
+            for name in names:
+                try:
+                    found = source.values(name)
+                except InputError as error:
+                    failed[name] = Problem("missing", name, f"{error.problem}; {LEFT_OUT}", error.remedy)
+                else:
+                    frames = wanted.frame[rows[name]]
+                    place = np.searchsorted(found.index, frames, side="right") - 1
+                    value[rows[name]] += found.value[place.clip(min=0)] / len(folders)
+                    held[name] = int((found.index[place.clip(min=0)] != frames).sum())
+                tracker.advance(item=name)
+    for name in failed:
+        value[rows[name]] = 0.0
+        held.pop(name, None)
+    value = value.clip(-1, 1)
+    lines = [f"{where},{v:.6f},{a:.6f}" for where, (v, a) in zip(wanted.locations, value.tolist(), strict=True)]
+    write_text(out, "\n".join([HEADER, *lines]) + "\n")
+    _check(out, wanted)
+    facts = {
+        "rows": len(wanted),
+        "subjects": len(names),
+        "held": sum(held.values()),
+        "held_by_subject": {name: count for name, count in held.items() if count},
+        "left_out": sum(len(rows[name]) for name in failed),
+        "runs": list(runs),
+    }
+    talk.say(
+        f"{STAGE}: {facts['rows']:,} rows of {facts['subjects']} subjects, as in the template; "
+        f"{facts['held']} held from an earlier frame, {facts['left_out']} without a prediction"
+    )
+    return StageReport(STAGE, out, (str(out),), (), tuple(failed.values()), facts)
+
+
+def _catalog(data: Path) -> Catalog | None:
+    try:
+        return find_catalog(data)
+    except InputError:  # no annotation below it; features may do
+        return None
+
+
+def _rows(wanted: Template) -> "dict[str, NDArray[np.int64]]":
+    places: dict[str, list[int]] = {}
+    for row, name in enumerate(wanted.subject):
+        places.setdefault(name, []).append(row)
+    return {name: np.array(rows) for name, rows in places.items()}
+
+
+def _check(out: Path, wanted: Template) -> None:
+    """Reads the file back. What is wrong with it here is our fault, or the disk's."""
+    lines = out.read_text(encoding="utf-8").splitlines()
+    parts = [line.split(",") for line in lines[1:]]
+    same = lines[0] == HEADER and [part[0] for part in parts] == list(wanted.locations)
+    if not same or not all(len(part) == 3 and all(abs(float(it)) <= 1 for it in part[1:]) for part in parts):
+        raise WorkError(f"{out}: does not match the template it was made from", "Free space, and run it again.")
+
+
+class _Source:
+    """One run's values of any subject, by name."""
+
+    def __init__(self, config: Config, folder: Path, work: Work, catalog: Catalog | None, talk: Talk) -> None:
+        from ..learning.runtime import pick_device, pick_dtype
+
+        self.config, self.catalog, self.talk = config, catalog, talk
+        metadata: Mapping[str, Any] = read_model_metadata(folder)
+        self.its_config = Config.model_validate(metadata["config"])
+        self.device = pick_device(config.runtime.device)
+        self.dtype = pick_dtype(config.runtime.precision, self.device)
+        self.length = metadata["clip"]["length"]
+        self.net = load_model(folder / NAME)[0].to(self.device)
+        shards = cached_subjects(work).items()
+        self.shards = {name: shard.path for name, shard in shards if shard.encoder == metadata["encoder"]}
+
+    def values(self, name: str) -> _Values:
+        """Raises InputError where there is no way to have them."""
+        if name in self.shards:
+            from ..learning.tracks import FeatureTracks, read_track
+            from ..learning.windows import predict_track
+
+            track = read_track(self.shards[name])
+            if len(track):
+                features = FeatureTracks([track], self.device).features(0)
+                return _Values(
+                    track.index,
+                    predict_track(
+                        self.net.head, features, self.length, self.config.clip.hop, device=self.device, dtype=self.dtype
+                    ),
+                )
+        found = _find(self.catalog, name)
+        if found is None:
+            raise InputError("no features of this run, and no video of that name", "Check --data and the template.")
+        if self.its_config.stn.localiser in ("box", "aligned"):
+            raise InputError(
+                f"only a video, and the run was trained with stn.localiser {self.its_config.stn.localiser}",
+                "Give it an annotation file (-5,-5 in each row), and run the stages to cache-features.",
+            )
+        video, subject = found
+        options = {"batch": self.config.features.batch, "deadline": self.config.runtime.decode_seconds}
+        size = self.its_config.frames.size
+        return decoded(video.path, size, lambda decoding: self._watch(decoding, subject), **options)
+
+    def _watch(self, decoding: Decoding, subject: Subject) -> _Values:
+        import torch
+
+        from ..learning.runtime import autocast
+        from ..learning.windows import OverlapAverage, head_predictor
+
+        predictor = head_predictor(self.net.head, self.device, self.dtype)
+        average = OverlapAverage(predictor, self.length, self.config.clip.hop)
+        index, values = [], []
+        for batch in decoding:
+            frames = torch.from_numpy(batch.pixels).to(self.device).permute(0, 3, 1, 2)  # uint8 [n, 3, s, s], RGB
+            region = torch.tensor([subject.region], device=self.device).expand(len(frames), 4)
+            theta = None if self.its_config.stn.localiser == "stn" else self.net.stn.whole(len(frames))
+            with torch.no_grad(), autocast(self.device, self.dtype):
+                feature = self.net.encode(frames, region, theta).feature
+            values.append(average.push(feature.float()))
+            index.append(batch.index)
+        if not index:
+            raise InputError("its video holds no frame", "Restore it from the data set's release.")
+        values.append(average.finish())
+        return _Values(np.concatenate(index), np.concatenate(values))
+
+
+def _find(catalog: Catalog | None, name: str) -> tuple[Video, Subject] | None:
+    """The video of a subject, annotated or not, and which side of it is meant."""
+    if catalog is None:
+        return None
+    videos = {video.name: video for video in catalog.videos}
+    sides: tuple[tuple[str, Side | None], ...] = (("", None), ("_left", "left"), ("_right", "right"))
+    for suffix, side in sides:
+        video = videos.get(name.removesuffix(suffix)) if name.endswith(suffix) else None
+        if video is not None:
+            return video, Subject(name, video.name, "test", Path(name), side)
+    return None

@@ -1,0 +1,128 @@
+"""The documents hold: pages build and link, the reference is that of the code, and every command is one."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import affect
+import pytest
+from affect.cli import app
+from affect.configs.schema import Config, load
+from typer.main import get_command
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+MADE = DOCS / "reference"
+
+
+def commands(page: Path) -> list[str]:
+    """The affect commands in a page's blocks of code, in their order."""
+    found = []
+    for line in page.read_text(encoding="utf-8").splitlines():
+        match = re.match(r"    (?:\.venv/bin/)?(affect [a-z].*)", line)
+        if match and "…" not in line:
+            found += [part.strip() for part in match[1].split("&&")]
+    return found
+
+
+WRITTEN = [(page.relative_to(ROOT).as_posix(), line) for page in PAGES for line in commands(page)]
+
+
+def parsed(line: str) -> tuple[Any, list[str]]:
+    """The command that a line names, and its other words."""
+    command: Any = get_command(app)
+    words = re.findall(r"'[^']*'|\"[^\"]*\"|\S+", line)[1:]
+    while words and hasattr(command, "commands"):
+        assert words[0] in command.commands, f"there is no command {words[0]}"
+        command = command.commands[words.pop(0)]
+    return command, words
+
+
+@pytest.mark.parametrize(("page", "line"), WRITTEN)
+def test_every_command_could_be_typed(page: str, line: str) -> None:
+    """Command, options, what they need, settings and configs: all but the paths."""
+    command, words = parsed(line)
+    options = {option: it for it in command.params for option in it.opts}
+    given, free = set(), 0
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-"):
+            free += 1
+            continue
+        assert word in options or word in ("--help", "-h"), f"{page}: {line}: no option {word}"
+        if word in options:
+            given.add(options[word].name)
+            value = "" if options[word].is_flag else words.pop(0)
+            if word == "--set":
+                load("demo", [value])
+            if word == "--config" and not value.endswith((".yaml", ".yml")):
+                load(value)
+    arguments = [it for it in command.params if not it.opts[0].startswith("-")]
+    assert not free or arguments, f"{page}: {line}: takes no {free} words"
+    needed = {it.name for it in command.params if it.required} - given - {it.name for it in arguments if free}
+    assert not needed or "--help" in line, f"{page}: {line}: lacks {needed}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_setting_that_is_named_exists(page: Path) -> None:
+    sections = {name: field.annotation for name, field in Config.model_fields.items()}
+    for section, key in re.findall(
+        r"`(?:--set )?([a-z_]+)\.([a-z_]+)(?:[=:][^`]*)?`", page.read_text(encoding="utf-8")
+    ):
+        if hasattr(sections.get(section), "model_fields"):
+            known: Any = sections[section]
+            assert key in known.model_fields or key in ("py", "md", "yaml"), f"{page.name}: {section}.{key}"
+
+
+def test_the_reference_is_that_of_the_code() -> None:
+    done = subprocess.run(
+        [sys.executable, str(MADE / "make.py"), "--check"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}Run: make docs"
+
+
+def test_the_site_builds_and_every_link_holds(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "reference" / "commands" / "index.html").is_file()
+
+
+def test_links_out_of_the_readme_hold() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (ROOT / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_example_uses_only_what_is_public() -> None:
+    text = (DOCS / "examples" / "one_video.py").read_text(encoding="utf-8")
+    assert re.findall(r"^(?:import|from) (\S+)", text, flags=re.MULTILINE) == ["sys", "affect"]
+    assert not re.findall(r"\b_[a-z]", text)
+
+
+@pytest.mark.skipif(not hasattr(affect, "load"), reason="affect.load is not there yet")
+def test_the_example_runs(tmp_path: Path, film: Callable[[Path, int], Path]) -> None:
+    pytest.importorskip("pandas")
+    from affect.models.affect_net import AffectNet
+    from affect.models.backbone import scratch
+    from affect.models.head import TemporalHead
+    from affect.models.stn import SpatialTransformer
+    from affect.pipeline.learning.model_file import NAME, save_model
+
+    config = load("demo", ["frames.size=32", "stn.localiser=none", "stn.view=32", "stn.crop=32", "clip.length=8"])
+    net = AffectNet(SpatialTransformer("crop", 32, 32), scratch(), TemporalHead(2048, **config.head.model_dump()))
+    save_model(tmp_path / NAME, net, fingerprint="f", encoder="e", config=config.model_dump(mode="json"))
+    video = film(tmp_path / "film.mp4", 12)
+    done = subprocess.run(
+        [sys.executable, str(DOCS / "examples" / "one_video.py"), str(tmp_path), str(video)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, env={**os.environ, "MPLBACKEND": "agg"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("12 frames")
+    assert "the liveliest moment" in done.stdout
