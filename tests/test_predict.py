@@ -18,8 +18,10 @@ from affect.pipeline.errors import MissingStageError, WeightsError
 from affect.pipeline.ingest.video import frame_times, probe
 from affect.pipeline.learning.model_file import NAME, save_model
 from affect.pipeline.progress import Talk
-from affect.pipeline.stages.predict import SUFFIXES, find_videos, output_names, predict
-from affect.pipeline.stages.prediction import CLIP_COLUMNS, COLUMNS, fill
+from affect.pipeline.stages.outputs import SUFFIXES, find_videos, output_names
+from affect.pipeline.stages.predict import predict
+from affect.pipeline.stages.prediction import fill
+from affect.pipeline.stages.tables import CLIP_COLUMNS, COLUMNS
 from hypothesis import given
 from hypothesis import strategies as st
 
