@@ -14,9 +14,7 @@ def register(app: typer.Typer, panel: str) -> None:
     """Adds the commands to `app`."""
     example = "Example: affect predict talk.mp4 --model work/train/default --out out --overlay"
     app.command("predict", rich_help_panel=panel, epilog=example)(predict)
-    example = (
-        "Example: affect live 0 --model work/train/default; affect live talk.mp4 --model work/train/default --json"
-    )
+    example = "Example: affect live 0 --model work/train/default --json"
     app.command("live", rich_help_panel=panel, epilog=example)(live)
 
 

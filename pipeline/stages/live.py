@@ -54,8 +54,8 @@ def live(
     network = Network(model, config)
     if network.net.head.bidirectional:
         talk.say(
-            f"{model} reads clips both ways: each frame is the last one of a window of {network.clip}, and less is known "
-            "of it than `predict` knows. A head made for this: head.bidirectional=false"
+            f"{model} reads clips both ways: each frame is the last one of a window of {network.clip}, with less known "
+            "of it than `predict` knows. A head made for this is trained with head.bidirectional=false"
         )
     frames = late = 0
     began, last = time.monotonic(), 0.0

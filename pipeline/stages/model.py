@@ -57,10 +57,10 @@ class Model:
     def stream(self, source: str | int | Path | Iterable[NDArray[np.uint8]], *, rate: float = 30.0) -> Iterator[Moment]:
         """Frame by frame, each with no more than what came before, in constant memory, for as long as it lasts.
 
-        source: a file, all frames of it; a camera's number or a URL, of which frames that come too fast are passed over;
-        or RGB pictures, uint8 [height, width, 3], of which `rate` make a second. A bidirectional head reads a sliding
-        window of which the last frame counts. Frames without a face have the last values (`predict.no_face=empty`:
-        none). The numbers are not those of `predict`, which knows what comes next. Raises VideoError, InputError.
+        source: a file, all frames of it; a camera's number or a URL, of which frames that come too fast are passed
+        over; or RGB pictures, uint8 [height, width, 3], of which `rate` make a second. A bidirectional head reads a
+        sliding window of which the last frame counts. Frames without a face have the last values, none with
+        `predict.no_face=empty`. The numbers are not those of `predict`, which knows what comes next. Raises VideoError, InputError.
         """
         if isinstance(source, int) or (isinstance(source, str) and (source.isdigit() or "://" in source)):
             with open_newest(self._network, source) as newest:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class Moment:
     """One person in one frame, as `model.stream` gives it.
 
-    frame: from 0. time: seconds. face: probability; seen: whether it reaches `predict.face_threshold`. valence, arousal:
-    in [-1, 1], NaN where there is none. box: x0 y0 x1 y1 in pixels of the source. late: frames that were passed over
-    before this one, as they came faster than they could be looked at.
+    frame: from 0. time: seconds. face: probability; seen: whether it reaches `predict.face_threshold`. valence,
+    arousal: in [-1, 1], NaN where there is none. box: x0 y0 x1 y1 in pixels of the source. late: frames that were
+    passed over before this one, as they came faster than they could be looked at.
     """
 
     frame: int
@@ -45,8 +45,8 @@ class Trace:
     float64 [n], presentation timestamps in seconds. face: float32 [n], the probability of a face. seen: bool [n],
     whether that reaches `predict.face_threshold`. valence, arousal: float64 [n] in [-1, 1]; frames without a face
     follow `predict.no_face`, NaN where there is no value. box: float32 [n, 4], where the STN looked, x0 y0 x1 y1 in
-    pixels. emotions: float64 [n] of each expression, where they were asked for. person: 0, 1, … from left to right, where
-    several were asked for, else None. clip: frames in a clip. lost: how many frames could not be decoded.
+    pixels. emotions: float64 [n] of each expression, where they were asked for. person: 0, 1, … from left to right,
+    where several were asked for, else None. clip: frames in a clip. lost: how many frames could not be decoded.
     """
 
     name: str
