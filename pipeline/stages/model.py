@@ -60,7 +60,8 @@ class Model:
         source: a file, all frames of it; a camera's number or a URL, of which frames that come too fast are passed
         over; or RGB pictures, uint8 [height, width, 3], of which `rate` make a second. A bidirectional head reads a
         sliding window of which the last frame counts. Frames without a face have the last values, none with
-        `predict.no_face=empty`. The numbers are not those of `predict`, which knows what comes next. Raises VideoError, InputError.
+        `predict.no_face=empty`. The numbers are not those of `predict`, which knows what comes next. Raises VideoError,
+        InputError.
         """
         if isinstance(source, int) or (isinstance(source, str) and (source.isdigit() or "://" in source)):
             with open_newest(self._network, source) as newest:
