@@ -1,5 +1,7 @@
 """The commands that use a model on videos: predict and live. Registered by cli.py."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -65,4 +67,14 @@ def live(
 
     chosen = settings_for(need(model, "--model"), settings or (), config)
     most = float("inf") if seconds is None else seconds
-    live(chosen, source, model, Talk(quiet, verbose), as_json=as_json, overlay=overlay, seconds=most)
+    live(chosen, source, model, Talk(quiet, verbose), as_json=as_json, overlay=overlay, seconds=most, emit=_print_now)
+
+
+def _print_now(line: str) -> None:
+    """To stdout, at once. Raises BrokenPipeError where nobody reads."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # What Python still wants to write when it ends goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise

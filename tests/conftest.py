@@ -99,8 +99,8 @@ def faces() -> "Callable[..., Pictures]":
 
 @pytest.fixture(scope="session")
 def tiny_run() -> "Callable[..., Path]":
-    """Makes the folder of a run: a tiny model with random weights, whose STN and face probability depend on the picture,
-    and its config. Called with the folder, settings, and a backbone if it is to be another."""
+    """Makes the folder of a run: a tiny model with random weights, whose STN and face probability depend on the
+    picture, and its config. Called with the folder, settings, and a backbone if it is to be another."""
     import torch
     from affect.configs.schema import dump, load
     from affect.models.affect_net import AffectNet

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -117,10 +115,7 @@ class _Show:
         told = {"frame": moment.frame, **values, "box": [round(edge, 1) for edge in moment.box], "late": moment.late}
         try:
             self._emit(json.dumps(told))
-            sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read has gone. What Python still wants to flush at its end goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return False
         return True
 
