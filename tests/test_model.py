@@ -110,9 +110,9 @@ def test_what_cannot_be_had_is_said(model: affect.Model, trace: affect.Trace, tm
 def test_missing_packages_are_named(trace: affect.Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("pandas", "pyarrow", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match="pip install 'affect.parquet.'"):
+    with pytest.raises(InputError, match=r"pip install 'affect.parquet.'"):
         trace.save(tmp_path / "talk.parquet")
-    with pytest.raises(InputError, match="pip install 'affect.dataframe.'"):
+    with pytest.raises(InputError, match=r"pip install 'affect.dataframe.'"):
         trace.to_dataframe()
     assert not list(tmp_path.iterdir())
 
@@ -168,8 +168,8 @@ def test_several_people_are_rows_of_one_table(trace: affect.Trace, tmp_path: Pat
         own = table["person"] == number
         np.testing.assert_array_equal(table["frame"][own], one.frame)
         np.testing.assert_array_equal(table["valence"][own], one.valence)
-    for format in FORMATS:
-        frame_file(tmp_path / f"frames.{format}", people, format)
-        clip_file(tmp_path / f"clips.{format}", people, format)
+    for name in FORMATS:
+        frame_file(tmp_path / f"frames.{name}", people, name)
+        clip_file(tmp_path / f"clips.{name}", people, name)
     assert (tmp_path / "clips.csv").read_text().startswith("person,clip,")
     assert len(json.loads((tmp_path / "frames.json").read_text())) == 2 * len(trace)

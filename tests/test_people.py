@@ -1,4 +1,4 @@
-"""Two people stay who they are: while they move, turn away, leave and come back, and whatever else looks like a face."""
+"""Two people stay who they are: while they move, leave and come back, and whatever else looks like a face."""
 
 from pathlib import Path
 

@@ -105,8 +105,6 @@ def _copied(
             if packet.dts is None or packet.pts is None:
                 continue
             packet.pts, packet.dts = packet.pts - round(start / base), packet.dts - round(start / base)
-            if packet.pts < 0:  # sound from before the first picture's file begins, as encoders leave it
-                continue
             seconds, packet.stream = packet.pts * base, new
             yield seconds, packet
 
