@@ -13,7 +13,7 @@ def main(video: Path, run: Path, out: Path) -> None:
     trace = affect.load(run).predict(video, progress=True)
     out.mkdir(parents=True, exist_ok=True)
     moment = trace.summary()["liveliest"] or 0.0
-    cv2.imwrite(str(out / "overlay.png"), still(trace, moment)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    cv2.imwrite(str(out / "overlay.png"), still([trace], moment)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     trace.save(out / "trace.png")
 
 

@@ -14,6 +14,9 @@ from ..errors import VideoError
 OPEN_SECONDS = 15.0
 """A network stream that cannot be opened for so long is given up."""
 
+LONGEST_WAIT = 1.0
+"""Seconds: a stream whose clock jumps ahead does not stop for longer."""
+
 Source = int | str | Path
 """A camera's number, a stream's URL, or a file."""
 
@@ -99,11 +102,11 @@ def arrivals(source: Source) -> Callable[[Wait], Iterator[Arrival]]:
     if isinstance(source, int) or (isinstance(source, str) and source.isdigit()):
         return lambda wait: _from_camera(int(source), wait)
     if "://" in str(source):
-        return lambda wait: _from_stream(str(source), wait, paced=False)
+        return lambda wait: _from_stream(str(source), wait, timeout=OPEN_SECONDS)
     path = Path(source)
     if not path.is_file():
         raise VideoError(f"{path}: there is no such file", "Name a camera's number, a stream's URL, or a video.")
-    return lambda wait: _from_stream(str(path.absolute()), wait, paced=True)
+    return lambda wait: _from_stream(str(path.absolute()), wait)
 
 
 def squeeze(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -135,12 +138,13 @@ def _from_camera(number: int, wait: Wait) -> Iterator[Arrival]:
         camera.release()
 
 
-def _from_stream(place: str, wait: Wait, *, paced: bool) -> Iterator[Arrival]:
+def _from_stream(place: str, wait: Wait, timeout: float | None = None) -> Iterator[Arrival]:
+    """At the pace of the timestamps, which what is live keeps by itself."""
     import av
     from av.error import FFmpegError
 
     try:
-        container = av.open(place, metadata_errors="ignore", timeout=None if paced else OPEN_SECONDS)
+        container = av.open(place, metadata_errors="ignore", timeout=timeout)
     except (FFmpegError, OSError) as error:
         raise VideoError(f"{place}: cannot be opened ({error.strerror})", "Check the address.") from error
     with container:
@@ -152,7 +156,7 @@ def _from_stream(place: str, wait: Wait, *, paced: bool) -> Iterator[Arrival]:
             for frame in container.decode(stream):
                 seconds = frame.time if frame.time is not None else time.monotonic() - began
                 first = seconds if first is None else first
-                if not wait(began + seconds - first - time.monotonic() if paced else 0.0):
+                if not wait(min(began + seconds - first - time.monotonic(), LONGEST_WAIT)):
                     return
                 picture = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                 yield Arrival(count, seconds - first, np.rot90(picture, round(frame.rotation / 90) % 4))

@@ -55,8 +55,8 @@ class Overlay:
         Returns the frame to show, uint8 [h, w, 3]."""
         smaller = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
         shown = np.ascontiguousarray(smaller, np.uint8)
+        self.remember(moments)
         for person, moment in enumerate(moments):
-            self._remember(person, moment)
             if moment.seen:
                 self._box(shown, moment, self.colours[person])
         colour, veil = self._still
@@ -70,11 +70,12 @@ class Overlay:
             self._point(shown, person, moment)
         return shown
 
-    def _remember(self, person: int, moment: Moment) -> None:
-        trail = self._trail[person]
-        trail.append((moment.time, moment.valence, moment.arousal))
-        while trail and trail[0][0] < moment.time - TRAIL:
-            trail.popleft()
+    def remember(self, moments: Sequence[Moment]) -> None:
+        """What `draw` remembers of a frame, for frames that are not drawn."""
+        for trail, moment in zip(self._trail, moments, strict=True):
+            trail.append((moment.time, moment.valence, moment.arousal))
+            while trail and trail[0][0] < moment.time - TRAIL:
+                trail.popleft()
 
     # Where things are: panels of equal width for the people, and the disc at the right.
 
@@ -110,15 +111,16 @@ class Overlay:
         w, h = self.size
         tall = min(h, max(self.high, self.disc + round(20 * self.unit)) + round(26 * self.unit))
         top = h - tall
-        large = Image.new("RGBA", (w * LARGE, tall * LARGE))
-        draw = ImageDraw.Draw(large)
+        # What is written on a picture with alpha takes the place of what was there; so the ground is one of its own.
+        ground, large = (Image.new("RGBA", (w * LARGE, tall * LARGE)) for _ in range(2))
+        draw = ImageDraw.Draw(ground)
         begin = (h - self.high - 24 * self.unit - top) * LARGE
         for y in range(max(0, round(begin)), tall * LARGE):  # a veil that grows denser to the bottom
             share = min(1.0, (y - begin) / (24 * self.unit * LARGE))
             draw.line([(0, y), (w * LARGE, y)], (12, 14, 19, round(200 * share * share * (3 - 2 * share))))
-        place = _Place(draw, top)
         x, y, radius = self._disc()
-        place.oval(x, y, radius + 7 * self.unit, fill=(12, 14, 19, 225))
+        _Place(draw, top).oval(x, y, radius + 7 * self.unit, fill=(12, 14, 19, 225))
+        place = _Place(ImageDraw.Draw(large), top)
         place.oval(x, y, radius, outline=(255, 255, 255, 120), width=1.1 * self.unit)
         place.line((x - radius, y, x + radius, y), (255, 255, 255, 60), 0.8 * self.unit)
         place.line((x, y - radius, x, y + radius), (255, 255, 255, 60), 0.8 * self.unit)
@@ -140,7 +142,8 @@ class Overlay:
                 for value, strong in ((1, 28), (0, 70), (-1, 28)):
                     y = (y0 + y1) / 2 - value * (y1 - y0) / 2
                     place.line((x0, y, x1, y), (255, 255, 255, strong), 0.8 * self.unit)
-        small = np.asarray(large.resize((w, tall), Image.Resampling.BOX), np.uint16)
+        both = Image.alpha_composite(ground, large)
+        small = np.asarray(both.resize((w, tall), Image.Resampling.BOX), np.uint16)
         veil = small[..., 3:]
         return small[..., :3] * veil // 255, veil.astype(np.uint8)
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..ingest.video import Decoding, decoded
 from ..progress import Talk
 from ..storage.mp4 import Mp4
-from .overlay import Overlay
+from .overlay import TRAIL, Overlay
 from .trace import Moment, Trace
 
 BATCH = 8
@@ -44,18 +45,17 @@ def moment_of(trace: Trace, row: int) -> Moment:
     )  # fmt: skip
 
 
-def still(trace: Trace, seconds: float) -> "np.ndarray":
+def still(traces: Sequence[Trace], seconds: float) -> NDArray[np.uint8]:
     """The frame at that moment with its overlay, uint8 [h, w, 3] RGB: what the film shows there. Raises VideoError."""
-    at = int(np.searchsorted(trace.time, seconds).clip(0, len(trace) - 1))
+    time = traces[0].time
+    at = int(np.searchsorted(time, seconds).clip(0, len(time) - 1))
 
-    def draw(decoding: Decoding) -> "np.ndarray":
-        overlay = Overlay(decoding.facts.width, decoding.facts.height)
-        blank = np.zeros((decoding.facts.height, decoding.facts.width, 3), np.uint8)
-        for row in range(max(0, at - 400), at):  # what the trail remembers
-            overlay.draw(blank, [moment_of(trace, row)]) if trace.time[at] - trace.time[row] < 7 else None
-        for batch in decoding:
-            return overlay.draw(batch.pixels[0], [moment_of(trace, at)])
-        return blank
+    def draw(decoding: Decoding) -> NDArray[np.uint8]:
+        overlay = Overlay(decoding.facts.width, decoding.facts.height, len(traces))
+        picture = next(iter(decoding)).pixels[0]
+        for row in range(int(np.searchsorted(time, time[at] - TRAIL)), at):
+            overlay.remember([moment_of(trace, row) for trace in traces])
+        return overlay.draw(picture, [moment_of(trace, at) for trace in traces])
 
-    number = int(trace.frame[at])
-    return decoded(trace.source, None, draw, batch=1, start=number, stop=number + 1)
+    number = int(traces[0].frame[at])
+    return decoded(traces[0].source, None, draw, batch=1, start=number, stop=number + 1)

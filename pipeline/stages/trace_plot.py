@@ -83,10 +83,11 @@ def draw_traces(traces: Sequence[Trace], path: Path | io.BytesIO | None = None) 
                 axes = panels[0] if not several or peak.words.startswith("valence") else panels[1]
                 axes.plot(peak.trace.time[peak.row], peak.value, "o", color=peak.colour, markersize=6.5, zorder=5,
                           markeredgecolor=theme.paper, markeredgewidth=1.5)  # fmt: skip
-                ends = {"xyA": (centre, 0.0), "xyB": (float(peak.trace.time[peak.row]), peak.value)}
+                down = 1.05 if several else peak.value  # through other people's traces it would be a line among lines
                 way_down = ConnectionPatch(
-                    **ends, coordsA=strip.transData, coordsB=axes.transData, color=peak.colour, alpha=0.35
-                )
+                    (centre, 0.0), (float(peak.trace.time[peak.row]), down), strip.transData, panels[0].transData,
+                    color=peak.colour, alpha=0.35,
+                )  # fmt: skip
                 way_down.set_in_layout(False)
                 figure.add_artist(way_down)
         else:
