@@ -31,9 +31,9 @@ def config(run: Path) -> Config:
 
 
 def endless(wait: Wait) -> Iterator[Arrival]:
-    """A thousand frames a second: faster than any model here."""
+    """Hundreds of frames a second: faster than any model here."""
     picture, number = np.zeros((48, 64, 3), np.uint8), 0
-    while wait(0.001):
+    while wait(0.004):
         yield Arrival(number, number / 1000, picture)
         number += 1
 
@@ -54,7 +54,7 @@ def test_late_frames_are_dropped_and_never_queued(run: Path, config: Config) -> 
             numbers.append(moment.frame)
             late += moment.late
             before = made
-            if len(numbers) == 6:
+            if len(numbers) >= 3:
                 break
             arrival, passed = next(newest)  # the next one to be had is one that came since, not one that waited
             assert arrival.number >= before - 1
