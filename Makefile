@@ -95,8 +95,9 @@ check: $(VENV)/.dev  ## Style and types
 format: $(VENV)/.dev  ## Mend what ruff can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-pictures: $(AFFECT)  ## The README's pictures, from the report of WORK
+pictures: $(AFFECT)  ## The docs' pictures, from the report of WORK; with VIDEO= those of predict too
 	@mkdir -p docs/images && cp $(WORK)/report/stn.png $(WORK)/report/truth.png docs/images/
+	@$(if $(VIDEO),$(BIN)/python docs/pictures.py $(VIDEO) $(WORK)/train/$(RUN) docs/images)
 
 docs: $(VENV)/.dev  ## The reference from the code, and the site of docs/ into site/
 	@$(BIN)/python docs/reference/make.py

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 # OpenMP threads that spin while they wait take the cores from those that work. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from . import __version__, commands_ship
+from . import __version__, commands_ship, commands_use
 from .session import (
     VERBOSE,
     AsJson,
@@ -39,7 +39,7 @@ from .session import (
 START, PREPARE, LEARN, USE, ABOUT = "Start", "Prepare", "Learn", "Use", "About"
 ORDER = (
     "all", "demo-data", "audit", "extract-frames", "detect-boxes", "pretrain", "adapt", "cache-features", "train",
-    "evaluate", "predict", "report", "submit", "export", "config", "doctor", "version",
+    "evaluate", "predict", "live", "report", "submit", "export", "config", "doctor", "version",
 )  # fmt: skip
 
 
@@ -241,30 +241,7 @@ def evaluate(
         print_metrics(metrics)
 
 
-@app.command(
-    "predict", rich_help_panel=USE, epilog="Example: affect predict talk.mp4 --model work/train/default --out out"
-)
-def predict(
-    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO…", help="Videos, folders of them, or patterns.")],
-    model: Annotated[Path, typer.Option("--model", metavar="DIR", help="The folder of a run: work/train/NAME.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the CSVs and plots go.")],
-    emotions: Annotated[bool, typer.Option("--emotions", help="Also the eight expressions of FER+.")] = False,
-    config: ConfigName = None,
-    settings: Settings = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    as_json: AsJson = False,
-) -> None:
-    """Valence and arousal of any video: a row per frame, a row per clip, and a plot."""
-    from .pipeline.progress import Talk
-    from .pipeline.records import Work
-    from .pipeline.stages.predict import predict
-
-    folder = model if need(model, "--model").is_dir() else model.parent
-    chosen, _ = resolve_config(folder / "config.yaml", config, settings or ())
-    here = Session(chosen, Work(out), Talk(quiet, verbose), as_json)
-    here.stage(predict, videos, model, out, emotions=emotions)
-    here.finish()
+commands_use.register(app, USE)
 
 
 @stage_command(app, "report", panel=USE, example="affect report --work work")

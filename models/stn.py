@@ -84,7 +84,7 @@ class SpatialTransformer(nn.Module):
         seen = self.localiser(view)
         with torch.autocast(view.device.type, enabled=False):
             numbers, presence = self.localiser.tell(seen, _near_best(seen.beliefs))
-            return self._theta(numbers), presence, seen.beliefs
+            return self.box_of(numbers), presence, seen.beliefs
 
     @torch.no_grad()
     def look_everywhere(self) -> None:
@@ -99,7 +99,7 @@ class SpatialTransformer(nn.Module):
         seen = self.localiser(pyramid.sample(part, self.view, within=within))
         with torch.autocast(device.type, enabled=False):
             others = _apart_from_best(seen.beliefs)
-            found = [self._theta(self.localiser.tell(seen, _near_best(some))[0]) for some in (seen.beliefs, others)]
+            found = [self.box_of(self.localiser.tell(seen, _near_best(some))[0]) for some in (seen.beliefs, others)]
             closer = around(torch.cat(found).detach(), CLOSER, even=self.kind != "crop")
         twice = None if region is None else part.repeat(2, 1, 1)
         view = pyramid.sample(
@@ -116,7 +116,7 @@ class SpatialTransformer(nn.Module):
             third = _mirror(compose(mirrored, theta))
             return compose(part, _no_smaller((second + third) / 2)), (presence + again) / 2
 
-    def _theta(self, numbers: Tensor) -> Tensor:
+    def box_of(self, numbers: Tensor) -> Tensor:
         """Bounded numbers [n, 4..6] (tx, ty, log sx, log sy, roll, shear) to theta [n, 2, 3]."""
         tx, ty, log_sx, log_sy = numbers[:, :4].unbind(1)
         sx, sy = log_sx.exp(), log_sy.exp()

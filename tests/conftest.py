@@ -116,3 +116,64 @@ def film() -> Callable[[Path, int], Path]:
         return path
 
     return write
+
+
+def tiny_run() -> "Callable[..., Path]":
+    """Makes the folder of a run: a tiny model with random weights, whose STN and face probability depend on the
+    picture, and its config. Called with the folder, settings, and a backbone if it is to be another."""
+    import torch
+    from affect.configs.schema import dump, load
+    from affect.models.affect_net import AffectNet
+    from affect.models.backbone import Backbone, scratch
+    from affect.models.head import TemporalHead
+    from affect.models.stn import SpatialTransformer
+    from affect.pipeline.learning.model_file import NAME, save_model
+
+    small = (
+        "frames.size=64", "stn.view=32", "stn.crop=32", "clip.length=16", "clip.hop=8", "head.project=8",
+        "head.hidden=8", "head.dense=[8]", "runtime.device=cpu", "runtime.precision=fp32",
+    )  # fmt: skip
+
+    def make(folder: Path, *more: str, backbone: Backbone | None = None) -> Path:
+        config = load("demo", [*small, *more])
+        torch.manual_seed(1)
+        stn = SpatialTransformer("crop", 32, 32, 0.1)
+        if config.stn.localiser == "stn":
+            for layer in (list(stn.localiser.says.children())[-1], stn.localiser.presence):
+                assert isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+                torch.nn.init.normal_(layer.weight, std=0.5)
+        net = AffectNet(stn, backbone or scratch(), TemporalHead(2048, **config.head.model_dump())).eval()
+        net.head.calibrate(torch.rand(2048), torch.rand(2048) + 0.1)
+        save_model(folder / NAME, net, fingerprint=f"f{more}", encoder="e", config=config.model_dump(mode="json"))
+        (folder / "config.yaml").write_text(dump(config), encoding="utf-8")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of 40 frames at uneven times, with one person and AAC sound: 160 x 120, about 1.6 s."""
+    import av
+    import numpy as np
+    from affect.pipeline.ingest.synthetic.film import Film, draw_film
+
+    folder = tmp_path_factory.mktemp("talk")
+    silent, path = folder / "silent.mp4", folder / "talk.mp4"
+    draw_film(Film(silent, 5, 40, 25.0, 1, 160, 120, variable=True))
+    with av.open(str(silent)) as source, av.open(str(path), "w") as out:
+        picture = source.streams.video[0]
+        new, sound = out.add_stream_from_template(picture), out.add_stream("aac", rate=16000)
+        assert isinstance(sound, av.AudioStream)
+        sound.codec_context.layout = "mono"
+        for packet in source.demux(picture):
+            if packet.dts is not None:
+                packet.stream = new
+                out.mux(packet)
+        for start in range(0, 25600, 1024):
+            wave = np.sin(np.arange(start, start + 1024, dtype=np.float32)[None] * 0.17).astype(np.float32) * 0.3
+            frame = av.AudioFrame.from_ndarray(wave, "fltp", "mono")
+            frame.sample_rate, frame.pts = 16000, start
+            out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+    return path

@@ -11,14 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = [
-    ROOT / name for name in ("__init__.py", "__main__.py", "cli.py", "commands_ship.py", "road.py", "session.py")
+    ROOT / name
+    for name in ("__init__.py", "__main__.py", "cli.py", "commands_ship.py", "commands_use.py", "road.py", "session.py")
 ]
 PACKAGE += sorted(path for room in ("configs", "models", "pipeline") for path in (ROOT / room).rglob("*.py"))
 
 # Floors from the top. A module may import from its own room and from any lower floor; from the package itself only
 # its version.
 FLOORS = (
-    ("cli", "commands_ship", "road", "session", "__main__"),
+    ("cli", "commands_ship", "commands_use", "road", "session", "__main__"),
     ("pipeline.stages",),
     ("pipeline.learning", "pipeline.cluster"),
     ("pipeline.storage", "pipeline.ingest", "models", "configs"),
@@ -31,7 +32,7 @@ DOORS = {
     "h5py": {"pipeline.storage.shard"},
     "dask": {"pipeline.cluster"},
     "distributed": {"pipeline.cluster"},
-    "typer": {"cli", "commands_ship", "session"},
+    "typer": {"cli", "commands_ship", "commands_use", "session"},
     "click": set(),
 }
 HEAVY = ("torch", "torchvision", "decord", "av", "cv2", "dask", "distributed", "h5py", "matplotlib", "pandas", "scipy")

@@ -4,54 +4,38 @@ import csv
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from affect.configs.schema import Config, load
-from affect.models.affect_net import AffectNet
-from affect.models.backbone import Backbone, scratch
-from affect.models.head import TemporalHead
-from affect.models.stn import SpatialTransformer
+from affect.models.backbone import scratch
 from affect.pipeline.errors import MissingStageError, WeightsError
 from affect.pipeline.ingest.video import frame_times, probe
-from affect.pipeline.learning.model_file import NAME, save_model
 from affect.pipeline.progress import Talk
-from affect.pipeline.stages.predict import SUFFIXES, find_videos, output_names, predict
-from affect.pipeline.stages.prediction import CLIP_COLUMNS, COLUMNS, fill
+from affect.pipeline.stages.outputs import SUFFIXES, find_videos, output_names
+from affect.pipeline.stages.predict import predict
+from affect.pipeline.stages.prediction import fill
+from affect.pipeline.stages.tables import CLIP_COLUMNS, COLUMNS
 from hypothesis import given
 from hypothesis import strategies as st
 
 QUIET = Talk(quiet=True)
-SETTINGS = (
+SMALL = (
     "frames.size=64", "stn.view=32", "stn.crop=32", "clip.length=16", "clip.hop=8", "head.project=8", "head.hidden=8",
     "head.dense=[8]", "runtime.device=cpu", "runtime.precision=fp32",
 )  # fmt: skip
+TinyRun = Callable[..., Path]
 
 
 def settings(*more: str) -> Config:
-    return load("demo", [*SETTINGS, *more])
-
-
-def make_model(folder: Path, *more: str, backbone: Backbone | None = None) -> Path:
-    """A tiny model with random weights, whose STN and face probability depend on the picture."""
-    config = settings(*more)
-    torch.manual_seed(1)
-    stn = SpatialTransformer("crop", 32, 32, 0.1)
-    if config.stn.localiser == "stn":
-        for layer in (list(stn.localiser.says.children())[-1], stn.localiser.presence):
-            assert isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
-            torch.nn.init.normal_(layer.weight, std=0.5)
-    net = AffectNet(stn, backbone or scratch(), TemporalHead(2048, **config.head.model_dump())).eval()
-    net.head.calibrate(torch.rand(2048), torch.rand(2048) + 0.1)
-    save_model(folder / NAME, net, fingerprint=f"f{more}", encoder="e", config=config.model_dump(mode="json"))
-    return folder
+    return load("demo", [*SMALL, *more])
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("run"))
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_run: TinyRun) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +88,9 @@ def test_every_frame_has_a_row_and_every_clip(model: Path, video: Path, tmp_path
     assert facts["frames_per_second"] > 0
     json.dumps(report.as_json(), allow_nan=False)
     assert (tmp_path / f"{video.stem}.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in tmp_path.iterdir()} == {f"{video.stem}{suffix}" for suffix in SUFFIXES}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{video.stem}{suffix}" for suffix in (".csv", ".clips.csv", ".png", ".facts.json")
+    }
 
 
 def test_what_is_up_to_date_is_kept(model: Path, video: Path, tmp_path: Path) -> None:
@@ -253,14 +239,14 @@ def test_emotions_are_eight_more_columns_that_sum_to_one(model: Path, video: Pat
     np.testing.assert_allclose(sum(column(rows, name) for name in names), 1, atol=1e-5)
 
 
-def test_a_backbone_without_the_eight_emotions_says_so(video: Path, tmp_path: Path) -> None:
-    model = make_model(tmp_path / "run", backbone=scratch(classes=("yes", "no")))
+def test_a_backbone_without_the_eight_emotions_says_so(video: Path, tmp_path: Path, tiny_run: TinyRun) -> None:
+    model = tiny_run(tmp_path / "run", backbone=scratch(classes=("yes", "no")))
     with pytest.raises(WeightsError, match=r"2 classes.*pretrain backbone"):
         predict(settings(), [video], model, tmp_path / "out", QUIET, emotions=True)
 
 
-def test_a_model_without_a_face_finder_sees_the_whole_picture(video: Path, tmp_path: Path) -> None:
-    model = make_model(tmp_path / "run", "stn.localiser=none")
+def test_a_model_without_a_face_finder_sees_the_whole_picture(video: Path, tmp_path: Path, tiny_run: TinyRun) -> None:
+    model = tiny_run(tmp_path / "run", "stn.localiser=none")
     report = predict(settings("predict.face_threshold=1"), [video], model, tmp_path / "out", QUIET)
     assert report.facts[video.stem]["face_share"] == 1
     facts = probe(video)

@@ -14,6 +14,9 @@ import torch
 from ... import __version__
 from ..errors import DeviceError
 
+PIECE = 16
+"""Frames that a CPU computes at once: its caches hold no more."""
+
 
 def pick_device(wish: str) -> torch.device:
     """`auto` is the first GPU, or the CPU where there is none. Any other wish is granted or a DeviceError."""
@@ -48,6 +51,12 @@ def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device)
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
     """The context in which networks run; float32 switches it off."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def pieces(n: int, device: torch.device) -> list[slice]:
+    """How n frames are cut to go through the networks one piece at a time: by PIECE on a CPU, not at all on a GPU."""
+    step = max(1, n if device.type == "cuda" else PIECE)
+    return [slice(start, start + step) for start in range(0, max(n, 1), step)]
 
 
 def seed_everything(seed: int) -> None:

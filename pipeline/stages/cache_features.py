@@ -40,8 +40,6 @@ THREADS = 2
 threads, so another number of them gives other last bits. runtime.workers -1 makes a worker for every two cores."""
 LOOKS = 2
 """Of how frames become features: counted up whenever the same weights would give other ones."""
-PIECE = 16
-"""Frames that a CPU computes at once: its caches hold no more. A GPU takes features.batch."""
 JITTER, SHIFT = 0.10, 0.06
 """How far the box of an extra view may differ: in log scale, and in shares of its half side."""
 
@@ -240,15 +238,14 @@ def _encode(encoder: Encoder, item: Caching, frames: "Tensor", places: Places | 
     """feature, theta, presence of these frames, and feature_1... of the extra views."""
     import torch
 
-    from ..learning.runtime import autocast
+    from ..learning.runtime import autocast, pieces
 
     with torch.inference_mode(), autocast(encoder.device, encoder.dtype):
-        piece = len(frames) if encoder.device.type == "cuda" else PIECE
         parts = [
-            _encode_piece(encoder, item, frames[start : start + piece], places, start)
-            for start in range(0, len(frames), piece)
+            _encode_piece(encoder, item, frames[rows], places, rows.start)
+            for rows in pieces(len(frames), encoder.device)
         ]
-    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in (parts[0] if parts else ())}
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
 def _encode_piece(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..learning.metrics import ccc
-from .plots import DIMENSIONS, Theme, clock, drawing, heading, plane, save, shorten, smooth
+from .plots import DIMENSIONS, PEOPLE, Theme, clock, drawing, heading, plane, save, shorten, smooth
 from .report_data import Run, Series
 from .report_looks import Look
 
@@ -19,8 +19,8 @@ OLD = {"arousal": 0.24, "valence": 0.39}
 """Validation MSE of the script that this project replaces, on the data it was written for."""
 OLD_LABEL = "old script, on its own data (Aff-Wild)"
 SHOWN_RUNS = 6
-STN = "#2ee6c5"
-"""The STN's box: a colour that stands out from faces, and is neither valence's nor arousal's."""
+STN = PEOPLE[0]
+"""The STN's box."""
 
 
 def draw_curves(path: Path, runs: Sequence[Run], theme: Theme) -> Path:

@@ -1,4 +1,4 @@
-"""The look all figures share, and the picture of one video's prediction.
+"""The look all figures share.
 
 Figures are drawn by matplotlib's Agg canvas, without pyplot: no global state, no window, safe beside other plots.
 matplotlib is imported when the first figure is drawn.
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 
 DIMENSIONS = ("valence", "arousal")
 FONTS = ("Inter", "Helvetica Neue", "Segoe UI", "Arial", "Liberation Sans", "DejaVu Sans")
-PLANE_WORDS = {(0.5, 0.8): "excited", (0.82, 0.22): "pleased", (0.62, -0.68): "calm",
-               (-0.62, -0.68): "tired", (-0.82, 0.22): "sad", (-0.5, 0.8): "tense"}  # fmt: skip
+PLANE_WORDS = {(0.55, 0.72): "excited", (0.74, 0.2): "pleased", (0.58, -0.62): "relaxed",
+               (-0.55, -0.62): "bored", (-0.74, -0.2): "sad", (-0.55, 0.72): "tense"}  # fmt: skip
 """Where words for feelings lie in the valence-arousal plane, roughly (Russell, 1980: a circumplex)."""
+
+PEOPLE = ("#2ee6c5", "#ff8fe0", "#ffe066", "#a9b8ff")
+"""Of people and of the STN's box, on pictures: they stand out from faces, and are neither valence's nor arousal's."""
+PEOPLE_ON_PAPER = ("#0b7d6e", "#a3329a", "#8a6d00", "#5a55c9")
 
 ROUND = (20, 30, 60, 120, 300, 600, 900, 1800, 3600)
 """Seconds between the marks of a clock."""
@@ -72,10 +77,7 @@ def save(figure: "Figure", path: Path, dpi: int = 160) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            # A file name in a script that no font here has: boxes in the place of letters are no reason to stop.
-            warnings.filterwarnings("ignore", message=r"Glyph .* missing", category=UserWarning)
-            figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": "affect"})
+        write(figure, temporary, dpi)
         temporary.replace(path)
     except OSError as error:
         raise WorkError(
@@ -85,6 +87,14 @@ def save(figure: "Figure", path: Path, dpi: int = 160) -> Path:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return path
+
+
+def write(figure: "Figure", target: Path | BytesIO, dpi: int) -> None:
+    """The figure as PNG, into a file or into memory; inside its `drawing`."""
+    with warnings.catch_warnings():
+        # A file name in a script that no font here has: boxes in the place of letters are no reason to stop.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing", category=UserWarning)
+        figure.savefig(target, format="png", dpi=dpi, metadata={"Software": "affect"})
 
 
 def heading(axes: "Axes", text: str, beside: str = "", theme: Theme = LIGHT) -> None:
@@ -129,32 +139,6 @@ def plane(axes: "Axes", theme: Theme, *, words: bool = True) -> None:
             axes.text(x, y, word, ha="center", va="center", fontsize=8, color=theme.soft, zorder=5, path_effects=halo)
 
 
-def draw_video(
-    path: Path, title: str, time: NDArray[np.float64], value: NDArray[np.float64], seen: NDArray[np.bool_]
-) -> Path:
-    """The picture of one prediction: both traces over time, and the way through the plane.
-
-    time: [n] seconds. value: [n, 2] valence, arousal; NaN where there is none. seen: [n], whether a face was.
-    """
-    theme = LIGHT
-    with drawing(theme, 12, 4.4) as figure:
-        grid = figure.add_gridspec(1, 2, width_ratios=(2.75, 1))
-        traces, way = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
-        heading(traces, shorten(title), _remark(seen), theme)
-        mark_absent(traces, time, seen, theme)
-        traces.axhline(0, color=theme.soft, linewidth=0.8, zorder=1)
-        for k, dimension in enumerate(DIMENSIONS):
-            _trace(traces, time, value[:, k], dimension, theme)
-        traces.set(ylim=(-1.05, 1.24), xlim=_span(time))  # above 1 there is room for the legend alone
-        traces.set_yticks((-1, -0.5, 0, 0.5, 1), ("−1", "−0.5", "0", "0.5", "1"))
-        traces.legend(loc="upper left", ncols=2, handlelength=1.2, borderaxespad=0.2, borderpad=0.2)
-        clock(traces, time)
-        plane(way, theme)
-        heading(way, "Path")
-        _path(way, time, value)
-        return save(figure, path, dpi=130)
-
-
 def clock(axes: "Axes", time: NDArray[np.float64]) -> None:
     """Names the time axis: seconds for what is short, minutes:seconds for the rest."""
     from matplotlib.ticker import MultipleLocator
@@ -184,41 +168,6 @@ def shorten(text: str, most: int = 60) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
-
-
-def _trace(axes: "Axes", time: NDArray[np.float64], values: NDArray[np.float64], dimension: str, theme: Theme) -> None:
-    colour = theme.of(dimension)
-    if len(values) > 1500:  # more frames than the picture has columns: the frames faint, their second's mean strong
-        rate = (len(time) - 1) / max(time[-1] - time[0], 1e-6)
-        axes.plot(time, values, color=colour, alpha=0.28, linewidth=0.7)
-        values = smooth(values, round(max(rate, len(time) / 400)))
-    alone = len(values) == 1
-    axes.plot(time, values, color=colour, linewidth=1.9, label=dimension, marker="o" if alone else None)
-
-
-def _path(axes: "Axes", time: NDArray[np.float64], value: NDArray[np.float64]) -> None:
-    there = np.isfinite(value).all(axis=1)
-    if not there.any():
-        axes.text(0, -0.3, "no face seen", ha="center", va="center", fontsize=10)
-        return
-    shown = np.flatnonzero(there)
-    shown = shown[:: max(1, len(shown) // 3000)]
-    points = axes.scatter(*value[shown].T, c=time[shown], cmap="viridis", s=9, linewidths=0, zorder=3)
-    if len(shown) == 1:
-        return
-    bar = axes.figure.colorbar(points, ax=axes, orientation="vertical", fraction=0.05, pad=0.03)
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    bar.ax.tick_params(length=0, labelsize=8)
-    bar.set_label("time, s", fontsize=8)
-
-
-def _remark(seen: NDArray[np.bool_]) -> str:
-    return "" if seen.all() else f"grey: no face ({1 - seen.mean():.0%} of frames)"
-
-
-def _span(time: NDArray[np.float64]) -> tuple[float, float]:
-    first, last = float(time[0]), float(time[-1])
-    return (first, last) if last > first else (first - 0.5, first + 0.5)
 
 
 def _style(theme: Theme) -> dict[Any, Any]:

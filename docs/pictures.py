@@ -1,0 +1,21 @@
+"""The pictures of the docs, from one video: `python docs/pictures.py VIDEO RUN docs/images`."""
+
+import sys
+from pathlib import Path
+
+import affect
+import cv2
+from affect.pipeline.stages.overlay_film import still
+
+
+def main(video: Path, run: Path, out: Path) -> None:
+    """Writes overlay.png, a frame of the overlay where arousal is greatest, and trace.png."""
+    trace = affect.load(run).predict(video, progress=True)
+    out.mkdir(parents=True, exist_ok=True)
+    moment = trace.summary()["liveliest"] or 0.0
+    cv2.imwrite(str(out / "overlay.png"), still([trace], moment)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    trace.save(out / "trace.png")
+
+
+if __name__ == "__main__":
+    main(*(Path(argument) for argument in sys.argv[1:4]))

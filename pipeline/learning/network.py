@@ -1,0 +1,124 @@
+"""A trained model on its device: what it says of frames, whoever asks. Command, Python and live all look through it."""
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...configs.schema import Config
+from ...models.affect_net import AffectNet, Encoding
+from ...models.backbone import folded
+from ...models.head import StreamState
+from ...models.several import find_several
+from ...models.theta import corners_from_theta
+from .model_file import load_model
+from .runtime import autocast, pick_device, pick_dtype, pieces
+from .windows import OverlapAverage, head_predictor
+
+
+class Seen(NamedTuple):
+    """Of n frames. feature: float32 [n, 2048], on the device. face: float32 [n], probability. box: float32 [n, 4], x0
+    y0 x1 y1 in source pixels, within the picture. emotion: float32 [n, e], probabilities of the model's e classes."""
+
+    feature: Tensor
+    face: NDArray[np.float32]
+    box: NDArray[np.float32]
+    emotion: NDArray[np.float32]
+
+
+class Network:
+    """A model in eval mode. config: says device, precision, hop and batch; the rest is as the model was trained.
+
+    size: side of the square frames that it wants. clip: frames in a clip. classes: of its backbone, in order. finds:
+    whether its STN knows faces; else it looks at the whole picture.
+    Raises WeightsError, DeviceError.
+    """
+
+    def __init__(self, model: Path, config: Config) -> None:
+        net, metadata = load_model(model)
+        its_config = Config.model_validate(metadata["config"])
+        self.config = config
+        self.size: int = its_config.frames.size
+        self.clip: int = metadata["clip"]["length"]
+        self.classes: tuple[str, ...] = tuple(metadata["backbone"]["classes"])
+        self.finds = its_config.stn.localiser == "stn"
+        self.device = pick_device(config.runtime.device)
+        self.dtype = pick_dtype(config.runtime.precision, self.device)
+        net.backbone = folded(net.backbone)
+        self.net: AffectNet = net.to(self.device)
+
+    def look(
+        self, pixels: NDArray[np.uint8], width: int, height: int, region: NDArray[np.float32] | None = None
+    ) -> Seen:
+        """pixels: uint8 [n, size, size, 3], RGB, of a width x height video. region: [n, 4] x0 y0 x1 y1 as fractions of
+        the picture, the part in which to look for the face; None: all of it."""
+        parts = [
+            self._encode(self._frames(pixels[rows]), None if region is None else region[rows])
+            for rows in pieces(len(pixels), self.device)
+        ]
+        feature, theta, presence, logits = (torch.cat([part[k].float() for part in parts]) for k in range(4))
+        shown = theta if self.finds else theta * (1 + self.net.stn.margin)
+        box = _within(corners_from_theta(shown, width, height), width, height)
+        return Seen(feature, *(part.cpu().numpy() for part in (presence, box, logits.softmax(1))))
+
+    def _encode(self, frames: Tensor, region: NDArray[np.float32] | None) -> Encoding:
+        # An STN that was never trained says nothing of faces; the features were made from the whole picture.
+        theta = None if self.finds else self.net.stn.whole(len(frames))
+        part = None if region is None else torch.from_numpy(region).to(self.device)
+        with torch.no_grad(), autocast(self.device, self.dtype):
+            return self.net.encode(frames, part, theta)
+
+    def faces(self, pixels: NDArray[np.uint8], most: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of each frame, up to `most` places that look like different faces: boxes [n, most, 4] as fractions of the
+        picture, and the probability of each [n, most], the likeliest first."""
+        with torch.no_grad(), autocast(self.device, self.dtype):
+            theta, presence = find_several(self.net.stn, self._frames(pixels), most)
+            box = _within(corners_from_theta(theta.flatten(0, 1).float(), 1.0, 1.0), 1.0, 1.0)
+        return box.view(-1, most, 4).cpu().numpy(), presence.float().cpu().numpy()
+
+    def average(self) -> OverlapAverage:
+        """Reads one track of features as it arrives: windows of a clip's length, `clip.hop` apart, averaged."""
+        return OverlapAverage(head_predictor(self.net.head, self.device, self.dtype), self.clip, self.config.clip.hop)
+
+    def causal(self) -> Callable[[Tensor], NDArray[np.float32]]:
+        """Reads one track frame by frame, knowing only what came before: feature [1, 2048] to valence and arousal [2].
+
+        A one-way LSTM carries its memory on. A bidirectional one reads a window of the last `clip` frames, and the
+        window's last frame is the answer. Memory does not grow either way.
+        """
+        return _Carried(self) if not self.net.head.bidirectional else _Sliding(self)
+
+    def _frames(self, pixels: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(0, 3, 1, 2)
+
+
+class _Carried:
+    def __init__(self, network: Network) -> None:
+        self._network, self._state = network, None
+
+    _state: StreamState | None
+
+    def __call__(self, feature: Tensor) -> NDArray[np.float32]:
+        with torch.no_grad(), autocast(self._network.device, self._network.dtype):
+            output, self._state = self._network.net.head.step(feature[None], self._state)
+        return output.frame[0, -1].float().cpu().numpy()
+
+
+class _Sliding:
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._read = head_predictor(network.net.head, network.device, network.dtype)
+        self._rows: deque[Tensor] = deque(maxlen=network.clip)
+
+    def __call__(self, feature: Tensor) -> NDArray[np.float32]:
+        self._rows.append(feature[0])
+        return self._read(torch.stack(list(self._rows))[None])[0, -1].cpu().numpy()
+
+
+def _within(corners: Tensor, width: float, height: float) -> Tensor:
+    return torch.minimum(corners.clamp(min=0), corners.new_tensor([width, height, width, height]))

@@ -1,0 +1,164 @@
+"""live: valence and arousal as it happens, from a camera, a stream or a file at its own pace."""
+
+import json
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.live import Live
+from rich.text import Text
+
+from ...configs.schema import Config
+from ..ingest.live_source import Newest
+from ..learning.network import Network
+from ..progress import Talk
+from ..storage.mp4 import Mp4
+from .overlay import Overlay
+from .plots import DARK
+from .predict import check_model
+from .streaming import open_newest, stream_live
+from .trace import Moment
+
+METER = 21
+"""Letters of a meter on the terminal."""
+FILM_RATE = 30.0
+
+
+def live(
+    config: Config,
+    source: int | str | Path,
+    model: Path,
+    talk: Talk,
+    *,
+    as_json: bool = False,
+    overlay: Path | None = None,
+    seconds: float = math.inf,
+    emit: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Looks at the newest frame, again and again, until the source ends, `seconds` are over, or Ctrl-C.
+
+    source: a camera's number, a stream's URL, or a file. as_json: one line of JSON a frame, given to `emit`; else two
+    meters on the terminal, or a line a second where there is none. overlay: an MP4 of what was seen, without sound.
+    Returns frames, late (frames passed over), seconds. Raises MissingStageError, WeightsError, DeviceError, VideoError,
+    WorkError.
+    """
+    check_model(model, talk, emotions=False, people=1)
+    network = Network(model, config)
+    if network.net.head.bidirectional:
+        talk.say(
+            f"{model} reads clips both ways: each frame is the last one of a window of {network.clip}, with less known "
+            "of it than `predict` knows. A head made for this is trained with head.bidirectional=false"
+        )
+    frames = late = 0
+    began, last = time.monotonic(), 0.0
+    film: Mp4 | None = None
+    drawn: Overlay | None = None
+    with ExitStack() as stack:
+        newest = stack.enter_context(open_newest(network, source))
+        stack.enter_context(_stopped_by_ctrl_c(newest))
+        show = stack.enter_context(_Show(talk, as_json, emit))
+        for moment, picture in stream_live(network, newest):
+            frames, late, last = frames + 1, late + moment.late, moment.time
+            if overlay is not None:
+                if film is None or drawn is None:
+                    drawn = Overlay(picture.shape[1], picture.shape[0])
+                    film = stack.enter_context(Mp4(overlay, *drawn.size, FILM_RATE))
+                film.add(drawn.draw(picture, [moment]), moment.time)
+            if not show.moment(moment, late) or moment.time >= seconds:
+                break
+    facts = {"frames": frames, "late": late, "seconds": round(last, 3)}
+    spent = max(time.monotonic() - began, 1e-9)
+    talk.say(f"live: {frames} frames in {last:.1f} s, {frames / spent:.1f} a second, {late} passed over")
+    return facts
+
+
+class _Show:
+    """JSON lines, two meters on a terminal, or a line a second."""
+
+    def __init__(self, talk: Talk, as_json: bool, emit: Callable[[str], None]) -> None:
+        self._talk, self._as_json, self._emit = talk, as_json, emit
+        on_screen = not as_json and not talk.quiet and talk.console.is_terminal
+        self._screen = Live(console=talk.console, refresh_per_second=15, transient=True) if on_screen else None
+        self._said = -1.0
+        self._times: deque[float] = deque(maxlen=20)
+
+    def __enter__(self) -> "_Show":
+        if self._screen:
+            self._screen.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._screen:
+            self._screen.stop()
+
+    def moment(self, moment: Moment, late: int) -> bool:
+        """Shows it; says whether anybody still listens."""
+        if self._as_json:
+            return self._json(moment)
+        self._times.append(time.monotonic())
+        rate = (len(self._times) - 1) / max(self._times[-1] - self._times[0], 1e-9)
+        if self._screen:
+            self._screen.update(_meters(moment, rate, late))
+        elif moment.time - self._said >= 1.0 or self._said < 0:
+            self._said = moment.time
+            self._talk.say(_meters(moment, rate, late).plain)
+        return True
+
+    def _json(self, moment: Moment) -> bool:
+        values = {name: _number(getattr(moment, name), 6) for name in ("time", "face", "valence", "arousal")}
+        told = {"frame": moment.frame, **values, "box": [round(edge, 1) for edge in moment.box], "late": moment.late}
+        try:
+            self._emit(json.dumps(told))
+        except BrokenPipeError:
+            return False
+        return True
+
+
+def _meters(moment: Moment, rate: float, late: int) -> Text:
+    text = Text(f"{moment.time:7.1f} s  ")
+    for name, value in (("valence", moment.valence), ("arousal", moment.arousal)):
+        text.append(f"{name} ", style=DARK.of(name))
+        text.append_text(_meter(value, DARK.of(name)))
+        text.append(f" {'    –' if math.isnan(value) else f'{value:+.2f}'.replace('-', '−')}  ")
+    text.append("face  " if moment.seen else "no face  ", style="" if moment.seen else "dim")
+    text.append(f"{rate:.0f}/s, {late} late", style="dim")
+    return text
+
+
+def _meter(value: float, colour: str) -> Text:
+    """A bar from the middle: left for less than 0, right for more."""
+    middle = METER // 2
+    end = middle if math.isnan(value) else round((value + 1) / 2 * (METER - 1))
+    text = Text()
+    for place in range(METER):
+        inside = min(middle, end) <= place <= max(middle, end) and not math.isnan(value)
+        text.append("█" if inside else "│" if place == middle else "─", style=colour if inside else "dim")
+    return text
+
+
+def _number(value: float, places: int) -> float | None:
+    return round(value, places) if math.isfinite(value) else None
+
+
+@contextmanager
+def _stopped_by_ctrl_c(newest: Newest) -> Iterator[None]:
+    """The first Ctrl-C ends the iteration after the frame at hand; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        newest.close()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
