@@ -4,6 +4,7 @@ import base64
 import math
 from collections.abc import Iterable, Mapping
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,29 @@ from numpy.typing import NDArray
 MEASURES = {
     "ccc": "CCC", "pcc": "Pearson", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "sign": "SAGR",
 }  # fmt: skip
+
+
+POLICY = (
+    "default-src 'none'; img-src data:; media-src blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""Of a page: nothing but what it carries itself."""
+
+
+def assets(*names: str) -> str:
+    """The texts of these files of web/, one after the other."""
+    return "".join((files("affect.pipeline.stages") / "web" / name).read_text(encoding="utf-8") for name in names)
+
+
+def whole_page(title: str, body: str, *, style: str, script: str) -> str:
+    """A page that needs no other file and no network, around this body."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{escape(title)} · affect</title><link rel="icon" href="data:,">\n<style>{style}</style></head>\n'
+        f"<body>{body}<script>{script}</script></body></html>\n"
+    )
 
 
 def scroll(inner: str, label: str) -> str:
