@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from . import __version__
+from .commands_app import app_command
 from .session import (
     VERBOSE,
     AsJson,
@@ -39,7 +40,7 @@ from .session import (
 START, PREPARE, LEARN, USE, ABOUT = "Start", "Prepare", "Learn", "Use", "About"
 ORDER = (
     "all", "demo-data", "audit", "extract-frames", "detect-boxes", "pretrain", "adapt", "cache-features", "train",
-    "evaluate", "predict", "report", "config", "version",
+    "evaluate", "predict", "app", "report", "config", "version",
 )  # fmt: skip
 
 
@@ -249,6 +250,7 @@ def predict(
     model: Annotated[Path, typer.Option("--model", metavar="DIR", help="The folder of a run: work/train/NAME.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the CSVs and plots go.")],
     emotions: Annotated[bool, typer.Option("--emotions", help="Also the eight expressions of FER+.")] = False,
+    page: Annotated[bool, typer.Option("--report", help="Also a page that plays each video in step.")] = False,
     config: ConfigName = None,
     settings: Settings = None,
     quiet: Quiet = False,
@@ -263,8 +265,15 @@ def predict(
     folder = model if need(model, "--model").is_dir() else model.parent
     chosen, _ = resolve_config(folder / "config.yaml", config, settings or ())
     here = Session(chosen, Work(out), Talk(quiet, verbose), as_json)
-    here.stage(predict, videos, model, out, emotions=emotions)
+    done = here.stage(predict, videos, model, out, emotions=emotions)
+    if page:
+        from .pipeline.stages.player_page import player_pages
+
+        here.stage(player_pages, [*done.made, *done.kept], out)
     here.finish()
+
+
+app.command("app", rich_help_panel=USE, epilog="Example: affect app --model work/train/default")(app_command)
 
 
 @stage_command(app, "report", panel=USE, example="affect report --work work")

@@ -47,6 +47,7 @@ def player_pages(config: Config, names: Sequence[str], folder: Path, talk: Talk)
             made.append(name)
         except (InputError, OSError) as error:
             failed.append(_problem(name, error))
+    _sweep(folder)
     return StageReport(STAGE, folder, tuple(made), tuple(kept), tuple(failed))
 
 
@@ -76,11 +77,18 @@ def page_of(clip: Clip) -> str:
         f"<section><h2>In numbers</h2>{facts_list(told)}</section>"
         '<section><h2>How to read it</h2><p><b class="valence">Valence</b> says how pleasant a face looks, '
         '<b class="arousal">arousal</b> how awake, both from −1 to 1. They are what people who watch faces would say '
-        "of this one, as far as the model learned it; not what the person felt. Where no face is seen, the trace follows "
-        "the policy that was asked for, on a grey ground.</p></section></main>"
+        "of this one, as far as the model learned it; not what the person felt. Where no face is seen, the trace "
+        "follows the policy that was asked for, on a grey ground.</p></section></main>"
         f"<footer>affect {escape(__version__)} · made by <code>affect predict --report</code></footer>"
     )
     return whole_page(clip.name, body, style=assets(*STYLES), script=assets(*SCRIPTS))
+
+
+def _sweep(folder: Path) -> None:
+    """Takes away pages of ours whose predictions are gone."""
+    for page in folder.glob("*.html"):
+        if not page.with_suffix(FACTS).is_file() and _key_of(page):
+            page.unlink(missing_ok=True)
 
 
 def _key_of(page: Path) -> str | None:

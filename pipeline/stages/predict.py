@@ -18,6 +18,7 @@ from ..learning.model_file import model_path, read_model_metadata
 from ..progress import Talk
 from ..records import Problem, StageReport
 from ..storage.fingerprint import fingerprint, source_digest
+from .arrivals import Arrivals, Watch
 from .plots import draw_video
 from .prediction import Prediction, clip_table, fill, frame_table, summary
 from .runs import write_text
@@ -36,12 +37,20 @@ REMEDY = "Name a run folder, W/train/NAME; `affect train --data D --work W` make
 
 
 def predict(
-    config: Config, videos: Sequence[Path], model: Path, out: Path, talk: Talk, *, emotions: bool = False
+    config: Config,
+    videos: Sequence[Path],
+    model: Path,
+    out: Path,
+    talk: Talk,
+    *,
+    emotions: bool = False,
+    watch: Watch | None = None,
 ) -> StageReport:
     """Writes <video>.csv, <video>.clips.csv, <video>.png and <video>.facts.json into `out` for each video.
 
     videos: files, folders (all videos below them) or glob patterns. model: a run folder or its model file; it says how
     large the frames and how long the clips are, the config says the rest. emotions: adds the backbone's eight classes.
+    watch: is told of frames as their values become final, before those without a face are seen to.
     A video that cannot be read is in `failed`. Raises MissingStageError, WeightsError, DeviceError, WorkError.
     """
     if not model_path(model).is_file():
@@ -70,7 +79,7 @@ def predict(
             )  # fmt: skip
             found = _kept(out, name, key)
             if found is None:
-                network = network or _Network(config, its_config, model, classes)
+                network = network or _Network(config, its_config, model, classes, watch)
                 began = time.perf_counter()
                 prediction = network.predict(path, name, talk)
                 rate = len(prediction) / (time.perf_counter() - began)
@@ -160,11 +169,13 @@ def _sources(out: Path) -> dict[str, Path]:
 class _Network:
     """The model on its device, loaded once for all videos."""
 
-    def __init__(self, config: Config, its_config: Config, model: Path, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self, config: Config, its_config: Config, model: Path, classes: tuple[str, ...], watch: Watch | None
+    ) -> None:
         from ..learning.model_file import load_model
         from ..learning.runtime import pick_device, pick_dtype
 
-        self.config, self.size, self.classes = config, its_config.frames.size, classes
+        self.config, self.size, self.classes, self.watch = config, its_config.frames.size, classes, watch
         self.device = pick_device(config.runtime.device)
         self.dtype = pick_dtype(config.runtime.precision, self.device)
         self.finds = its_config.stn.localiser == "stn"
@@ -186,6 +197,7 @@ class _Network:
         )
         index, times, face, box, emotion = [], [], [], [], []
         values: list[NDArray[np.float32]] = []
+        arrivals = Arrivals(self.watch, decoding.facts)
         with talk.track(f"{STAGE} {name}", decoding.facts.frames, "frames") as tracker:
             for batch in decoding:
                 feature, *rest = self._look(batch.pixels, decoding.facts.width, decoding.facts.height)
@@ -194,10 +206,12 @@ class _Network:
                     kept.append(found.float().cpu().numpy())
                 index.append(batch.index)
                 times.append(batch.time)
+                arrivals.push(batch.index, batch.time, face[-1], box[-1], values[-1])
                 tracker.advance(len(batch))
         if not index:
             raise VideoError(f"{decoding.path}: holds no frame", "Record it again, or leave it out.")
         values.append(average.finish())
+        arrivals.push(index[-1][:0], times[-1][:0], face[-1][:0], box[-1][:0], values[-1])
         value = np.concatenate((np.concatenate(values), np.concatenate(emotion)), 1)
         numbers, seconds, faces, boxes = (np.concatenate(parts) for parts in (index, times, face, box))
         return Prediction(numbers, seconds, faces, value, boxes, len(decoding.lost))

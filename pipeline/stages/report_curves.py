@@ -108,7 +108,7 @@ def _chart(chart: Chart) -> str:
     title, remark = escape(chart.title), escape(chart.remark)
     return (
         f'<figure class="chart"><figcaption><b>{title}</b><span>{remark}</span></figcaption>'
-        f'<div class="area" tabindex="0" role="group" aria-label="{title}, {remark}: arrow keys read it epoch by epoch" '
+        f'<div class="area" tabindex="0" role="group" aria-label="{title}, {remark}: arrow keys read it off" '
         f'data-chart="{escape(json.dumps(_told(chart, own, first, span)))}">'
         f'<svg viewBox="0 0 {WIDE:.0f} {TALL:.0f}" preserveAspectRatio="none" aria-hidden="true">{drawn}</svg>{marks}'
         '<i class="ghost"></i><div class="tip" role="status"></div></div>'

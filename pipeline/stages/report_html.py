@@ -4,7 +4,6 @@ import base64
 import math
 from collections.abc import Iterable, Mapping
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ MEASURES = {
 }  # fmt: skip
 
 
+WEB = Path(__file__).parent / "web"
+
 POLICY = (
     "default-src 'none'; img-src data:; media-src blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'"
@@ -25,7 +26,7 @@ POLICY = (
 
 def assets(*names: str) -> str:
     """The texts of these files of web/, one after the other."""
-    return "".join((files("affect.pipeline.stages") / "web" / name).read_text(encoding="utf-8") for name in names)
+    return "".join((WEB / name).read_text(encoding="utf-8") for name in names)
 
 
 def whole_page(title: str, body: str, *, style: str, script: str) -> str:
