@@ -25,7 +25,7 @@ SPREAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(S
 PARTLY = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: all audit extract-frames pretrain adapt cache-features train evaluate predict report \
-	install test check format pictures bench constraints clean help
+	install test check format pictures screenshots bench constraints clean help
 
 all: $(AFFECT) $(DEMO)  ## Everything: install, data, training, report. DATA= FERPLUS= WORK= CONFIG= WORKERS= SET=
 	@$(AFFECT) all $(READ) $(SPREAD) --run $(RUN) $(if $(FERPLUS),--ferplus $(FERPLUS)) $(PARTLY)
@@ -97,6 +97,10 @@ format: $(VENV)/.dev  ## Mend what ruff can
 
 pictures: $(AFFECT)  ## The README's pictures, from the report of WORK
 	@mkdir -p docs/images && cp $(WORK)/report/stn.png $(WORK)/report/truth.png docs/images/
+
+screenshots: $(VENV)/.dev  ## The README's picture of the report of WORK, by a headless Chromium
+	@$(BIN)/python docs/screenshots.py $(WORK)/report/index.html $(WORK)/report/screenshots
+	@mkdir -p docs/images && cp $(WORK)/report/screenshots/report.png docs/images/
 
 bench: $(VENV)/.dev  ## How fast, against the bare limit
 	@shopt -s nullglob; found=(benchmarks/*.py); \

@@ -53,7 +53,9 @@ def read_clip(folder: Path, name: str, threshold: float) -> Clip:
         told = json.loads((folder / f"{name}{FACTS}").read_text(encoding="utf-8"))
         source, facts = Path(told["source"]), dict(told["facts"])
         with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            every = list(csv.DictReader(file))
+        # Of several people the first one is shown.
+        rows = [row for row in every if row.get("person", "0") == "0"]
         names = ("frame", "time", "face", "valence", "arousal", "x0", "y0", "x1", "y1")
         cells = np.array([[float(row[name] or "nan") for name in names] for row in rows], np.float64)
         cells = cells.reshape(len(rows), len(names))
@@ -62,7 +64,9 @@ def read_clip(folder: Path, name: str, threshold: float) -> Clip:
     if not len(cells):
         raise InputError(f"{table}: has no row", REMEDY)
     frame = cells[:, 0].astype(np.int64)
-    return Clip(name, source, frame, cells[:, 1], cells[:, 3:5], cells[:, 2], cells[:, 5:9], threshold, facts)
+    remark = "Of several people the one on the left is shown; the table has all." if len(rows) < len(every) else ""
+    face, value, box = cells[:, 2], cells[:, 3:5], cells[:, 5:9]
+    return Clip(name, source, frame, cells[:, 1], value, face, box, threshold, facts, remark=remark)
 
 
 def moments(clip: Clip) -> dict[str, int]:
@@ -84,10 +88,10 @@ def with_film(clip: Clip, most: int) -> Clip:
     try:
         film = make_film(clip.source, most, wanted)
     except VideoError as error:
-        return replace(clip, remark=f"The video cannot be shown: {error.problem}.")
+        return replace(clip, remark=f"{clip.remark} The video cannot be shown: {error.problem}.".strip())
     if not film.whole:
         text = f"The picture ends at {film.end:.0f} s, so that this page stays small; the traces go on to the end."
-        return replace(clip, film=film, remark=text)
+        return replace(clip, film=film, remark=f"{clip.remark} {text}".strip())
     return replace(clip, film=film)
 
 
