@@ -1,6 +1,7 @@
 """A video's own page, in a real browser: it plays in step, seeks, can be used by keyboard, and needs nothing else."""
 
 import base64
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,6 @@ from affect.pipeline.ingest.timeline import read_timeline
 from affect.pipeline.progress import Talk
 from affect.pipeline.records import StageReport
 from affect.pipeline.stages.player_page import player_pages
-from affect.pipeline.stages.prediction import Prediction, frame_table, summary
 from affect.pipeline.stages.web_video import make_film
 
 if TYPE_CHECKING:
@@ -32,10 +32,12 @@ def write_prediction(folder: Path, name: str, video: Path) -> dict[str, np.ndarr
     value = np.stack([np.linspace(-0.8, 0.8, n), 0.6 * np.sin(np.arange(n) / 9)], 1)
     face = np.where((np.arange(n) > n // 3) & (np.arange(n) < n // 2), 0.1, 0.95).astype(np.float32)
     box = np.linspace((10, 20, 110, 140), (60, 40, 180, 170), n).astype(np.float32)
-    prediction = Prediction(timeline.number, time, face, value.astype(np.float32), box, 0)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.csv").write_text(frame_table(prediction, value, ()))
-    facts = {"fingerprint": "f", "source": str(video), "facts": summary(prediction, value, face >= 0.5)}
+    with (folder / f"{name}.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("frame", "time", "face", "valence", "arousal", "x0", "y0", "x1", "y1"))
+        for row in range(n):
+            table.writerow((timeline.number[row], f"{time[row]:.6f}", face[row], *value[row], *box[row]))
+    facts = {"fingerprint": "f", "source": str(video), "facts": {"frames": n, "lost": 0, "face_share": 0.8}}
     (folder / f"{name}.facts.json").write_text(json.dumps(facts))
     return {"time": time, "value": value, "face": face, "box": box}
 
