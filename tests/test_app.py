@@ -1,7 +1,10 @@
 """The app as its user meets it: a page in a real browser, and a server that keeps to itself."""
 
+import csv
 import http.client
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from affect.cli import app as cli
 from affect.configs.schema import load
 from affect.models.affect_net import AffectNet
 from affect.models.backbone import scratch
@@ -21,6 +25,7 @@ from affect.models.stn import SpatialTransformer
 from affect.pipeline.ingest.timeline import read_timeline
 from affect.pipeline.learning.model_file import NAME, save_model
 from affect.pipeline.stages.app_jobs import safe_name
+from typer.testing import CliRunner
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
@@ -29,6 +34,7 @@ SETTINGS = (
     "frames.size=64", "stn.view=32", "stn.crop=32", "clip.length=16", "clip.hop=8", "head.project=8", "head.hidden=8",
     "head.dense=[8]", "predict.face_threshold=0", "features.batch=16",
 )  # fmt: skip
+SET = [option for setting in SETTINGS for option in ("--set", setting)]
 MOST = 1
 """MiB of an upload."""
 
@@ -41,16 +47,23 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """`affect app` with a tiny model, in a process of its own, ended as by Ctrl-C; nothing of it stays."""
-    run, place = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("scratch")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model with random weights."""
+    folder = tmp_path_factory.mktemp("run")
     config = load("demo", SETTINGS)
     torch.manual_seed(1)
     net = AffectNet(SpatialTransformer("crop", 32, 32, 0.1), scratch(), TemporalHead(2048, **config.head.model_dump()))
     net.eval().head.calibrate(torch.rand(2048), torch.rand(2048) + 0.1)
-    save_model(run / NAME, net, fingerprint="f", encoder="e", config=config.model_dump(mode="json"))
+    save_model(folder / NAME, net, fingerprint="f", encoder="e", config=config.model_dump(mode="json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`affect app` with a tiny model, in a process of its own, ended as by Ctrl-C; nothing of it stays."""
+    place = tmp_path_factory.mktemp("scratch")
     command = [sys.executable, "-m", "affect", "app", "--model", str(run), "--port", "0", "--most-mib", str(MOST)]
-    command += [option for setting in SETTINGS for option in ("--set", setting)]
+    command += SET
     environment = {**os.environ, "TMPDIR": str(place)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr
@@ -145,6 +158,18 @@ def test_uploads_are_bounded_and_only_videos(served: Served) -> None:
     line.endheaders()
     assert line.getresponse().status in (400, 413)
     line.close()
+
+
+def test_predict_makes_the_page_too(run: Path, video: Path, tmp_path: Path) -> None:
+    arguments = ["predict", str(video), "--model", str(run), "--out", str(tmp_path), "--report", "--quiet", *SET]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    page = (tmp_path / f"{video.stem}.html").read_text(encoding="utf-8")
+    clip = json.loads(re.findall(r'class="clip">(.*?)</script>', page)[0])
+    with (tmp_path / f"{video.stem}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert clip["rows"]["frame"] == [int(row["frame"]) for row in rows]
+    assert clip["rows"]["arousal"] == pytest.approx([float(row["arousal"]) for row in rows], abs=6e-4)
+    assert clip["video"]
 
 
 @pytest.mark.parametrize(
