@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from affect.configs.schema import Config
 from affect.pipeline.errors import VideoError
+from affect.pipeline.ingest.synthetic.film import Film, draw_film
 from affect.pipeline.ingest.timeline import read_timeline
 from affect.pipeline.progress import Talk
 from affect.pipeline.records import StageReport
@@ -47,9 +48,11 @@ def make(folder: Path, *names: str) -> StageReport:
 
 
 @pytest.fixture(scope="module")
-def video(tree: Path) -> Path:
-    """A video of two seconds or so."""
-    return min(tree.rglob("videos/**/*.mp4"), key=lambda path: (abs(read_timeline(path).facts.seconds - 2), path))
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of two seconds, whose frames come at uneven times."""
+    path = tmp_path_factory.mktemp("video") / "talk.mp4"
+    draw_film(Film(path, 5, 48, 24.0, 1, 320, 180, variable=True))
+    return path
 
 
 @pytest.fixture(scope="module")
