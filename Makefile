@@ -25,7 +25,7 @@ SPREAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(S
 PARTLY = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: all audit extract-frames pretrain adapt cache-features train evaluate predict report \
-	install test check format pictures docs bench constraints clean help
+	install test check format pictures screenshots docs bench constraints clean help
 
 all: $(AFFECT) $(DEMO)  ## Everything: install, data, training, report. DATA= FERPLUS= WORK= CONFIG= WORKERS= SET=
 	@$(AFFECT) all $(READ) $(SPREAD) --run $(RUN) $(if $(FERPLUS),--ferplus $(FERPLUS)) $(PARTLY)
@@ -102,6 +102,10 @@ pictures: $(AFFECT)  ## The docs' pictures, from the report of WORK; with VIDEO=
 docs: $(VENV)/.dev  ## The reference from the code, and the site of docs/ into site/
 	@$(BIN)/python docs/reference/make.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "site/index.html"
+
+screenshots: $(VENV)/.dev  ## The README's picture of the report of WORK, by a headless Chromium
+	@$(BIN)/python docs/screenshots.py $(WORK)/report/index.html $(WORK)/report/screenshots
+	@mkdir -p docs/images && cp $(WORK)/report/screenshots/report.png docs/images/
 
 bench: $(VENV)/.dev  ## How fast, against the bare limit
 	@shopt -s nullglob; found=(benchmarks/*.py); \

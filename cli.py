@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from . import __version__, commands_ship, commands_use
+from .commands_app import app_command
 from .session import (
     VERBOSE,
     AsJson,
@@ -39,7 +40,7 @@ from .session import (
 START, PREPARE, LEARN, USE, ABOUT = "Start", "Prepare", "Learn", "Use", "About"
 ORDER = (
     "all", "demo-data", "audit", "extract-frames", "detect-boxes", "pretrain", "adapt", "cache-features", "train",
-    "evaluate", "predict", "live", "report", "submit", "export", "config", "doctor", "version",
+    "evaluate", "predict", "live", "app", "report", "submit", "export", "config", "doctor", "version",
 )  # fmt: skip
 
 
@@ -242,6 +243,9 @@ def evaluate(
 
 
 commands_use.register(app, USE)
+
+
+app.command("app", rich_help_panel=USE, epilog="Example: affect app --model work/train/default")(app_command)
 
 
 @stage_command(app, "report", panel=USE, example="affect report --work work")

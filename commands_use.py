@@ -27,6 +27,7 @@ def predict(
     format: Annotated[str, typer.Option("--format", metavar="NAME", help="csv, json or parquet.")] = "csv",  # noqa: A002
     overlay: Annotated[bool, typer.Option("--overlay", help="Also the video with all that drawn over it.")] = False,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="A picture of both traces.")] = True,
+    page: Annotated[bool, typer.Option("--report", help="Also a page that plays each video in step.")] = False,
     people: Annotated[int, typer.Option("--people", min=1, max=4, help="Follow so many people in each video.")] = 1,
     emotions: Annotated[bool, typer.Option("--emotions", help="Also the eight expressions of FER+.")] = False,
     config: ConfigName = None,
@@ -36,6 +37,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Valence and arousal of any video: a row per frame, a row per clip, a plot, and the video with an overlay."""
+    from .pipeline.errors import InputError
     from .pipeline.progress import Talk
     from .pipeline.records import Work
     from .pipeline.stages.predict import predict, settings_for
@@ -43,7 +45,13 @@ def predict(
     chosen = settings_for(need(model, "--model"), settings or (), config)
     here = Session(chosen, Work(out), Talk(quiet, verbose), as_json)
     wishes = {"format": format, "overlay": overlay, "plot": plot, "people": people, "emotions": emotions}
-    here.stage(predict, videos, model, out, **wishes)
+    if page and format != "csv":
+        raise InputError(f"--report reads the CSV, and --format is {format}", "Leave one of them out.")
+    done = here.stage(predict, videos, model, out, **wishes)
+    if page:
+        from .pipeline.stages.player_page import player_pages
+
+        here.stage(player_pages, [*done.made, *done.kept], out)
     here.finish()
 
 

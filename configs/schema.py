@@ -166,6 +166,11 @@ class Predict(Section):
     """A frame whose face probability is below this has no face."""
 
 
+class Report(Section):
+    video_mib: float = Field(default=6.0, gt=0)
+    """MiB of video in a page, all its videos together; the page is a third larger. Long ones get coarser, then cut."""
+
+
 class Runtime(Section):
     seed: int = 0
     device: str = "auto"
@@ -194,6 +199,7 @@ class Config(Section):
     head: Head = Head()
     train: Train = Train()
     predict: Predict = Predict()
+    report: Report = Report()
     runtime: Runtime = Runtime()
 
 

@@ -2,10 +2,11 @@
 
 import fcntl
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from affect.pipeline.ingest.synthetic import draw_tree
 
 if TYPE_CHECKING:
     from affect.pipeline.learning.montage import Pictures
+    from selenium.webdriver.chrome.webdriver import WebDriver
 
 SMALL: dict[str, Any] = {"videos": 8, "frames": 48, "seed": 3, "faces": 80, "workers": 2}
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -42,6 +44,44 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip("no real data beside this checkout")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[WebDriver]":
+    """A headless Chromium; skips where there is none (Debian: apt-get install chromium chromium-driver)."""
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no chromium and chromedriver on this machine")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--no-first-run", "--mute-audio", "--window-size=1280,900",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path_factory.mktemp("downloads"))})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(driver))
+    driver.set_page_load_timeout(60)
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: "WebDriver") -> "Iterator[WebDriver]":
+    """Chromium as new: 1280 wide, light. Whatever a page complains of on its console fails the test."""
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chromium.get("about:blank")
+    chromium.get_log("browser")
+    yield chromium
+    complaints = [entry["message"] for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert not complaints
 
 
 @pytest.fixture(scope="session")

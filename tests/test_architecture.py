@@ -10,16 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = [
-    ROOT / name
-    for name in ("__init__.py", "__main__.py", "cli.py", "commands_ship.py", "commands_use.py", "road.py", "session.py")
-]
+COMMANDS = ("cli", "commands_app", "commands_ship", "commands_use")
+PACKAGE = [ROOT / f"{name}.py" for name in ("__init__", "__main__", *COMMANDS, "road", "session")]
 PACKAGE += sorted(path for room in ("configs", "models", "pipeline") for path in (ROOT / room).rglob("*.py"))
 
 # Floors from the top. A module may import from its own room and from any lower floor; from the package itself only
 # its version.
 FLOORS = (
-    ("cli", "commands_ship", "commands_use", "road", "session", "__main__"),
+    (*COMMANDS, "road", "session", "__main__"),
     ("pipeline.stages",),
     ("pipeline.learning", "pipeline.cluster"),
     ("pipeline.storage", "pipeline.ingest", "models", "configs"),
@@ -32,10 +30,24 @@ DOORS = {
     "h5py": {"pipeline.storage.shard"},
     "dask": {"pipeline.cluster"},
     "distributed": {"pipeline.cluster"},
-    "typer": {"cli", "commands_ship", "commands_use", "session"},
+    "typer": {*COMMANDS, "session"},
+    "tornado": {"pipeline.stages.app"},
     "click": set(),
 }
-HEAVY = ("torch", "torchvision", "decord", "av", "cv2", "dask", "distributed", "h5py", "matplotlib", "pandas", "scipy")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "decord",
+    "av",
+    "cv2",
+    "dask",
+    "distributed",
+    "h5py",
+    "tornado",
+    "matplotlib",
+    "pandas",
+    "scipy",
+)
 
 
 def module_name(path: Path) -> str:

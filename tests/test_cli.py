@@ -63,7 +63,9 @@ def test_help_lists_the_commands_in_the_order_of_the_road() -> None:
     assert tuple(name for name in found if name in ORDER) == ORDER
 
 
-@pytest.mark.parametrize("command", [*STAGES, "all", "demo-data", "detect-boxes", "config show", "doctor", "version"])
+@pytest.mark.parametrize(
+    "command", [*STAGES, "all", "app", "demo-data", "detect-boxes", "config show", "doctor", "version"]
+)
 def test_every_command_has_an_example(command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.exit_code == 0

@@ -6,16 +6,22 @@ import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from affect.configs.schema import Config, dump
 from affect.pipeline.errors import AffectError, MissingStageError
+from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.timeline import read_timeline
 from affect.pipeline.learning.metrics import pooled
 from affect.pipeline.progress import Talk
 from affect.pipeline.records import StageReport, Work
 from affect.pipeline.stages.report import chosen_subjects, report
 from affect.pipeline.stages.report_data import Series
+
+if TYPE_CHECKING:
+    from selenium.webdriver.chrome.webdriver import WebDriver
 
 
 def write_run(work: Work, name: str, noise: float, *, evaluated: bool = True, epochs: int = 5) -> Path:
@@ -193,3 +199,62 @@ def test_best_median_and_worst_subjects_are_chosen() -> None:
     }
     assert list(chosen_subjects(subjects)) == ["Best: subject b", "Median: subject c", "Worst: subject a"]
     assert list(chosen_subjects({"b": subjects["b"]})) == ["Best: subject b"]
+
+
+def test_it_is_usable_in_a_browser(browser: "WebDriver", tmp_path: Path) -> None:
+    """Tables sort by click and by key, curves are read off by keys, and a phone is wide enough."""
+    from selenium.webdriver.common.keys import Keys
+
+    work = Work(tmp_path)
+    write_run(work, "default", 0.2)
+    make(work)
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get((work.report / "index.html").as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def column(place: int) -> list[str]:
+        rows = "[...document.querySelector('table.sortable').tBodies[0].rows]"
+        return browser.execute_script(f"return {rows}.map(it => it.cells[arguments[0]].innerText)", place)
+
+    heads = browser.find_elements("css selector", "table.sortable th button")
+    heads[0].click()
+    assert column(0) == sorted(column(0))
+    heads[0].click()
+    assert column(0) == sorted(column(0), reverse=True)
+    heads[3].send_keys(Keys.ENTER)
+    values = [float(text) for text in column(3)]
+    assert values == sorted(values, reverse=True)
+    area = browser.find_element("css selector", ".area")
+    area.send_keys(Keys.ARROW_LEFT)
+    assert area.find_element("css selector", ".tip").text.startswith("epoch 4 · training 0.125")
+    missing = browser.find_element("css selector", "#watch .missing").text
+    assert "affect predict" in missing
+
+
+def test_an_annotated_video_shows_what_was_annotated(tmp_path: Path) -> None:
+    """A predicted video of a subject's name has the annotation beside it, frame by frame."""
+    video = tmp_path / "talk.mp4"
+    draw_film(Film(video, 5, 30, 24.0, 1, 160, 120))
+    times = read_timeline(video).time
+    work = Work(tmp_path)
+    folder = write_run(work, "default", 0.2)
+    (work.root / "predict").mkdir()
+    names = ("frame", "time", "face", "valence", "arousal", "x0", "y0", "x1", "y1")
+    rows = [(i, f"{t:.6f}", 0.9, 0.1, -0.2, 1, 2, 30, 40) for i, t in enumerate(times)]
+    lines = [",".join(map(str, row)) for row in (names, *rows)]
+    (work.root / "predict" / "talk.csv").write_text("\n".join(lines) + "\n")
+    told = {"fingerprint": "f", "source": str(video), "facts": {}}
+    (work.root / "predict" / "talk.facts.json").write_text(json.dumps(told))
+    with (folder / "predictions-validation.csv").open("a", newline="") as file:
+        for i, t in enumerate(times):
+            csv.writer(file).writerow(("talk", i, f"{t:.6f}", 0.1, -0.2, 0.3, 0.4, int(i != 2)))
+    make(work)
+    clip = json.loads(re.findall(r'class="clip">(.*?)</script>', page_of(work))[0])
+    assert len(clip["rows"]["time"]) == len(times)
+    assert clip["truth"][0][:4] == [0.3, 0.3, None, 0.3]
+    assert clip["video"]
+    (work.root / "predict" / "talk.facts.json").unlink()
+    assert make(work).made == ("index.html",)
+    assert 'class="clip"' not in page_of(work)

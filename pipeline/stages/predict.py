@@ -13,6 +13,7 @@ from ..learning.model_file import model_path, read_model_metadata
 from ..progress import Talk
 from ..records import Problem, StageReport
 from ..storage.fingerprint import fingerprint, source_digest
+from .arrivals import Watch
 from .outputs import FACTS, OVERLAY, PLOT, Recorded, find_videos, output_names, recorded, remove_others
 from .tables import clip_file, frame_file, need_format
 from .trace import Trace, in_words, make_trace
@@ -42,13 +43,15 @@ def predict(
     format: str = "csv",  # noqa: A002
     plot: bool = True,
     overlay: bool = False,
+    watch: Watch | None = None,
 ) -> StageReport:
     """Writes <video>.csv, <video>.clips.csv, <video>.png and <video>.facts.json into `out` for each video.
 
     videos: files, folders (all videos below them) or glob patterns. model: a run folder or its model file; it says how
     large the frames and how long the clips are, the config says the rest. emotions: adds the backbone's eight classes.
     people: how many to follow in each video. format: of the tables, one of tables.FORMATS. plot: the PNG. overlay: also
-    <video>.overlay.mp4. A video that cannot be read is in `failed`. Raises MissingStageError, WeightsError,
+    <video>.overlay.mp4. watch: is told of frames as their values become final, before those without a face are seen to;
+    of several people, of the first. A video that cannot be read is in `failed`. Raises MissingStageError, WeightsError,
     DeviceError, WorkError; InputError for a format or a number of people that cannot be had.
     """
     need_format(format)
@@ -69,7 +72,9 @@ def predict(
             if known is None or known.key != key or not known.has(wanted):
                 network = network or _network(model, config)
                 began = time.perf_counter()
-                traces = trace_video(network, path, talk, name=name, title=title, classes=classes, people=people)
+                traces = trace_video(
+                    network, path, talk, name=name, title=title, classes=classes, people=people, told=watch
+                )
                 rate = len(traces[0]) / (time.perf_counter() - began)
                 others = known.suffixes if known is not None and known.key == key else ()
                 remove_others(out, name, known, others)
@@ -134,13 +139,13 @@ def check_model(model: Path, talk: Talk, *, emotions: bool, people: int) -> tupl
 
 def trace_video(
     network: "Network", path: Path, talk: Talk, *, name: str = "", title: str = "", classes: Sequence[str] = (),
-    people: int = 1,
+    people: int = 1, told: Watch | None = None,
 ) -> list[Trace]:  # fmt: skip
     """The traces of a video's people, from left to right, as many as were found. classes: of the emotions, where they
-    are asked for. Raises VideoError."""
+    are asked for. told: of the first one's values as they come. Raises VideoError."""
     from .watching import watch
 
-    predictions = watch(path, network, talk, title or path.stem, people=people, emotions=bool(classes))
+    predictions = watch(path, network, talk, title or path.stem, people=people, emotions=bool(classes), told=told)
     return [
         make_trace(
             prediction, network.config, path, name=name, classes=classes, clip=network.clip,

@@ -16,13 +16,16 @@ from ..progress import Talk
 from ..records import Problem, StageReport, Work
 from ..storage.fingerprint import fingerprint
 from .report_data import SPLIT, Run, Series, find_runs, numbers_of, read_predictions, read_runs, weights_report
+from .report_html import assets
 from .report_looks import Fit, Look, look, measure, true_boxes
-from .report_page import Page, write_page
+from .report_page import SCRIPTS, STYLES, Page, write_page
+from .report_subjects import cards
+from .report_watch import clips_of, predicted, read_by
 from .runs import write_text
 from .splits import Cached, cached_subjects, evaluated
 
 STAGE = "report"
-VERSION = 3
+VERSION = 4
 STN_FIGURES = {
     "iou": "mean IoU when trained",
     "iou_80": "share with an IoU of 0.8 or more", "presence_auroc": "face or none: AUROC",
@@ -64,9 +67,14 @@ def report(config: Config, work: Work, talk: Talk) -> StageReport:
         raise WorkError(
             f"{work.report}: cannot be written ({error.strerror})", "Free space, or choose another --work."
         ) from error
+    made_cards, failed = cards(work, predictions, shards)
+    clips, more = clips_of(config, work, predictions, talk)
+    problems += [*failed, *more]
     page = Page(
         name=work.root.resolve().name,
         runs=tuple(runs),
+        clips=tuple(clips),
+        cards=tuple(made_cards),
         pictures=pictures,
         looks=tuple(looks),
         iou={fit.subject: float(fit.iou.mean()) for fit in fits},
@@ -99,8 +107,12 @@ def _key(config: Config, work: Work, folders: Sequence[Path]) -> str:
     read += [path for room in ("features", "frames") for path in sorted((work.root / room).glob("*.h5"))]
     subjects = [path.stem for path in (work.root / "features").glob("*.h5")]
     read += [path for _, path in sorted(true_boxes(work, subjects).items())]
+    read += read_by(work)
     states = [[str(path), *_state(path)] for path in read]
-    return fingerprint(version=VERSION, tool=__version__, stn=config.stn, name=str(work.root.resolve()), read=states)
+    return fingerprint(
+        version=VERSION, tool=__version__, stn=config.stn, report=config.report, predict=config.predict,
+        assets=assets(*STYLES, *SCRIPTS), name=str(work.root.resolve()), read=states,
+    )  # fmt: skip
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -149,6 +161,10 @@ def _missing(work: Work, run: Run, predictions: dict[str, Series], shards: list[
     if not any(series.valid.any() for series in predictions.values()):
         command = f"affect evaluate --data D {at}" + ("" if run.name == "default" else f" --run {run.name}")
         missing["truth"] = missing["plane"] = f"{run.name} has no predictions on {SPLIT}. Run: {command}"
+    if not predicted(work):
+        missing["watch"] = (
+            f"No video was predicted. Run: affect predict VIDEO --model {run.folder} --out {work.root / 'predict'}"
+        )
     if not any(work.frames(shard.video).is_file() for shard in shards):
         if shards:
             missing["stn"] = (

@@ -15,6 +15,31 @@ MEASURES = {
 }  # fmt: skip
 
 
+WEB = Path(__file__).parent / "web"
+
+POLICY = (
+    "default-src 'none'; img-src data:; media-src blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""Of a page: nothing but what it carries itself."""
+
+
+def assets(*names: str) -> str:
+    """The texts of these files of web/, one after the other."""
+    return "".join((WEB / name).read_text(encoding="utf-8") for name in names)
+
+
+def whole_page(title: str, body: str, *, style: str, script: str) -> str:
+    """A page that needs no other file and no network, around this body."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{escape(title)} · affect</title><link rel="icon" href="data:,">\n<style>{style}</style></head>\n'
+        f"<body>{body}<script>{script}</script></body></html>\n"
+    )
+
+
 def scroll(inner: str, label: str) -> str:
     """What may be wider than a phone scrolls in itself, by keyboard too."""
     return f'<div class="wide" tabindex="0" role="group" aria-label="{escape(label)}">{inner}</div>'

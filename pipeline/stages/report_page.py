@@ -1,4 +1,4 @@
-"""The report's page: HTML that needs no other file, no network, and no script but to sort a table."""
+"""The report's page: HTML that needs no other file and no network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,31 +6,30 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import yaml
-
 from ... import __version__
-from ...configs.schema import Config
 from ..records import Problem
+from .report_curves import charts, charts_html
 from .report_data import DIMENSIONS, SPLIT, Run, numbers_of
-from .report_html import MEASURES, absent, data_url, facts_list, jpeg_url, number, raw, scroll
+from .report_html import absent, assets, data_url, facts_list, jpeg_url, number, scroll, whole_page
 from .report_looks import Look
-from .report_style import SCRIPT, STYLE
+from .report_subjects import Card, cards_html
+from .report_tables import confusion, pooled_table, settings, subject_table
+from .report_watch import player_html
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-
-
-IN_TRAINING = "in training"
-"""In the place of a split: validation, but as measured at the best epoch and not by an evaluation."""
+STYLES = ("page.css", "report.css", "player.css")
+SCRIPTS = ("basics.js", "player.js", "players.js", "charts.js", "tables.js")
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows. runs: best first. pictures: by section, the light one and perhaps a dark one. iou: mean of
-    each subject. stn: figures by name. weights: the reports in weights files. missing: by section, and why."""
+    """What the page shows. runs: best first. clips: what the player is told, video by video. cards: best and worst
+    subjects. pictures: by section, the light one and perhaps a dark one. iou: mean of each subject. stn: figures by
+    name. weights: the reports in weights files. missing: by section, and why."""
 
     name: str
     runs: tuple[Run, ...]
+    clips: tuple[Mapping[str, Any], ...]
+    cards: tuple[Card, ...]
     pictures: Mapping[str, tuple[Path, ...]]
     looks: tuple[Look, ...]
     iou: Mapping[str, float]
@@ -45,27 +44,25 @@ class Page:
 def write_page(page: Page) -> str:
     """The HTML."""
     sections = {
+        "watch": ("Watch", _watch(page)),
         "curves": ("Learning", _curves(page)),
         "truth": ("Prediction and truth", _truth(page)),
+        "subjects": ("Best and worst", cards_html(page.cards) if page.cards else absent(page.missing["truth"])),
         "plane": ("The plane", _plane(page)),
         "stn": ("What the STN sees", _stn(page)),
         "backbone": ("The backbone", _backbone(page)),
         "numbers": ("Numbers", _numbers(page)),
-        "settings": ("Settings", _settings(page)),
+        "settings": ("Settings", settings(page.runs[0])),
     }
     links = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, (title, _) in sections.items())
     bodies = "".join(
         f'<section id="{key}"><h2>{escape(title)}</h2>{body}</section>\n' for key, (title, body) in sections.items()
     )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(page.name)} · affect</title><link rel="icon" href="data:,">\n<style>{STYLE}</style></head>\n'
-        f"<body>{_head(page)}<nav aria-label='Sections'><ul>{links}</ul></nav>\n<main>{bodies}</main>\n"
+    body = (
+        f"{_head(page)}<nav aria-label='Sections'><ul>{links}</ul></nav>\n<main>{bodies}</main>\n"
         f"<footer>affect {escape(__version__)} · made by <code>affect report --work {escape(page.work)}</code></footer>\n"
-        f"<script>{SCRIPT}</script></body></html>\n"
     )
+    return whole_page(page.name, body, style=assets(*STYLES), script=assets(*SCRIPTS))
 
 
 def _head(page: Page) -> str:
@@ -92,8 +89,17 @@ def _remarks(texts: Sequence[str]) -> str:
     return f'<ul class="remarks">{items}</ul>' if items else ""
 
 
+def _watch(page: Page) -> str:
+    if not page.clips:
+        return absent(page.missing["watch"])
+    known = any(clip["truth"] for clip in page.clips)
+    beside = " The line in the quiet colour, and the ring on the plane, are what was annotated." if known else ""
+    return f"<p>Videos of the validation split as run {escape(page.runs[0].name)} saw them.{beside}</p>{player_html(page.clips)}"
+
+
 def _curves(page: Page) -> str:
-    best = page.runs[0]
+    if "curves" in page.missing:
+        return absent(page.missing["curves"])
     several = "; the other runs are pale" if len([run for run in page.runs if run.history]) > 1 else ""
     looked = any("validation_iou" in line for run in page.runs for line in run.history)
     seen = ", and how well the STN of an end-to-end run meets the true boxes" if looked else ""
@@ -102,9 +108,7 @@ def _curves(page: Page) -> str:
         "levels are where the script that this project replaces ended on its own data, Aff-Wild: another set, so a landmark "
         "and not a race."
     )
-    last = [f"{name} {number(best.metrics.get(f'mse_{name}'), 3)}" for name in DIMENSIONS]
-    alt = f"Three line charts over epochs: loss of arousal, loss of valence, CCC. Validation MSE: {', '.join(last)}."
-    return _picture(page, "curves", alt, caption)
+    return f"<figure>{charts_html(charts(page.runs))}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _truth(page: Page) -> str:
@@ -167,7 +171,7 @@ def _backbone(page: Page) -> str:
         faces = f" on {found['faces']:,} faces of FER+ PrivateTest" if isinstance(found.get("faces"), int) else ""
         if "accuracy" in found:
             parts.append(f"<p>Pretrained on eight expressions: accuracy {found['accuracy']:.1%}{escape(faces)}.</p>")
-        parts.append(_confusion(found))
+        parts.append(confusion(found))
     elif "backbone" in page.missing:
         parts.append(absent(page.missing["backbone"]))
     if adapted := page.weights.get("adapted"):
@@ -175,106 +179,17 @@ def _backbone(page: Page) -> str:
     return "".join(parts)
 
 
-def _confusion(found: Mapping[str, Any]) -> str:
-    classes = found.get("classes")
-    matrix = np.asarray(found.get("confusion", []), np.float64)
-    if not classes or matrix.shape != (len(classes), len(classes)):
-        return ""
-    share = 100 * matrix / matrix.sum(1, keepdims=True).clip(1)
-    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in classes)
-    rows = ""
-    for name, own, count in zip(classes, share, matrix.sum(1), strict=True):
-        cells = "".join(
-            f'<td style="--share:{it:.0f}"{" class=deep" if it > 55 else ""}>{f"{it:.0f}" if it >= 0.5 else ""}</td>'
-            for it in own
-        )
-        rows += f'<tr><th scope="row">{escape(str(name))} <small>{count:,.0f}</small></th>{cells}</tr>'
-    caption = "<caption>What a face of each row was recognised as, in percent of the row</caption>"
-    return scroll(
-        f'<table class="confusion">{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>',
-        "Confusion matrix",
-    )
-
-
 def _numbers(page: Page) -> str:
-    parts = ["<h3>Pooled over all frames</h3>", _pooled(page)]
+    parts = ["<h3>Pooled over all frames</h3>", pooled_table(page.runs)]
     best = page.runs[0]
     if best.per_subject:
         parts += [f"<h3>Subject by subject</h3><p>{SPLIT.capitalize()}, run {escape(best.name)}. "
-                  "A click on a column sorts by it.</p>", _per_subject(best, page.iou)]  # fmt: skip
+                  "A click on a column sorts by it.</p>", subject_table(best, page.iou)]  # fmt: skip
     else:
         parts.append(absent(page.missing.get("truth", f"Run {best.name} has no figures of single subjects.")))
     if page.problems:
         parts.append("<h3>Left out</h3>" + _remarks([str(problem) for problem in page.problems]))
     return "".join(parts)
-
-
-def _pooled(page: Page) -> str:
-    head = '<th scope="col">run</th><th scope="col" class="text">split</th>' + "".join(
-        f'<th scope="col"><span class="{name}">{title}<br>{name}</span></th>'
-        for key, title in MEASURES.items()
-        for name in DIMENSIONS
-        if any(f"{key}_{name}" in run.metrics for run in page.runs)
-    )
-    columns = [
-        f"{key}_{name}"
-        for key in MEASURES
-        for name in DIMENSIONS
-        if any(f"{key}_{name}" in run.metrics for run in page.runs)
-    ]
-    rows = ""
-    for rank, run in enumerate(page.runs):
-        for split, metrics in (run.evaluations or {IN_TRAINING: run.metrics}).items():
-            cells = "".join(f"<td>{number(metrics.get(column), 3)}</td>" for column in columns)
-            mark = ' class="best"' if rank == 0 and split in (SPLIT, IN_TRAINING) else ""
-            rows += (
-                f'<tr{mark}><th scope="row">{escape(run.name)}</th><td class="text">{escape(split)}</td>{cells}</tr>'
-            )
-    return scroll(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>", "Figures of all runs")
-
-
-def _per_subject(run: Run, iou: Mapping[str, float]) -> str:
-    columns = {"frames": ("frames", 0), "ccc_mean": ("mean CCC", 3), "ccc_valence": ("CCC valence", 3),
-               "ccc_arousal": ("CCC arousal", 3), "rmse_valence": ("RMSE valence", 3),
-               "rmse_arousal": ("RMSE arousal", 3)}  # fmt: skip
-    table = {name: {**figures, "iou": iou.get(name)} for name, figures in run.per_subject.items()}
-    if iou:
-        columns["iou"] = ("IoU of the box", 3)
-    head = "".join(
-        f'<th scope="col"{" aria-sort=descending" if key == "ccc_mean" else ""}><button>{title}</button></th>'
-        for key, title in {"": "subject", **{key: title for key, (title, _) in columns.items()}}.items()
-    )
-    rows = ""
-    for name in sorted(table, key=lambda name: (-(table[name].get("ccc_mean") or 0), name)):
-        cells = "".join(
-            f'<td data-value="{raw(table[name].get(key))}">{number(table[name].get(key), places)}</td>'
-            for key, (_, places) in columns.items()
-        )
-        rows += f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
-    return scroll(f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>', "Subjects")
-
-
-def _settings(page: Page) -> str:
-    best = page.runs[0]
-    parts = []
-    environment = best.facts.get("environment")
-    if isinstance(environment, dict):
-        parts.append(f"<h3>Where it was trained</h3>{facts_list(environment)}")
-    try:
-        found = yaml.safe_load(best.settings) or {}
-    except yaml.YAMLError:
-        found = {}
-    defaults = Config().model_dump(mode="json")
-    sections = {name: own for name, own in found.items() if isinstance(own, dict)} if isinstance(found, dict) else {}
-    if sections:
-        parts.append(f"<h3>Settings of run {escape(best.name)}</h3><p>Bold: other than the default.</p>")
-    shown = []
-    for name, own in sections.items():
-        changed = {key for key, it in own.items() if it != defaults.get(name, {}).get(key, it)}
-        shown.append(f'<div class="section"><h4>{escape(str(name))}</h4>{facts_list(own, changed, plain=True)}</div>')
-    if shown:
-        parts.append(f'<details><summary>All settings</summary><div class="sections">{"".join(shown)}</div></details>')
-    return "".join(parts) or absent(f"Run {best.name} has no config.yaml and no run.json yet.")
 
 
 def _picture(page: Page, key: str, alt: str, caption: str) -> str:

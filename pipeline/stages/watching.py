@@ -10,6 +10,7 @@ from ..ingest.video import Decoding, decoded
 from ..learning.network import Network
 from ..learning.people import follow_people, regions
 from ..progress import Talk
+from .arrivals import Arrivals, Watch
 from .prediction import Prediction
 
 MORE = 2
@@ -17,17 +18,24 @@ MORE = 2
 
 
 def watch(
-    path: Path, network: Network, talk: Talk, title: str, *, people: int = 1, emotions: bool = False
+    path: Path,
+    network: Network,
+    talk: Talk,
+    title: str,
+    *,
+    people: int = 1,
+    emotions: bool = False,
+    told: Watch | None = None,
 ) -> list[Prediction]:
     """What the network says of each person in a video, from left to right; of one, it looks where its STN does.
 
     people: more than one are followed first, in a pass of their own, and the list holds as many as were found, at least
-    one. Raises VideoError.
+    one. told: of the first person's values as they become final. Raises VideoError.
     """
     options = {"batch": network.config.features.batch, "deadline": network.config.runtime.decode_seconds}
 
     def whole(decoding: Decoding) -> list[Prediction]:
-        return _read(decoding, network, talk, title, emotions, None)
+        return _read(decoding, network, talk, title, emotions, told, None)
 
     if people == 1:
         return decoded(path, network.size, whole, **options)
@@ -37,7 +45,10 @@ def watch(
         if not parts:
             return decoded(path, network.size, whole, **options)
         return decoded(
-            path, network.size, lambda again: _read(again, network, talk, title, emotions, (numbers, parts)), **options
+            path,
+            network.size,
+            lambda again: _read(again, network, talk, title, emotions, told, (numbers, parts)),
+            **options,
         )
 
     return decoded(path, network.size, both, **options)
@@ -69,6 +80,7 @@ def _read(
     talk: Talk,
     title: str,
     emotions: bool,
+    told: Watch | None,
     known: tuple[NDArray[np.int64], list[NDArray[np.float32]]] | None,
 ) -> list[Prediction]:
     """A prediction of each person. known: frames' numbers and each person's part of them; None: one person anywhere."""
@@ -78,6 +90,7 @@ def _read(
     index, time = [], []
     seen: list[list[tuple[NDArray[np.float32], ...]]] = [[] for _ in parts]
     values: list[list[NDArray[np.float32]]] = [[] for _ in parts]
+    arrivals = Arrivals(told, facts)
     with talk.track(title, facts.frames, "frames") as tracker:
         for batch in decoding:
             # A second pass may know frames that the first did not, where another decoder had to take over.
@@ -89,14 +102,19 @@ def _read(
                 seen[person].append(tuple(rest))
             index.append(batch.index)
             time.append(batch.time)
+            face, box, _ = seen[0][-1]
+            arrivals.push(batch.index, batch.time, face, box, values[0][-1])
             tracker.advance(len(batch))
     if not index:
         raise VideoError(f"{decoding.path}: holds no frame", "Record it again, or leave it out.")
     numbers, seconds = np.concatenate(index), np.concatenate(time)
     predictions = []
-    for own, value, average in zip(seen, values, averages, strict=True):
+    for person, (own, value, average) in enumerate(zip(seen, values, averages, strict=True)):
         face, box, emotion = (np.concatenate(column) for column in zip(*own, strict=True))
-        affect = np.concatenate((*value, average.finish()))
+        last = average.finish()
+        if person == 0:
+            arrivals.push(numbers[:0], seconds[:0], face[:0], box[:0], last)
+        affect = np.concatenate((*value, last))
         both = np.concatenate((affect, emotion), 1) if emotions else affect
         predictions.append(Prediction(numbers, seconds, face, both, box, len(decoding.lost)))
     return predictions
