@@ -25,6 +25,7 @@ from .session import (
     FerplusFolder,
     Quiet,
     RunName,
+    RunNames,
     Scheduler,
     Session,
     Settings,
@@ -202,10 +203,18 @@ def adapt(here: Session, data: DataFolder) -> None:
 
 
 @stage_command(app, "cache-features", panel=LEARN, example="affect cache-features --data demo --workers 4")
-def cache_features(here: Session, data: DataFolder, scheduler: Scheduler = None) -> None:
+def cache_features(
+    here: Session,
+    data: DataFolder,
+    views: Annotated[int | None, typer.Option(min=1, max=8, help="Views of each frame; features.views.")] = None,
+    scheduler: Scheduler = None,
+) -> None:
     """Look at every frame once, through STN and backbone, into feature shards."""
     from .pipeline.stages.cache_features import cache_features
 
+    if views:
+        features = here.config.features.model_copy(update={"views": views})
+        here.config = here.config.model_copy(update={"features": features})
     here.stage(cache_features, data, here.work, scheduler=scheduler)
 
 
@@ -216,24 +225,25 @@ def train(
     run: RunName = "default",
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="From raw frames through everything.")] = False,
     start: Annotated[str | None, typer.Option("--start", metavar="RUN", help="Start from this run's weights.")] = None,
+    fold: Annotated[str | None, typer.Option(metavar="K/N", help="Deal subjects anew; the Kth of N judges.")] = None,
 ) -> None:
     """Train the LSTM head on cached features, or the whole network on frames."""
     from .pipeline.stages.train import train
 
-    here.stage(train, data, here.work, run=run, end_to_end=end_to_end, start=start)
+    here.stage(train, data, here.work, run=run, end_to_end=end_to_end, start=start, fold=fold)
 
 
 @stage_command(app, "evaluate", panel=USE, example="affect evaluate --data demo --run default --json")
 def evaluate(
     here: Session,
     data: DataFolder,
-    run: RunName = "default",
+    run: RunNames = None,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="train, validation or test.")] = "validation",
 ) -> None:
     """How well a run predicts: CCC and its kin over all frames of a split; a CSV of every prediction."""
     from .pipeline.stages.evaluate import evaluate
 
-    metrics = here.stage(evaluate, data, here.work, run=run, split=split).facts
+    metrics = here.stage(evaluate, data, here.work, run=run or "default", split=split).facts
     if here.as_json:
         print_json(metrics)
         here.as_json = False
@@ -246,7 +256,9 @@ def evaluate(
 )
 def predict(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO…", help="Videos, folders of them, or patterns.")],
-    model: Annotated[Path, typer.Option("--model", metavar="DIR", help="The folder of a run: work/train/NAME.")],
+    model: Annotated[
+        list[Path], typer.Option(metavar="DIR", help="The folder of a run: work/train/NAME. Repeatable: averaged.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the CSVs and plots go.")],
     emotions: Annotated[bool, typer.Option("--emotions", help="Also the eight expressions of FER+.")] = False,
     config: ConfigName = None,
@@ -260,7 +272,7 @@ def predict(
     from .pipeline.records import Work
     from .pipeline.stages.predict import predict
 
-    folder = model if need(model, "--model").is_dir() else model.parent
+    folder = next(path if path.is_dir() else path.parent for path in [need(it, "--model") for it in model])
     chosen, _ = resolve_config(folder / "config.yaml", config, settings or ())
     here = Session(chosen, Work(out), Talk(quiet, verbose), as_json)
     here.stage(predict, videos, model, out, emotions=emotions)

@@ -25,8 +25,6 @@ from .runs import write_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...models.affect_net import AffectNet
-
 STAGE = "predict"
 VERSION = 1
 SUFFIXES = (".csv", ".clips.csv", ".png", ".facts.json")
@@ -36,17 +34,27 @@ REMEDY = "Name a run folder, W/train/NAME; `affect train --data D --work W` make
 
 
 def predict(
-    config: Config, videos: Sequence[Path], model: Path, out: Path, talk: Talk, *, emotions: bool = False
+    config: Config,
+    videos: Sequence[Path],
+    model: Path | Sequence[Path],
+    out: Path,
+    talk: Talk,
+    *,
+    emotions: bool = False,
 ) -> StageReport:
     """Writes <video>.csv, <video>.clips.csv, <video>.png and <video>.facts.json into `out` for each video.
 
     videos: files, folders (all videos below them) or glob patterns. model: a run folder or its model file; it says how
-    large the frames and how long the clips are, the config says the rest. emotions: adds the backbone's eight classes.
+    large the frames and how long the clips are, the config says the rest. Of several models valence and arousal are averaged; faces, boxes,
+    emotions and clips are those of the first. emotions: adds the backbone's eight classes.
     A video that cannot be read is in `failed`. Raises MissingStageError, WeightsError, DeviceError, WorkError.
     """
-    if not model_path(model).is_file():
-        raise MissingStageError(f"{model_path(model)}: there is no model", REMEDY)
-    metadata = read_model_metadata(model)
+    models = [model] if isinstance(model, Path) else list(dict.fromkeys(model))
+    for path in models:
+        if not model_path(path).is_file():
+            raise MissingStageError(f"{model_path(path)}: there is no model", REMEDY)
+    model, described = models[0], _described(models)
+    metadata = described[0]
     its_config = Config.model_validate(metadata["config"])
     classes = tuple(metadata["backbone"]["classes"]) if emotions else ()
     if emotions and len(classes) != EMOTIONS:
@@ -65,12 +73,12 @@ def predict(
     for number, (name, path) in enumerate(output_names(files, out), 1):
         try:
             key = fingerprint(
-                version=VERSION, model=metadata["fingerprint"], source=source_digest(path), predict=config.predict,
+                version=VERSION, model=[it["fingerprint"] for it in described], source=source_digest(path), predict=config.predict,
                 hop=config.clip.hop, precision=config.runtime.precision, emotions=emotions,
             )  # fmt: skip
             found = _kept(out, name, key)
             if found is None:
-                network = network or _Network(config, its_config, model, classes)
+                network = network or _Network(config, its_config, models, classes)
                 began = time.perf_counter()
                 prediction = network.predict(path, name, talk)
                 rate = len(prediction) / (time.perf_counter() - began)
@@ -88,6 +96,15 @@ def predict(
             failed.append(Problem("damaged", name, error.problem, error.remedy))
             _forget(out, name)
     return StageReport(STAGE, out, tuple(made), tuple(kept), tuple(failed), facts)
+
+
+def _described(models: Sequence[Path]) -> list[dict[str, Any]]:
+    """The metadata; without torch where it is one model."""
+    if len(models) == 1:
+        return [read_model_metadata(models[0])]
+    from ..learning.ensemble import describe_models
+
+    return describe_models(models)
 
 
 def find_videos(named: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
@@ -158,19 +175,16 @@ def _sources(out: Path) -> dict[str, Path]:
 
 
 class _Network:
-    """The model on its device, loaded once for all videos."""
+    """The models on their device, loaded once for all videos."""
 
-    def __init__(self, config: Config, its_config: Config, model: Path, classes: tuple[str, ...]) -> None:
-        from ..learning.model_file import load_model
+    def __init__(self, config: Config, its_config: Config, models: Sequence[Path], classes: tuple[str, ...]) -> None:
+        from ..learning.ensemble import load_several
         from ..learning.runtime import pick_device, pick_dtype
 
         self.config, self.size, self.classes = config, its_config.frames.size, classes
         self.device = pick_device(config.runtime.device)
         self.dtype = pick_dtype(config.runtime.precision, self.device)
-        self.finds = its_config.stn.localiser == "stn"
-        net, metadata = load_model(model)
-        self.net: AffectNet = net.to(self.device)
-        self.clip: int = metadata["clip"]["length"]
+        self.several = load_several(models, self.device)
 
     def predict(self, path: Path, name: str, talk: Talk) -> Prediction:
         """Raises VideoError."""
@@ -179,17 +193,14 @@ class _Network:
 
     def _watch(self, decoding: Decoding, name: str, talk: Talk) -> Prediction:
         """Batch by batch: of each frame only numbers are kept."""
-        from ..learning.windows import OverlapAverage, head_predictor
-
-        average = OverlapAverage(
-            head_predictor(self.net.head, self.device, self.dtype), self.clip, self.config.clip.hop
-        )
+        average = self.several.reader(self.config.clip.hop, self.device, self.dtype)
         index, times, face, box, emotion = [], [], [], [], []
         values: list[NDArray[np.float32]] = []
         with talk.track(f"{STAGE} {name}", decoding.facts.frames, "frames") as tracker:
             for batch in decoding:
                 feature, *rest = self._look(batch.pixels, decoding.facts.width, decoding.facts.height)
-                values.append(average.push(feature))
+                seen = rest[0].float().cpu().numpy() >= self.config.predict.face_threshold
+                values.append(average.push(feature, seen))
                 for kept, found in zip((face, box, emotion), rest, strict=True):
                     kept.append(found.float().cpu().numpy())
                 index.append(batch.index)
@@ -203,22 +214,24 @@ class _Network:
         return Prediction(numbers, seconds, faces, value, boxes, len(decoding.lost))
 
     def _look(self, pixels: NDArray[np.uint8], width: int, height: int) -> "tuple[Tensor, ...]":
-        """(feature [n, 2048], face [n], box [n, 4], emotions [n, e]) of pixels uint8 [n, s, s, 3]."""
+        """(feature [n, 2048 an encoder], face [n], box [n, 4], emotions [n, e]) of pixels uint8 [n, s, s, 3]."""
         import torch
 
         from ...models.theta import corners_from_theta
         from ..learning.runtime import autocast
 
         frames = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)  # uint8 [n, 3, s, s], RGB
-        # An STN that was never trained says nothing of faces; the features were made from the whole picture.
-        theta = None if self.finds else self.net.stn.whole(len(frames))
+        looks = []
         with torch.no_grad(), autocast(self.device, self.dtype):
-            seen = self.net.encode(frames, theta=theta)
-        shown = seen.theta if self.finds else seen.theta * (1 + self.net.stn.margin)
+            for net, finds in self.several.encoders:
+                # An STN that was never trained says nothing of faces; the features were made from the whole picture.
+                looks.append(net.encode(frames, theta=None if finds else net.stn.whole(len(frames))))
+        seen, (net, finds) = looks[0], self.several.encoders[0]
+        shown = seen.theta if finds else seen.theta * (1 + net.stn.margin)
         corners = corners_from_theta(shown.float(), width, height)
         box = torch.minimum(corners.clamp(min=0), corners.new_tensor([width, height, width, height]))
         emotions = seen.logits.float().softmax(1)[:, : len(self.classes)]
-        return seen.feature.float(), seen.presence, box, emotions
+        return torch.cat([look.feature.float() for look in looks], 1), seen.presence, box, emotions
 
 
 def _write(

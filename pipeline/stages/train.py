@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,10 @@ from ..records import Problem, StageReport, Subject, Work
 from ..storage.fingerprint import content_digest, fingerprint
 from ..storage.shard import sweep
 from .encoder import EncoderPlan, build_encoder, plan_encoder
+from .fitting import STAGE, fit_run, smoothing_of
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
-from .runs import add_epoch, plain, read_run, stored_key, write_text
-from .splits import Cached, cached_subjects, divide
+from .runs import plain, read_run, stored_key, write_text
+from .splits import Cached, cached_subjects, divide, redeal
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +28,9 @@ if TYPE_CHECKING:
     from ...models.head import TemporalHead
     from ..learning.end_to_end import EndToEnd
     from ..learning.from_cache import FromCache
-    from ..learning.loop import FitResult
 
-STAGE = "train"
-SCORE = "validation_ccc_mean"
 CACHE_REMEDY = "Run: affect cache-features --data D --work W"
+NO_MATTER = {"tensorboard"}
 ONLY_END_TO_END = {"batch_end_to_end", "learning_rate_backbone", "learning_rate_stn", "box_weight"}
 
 
@@ -56,16 +55,18 @@ def train(
     run: str = "default",
     end_to_end: bool = False,
     start: str | None = None,
+    fold: str | None = None,
 ) -> StageReport:
     """Trains a model and writes W/train/<run>: model.safetensors, metrics.jsonl, config.yaml and run.json.
 
-    start: the name of a run, or a path, whose head is trained further. A training that was stopped goes on after its
-    last whole epoch, and a run that is up to date is kept. Raises MissingStageError, ShardError, WeightsError.
+    start: the name of a run, or a path, whose head is trained further. fold: `2/5`, the second of five ways to deal the
+    subjects of train and validation anew. A training that was stopped goes on after its last whole epoch, and a run
+    that is up to date is kept. Raises MissingStageError, ShardError, WeightsError, InputError.
     """
     folder = work.run(run)
     shards = {} if end_to_end else _cached(config, work)
     subjects = subjects_with_frames(data, work) if end_to_end else {}
-    plan = _plan(config, work, shards, subjects, start)
+    plan = _plan(config, work, shards, subjects, start, fold)
     if stored_key(folder) == plan.key:
         return _report(folder, read_run(folder), kept=(run,))
     for text in (plan.note, *plan.encoder.warnings):
@@ -86,7 +87,8 @@ def train(
     talk.say(f"{STAGE}: {sizes[0]} to learn from, {sizes[1]} to judge by")
     sweep(folder)
     started = time.perf_counter()
-    result = _fit(way, config, folder, plan.key, talk)
+    result = fit_run(way, config, folder, plan.key, talk)
+    smoothing = smoothing_of(way, config, talk)
     facts = {
         "run": run,
         "fingerprint": plan.key,
@@ -95,6 +97,8 @@ def train(
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
         "metrics": plain(result.history[result.best_epoch - 1]),
+        "smoothing": smoothing,
+        "fold": fold,
         "train": [track.subject for track in way.learned],
         "validation": [track.subject for track in way.judged],
         "failed": [asdict(problem) for problem in problems],
@@ -117,15 +121,21 @@ def _cached(config: Config, work: Work) -> dict[str, Cached]:
 
 
 def _plan(
-    config: Config, work: Work, shards: dict[str, Cached], subjects: dict[str, Subject], start: str | None
+    config: Config,
+    work: Work,
+    shards: dict[str, Cached],
+    subjects: dict[str, Subject],
+    start: str | None,
+    fold: str | None,
 ) -> _Plan:
     encoder = plan_encoder(config, work)
     begin = _begin(work, start)
-    training, validation, note = divide({name: it.split for name, it in (subjects or shards).items()})
+    training, validation, note = _divide(subjects or shards, fold, config)
     used = sorted((*training, *validation))
-    settings = config.train.model_dump(mode="json", exclude=None if subjects else ONLY_END_TO_END)
+    ignored = NO_MATTER if subjects else NO_MATTER | ONLY_END_TO_END
+    settings = config.train.model_dump(mode="json", exclude=ignored)
     key = fingerprint(
-        settings=[config.clip, config.head, settings, config.runtime.precision, config.runtime.seed],
+        settings=[config.clip, config.head, settings, config.smooth, config.runtime.precision, config.runtime.seed],
         features={name: shards[name].fingerprint for name in used if name in shards},
         frames={name: frames_digest(config, subjects[name], work) for name in used if name in subjects},
         validation=validation,
@@ -133,6 +143,21 @@ def _plan(
         start=content_digest(begin) if begin else None,
     )
     return _Plan(key, encoder, begin, training, validation, note)
+
+
+def _divide(
+    known: Mapping[str, Cached] | Mapping[str, Subject], fold: str | None, config: Config
+) -> tuple[list[str], list[str], str]:
+    splits = {name: it.split for name, it in known.items()}
+    if fold is None:
+        return divide(splits)
+    training, validation, note = divide(redeal(splits, {name: it.video for name, it in known.items()}, fold))
+    if config.adapt.epochs > 0:
+        note = (
+            f"fold {fold}: the backbone was adapted on the whole training split, so it knows the people of every fold, "
+            "and figures on them flatter. For honest ones set adapt.epochs to 0, or use the runs on the test split only"
+        )
+    return training, validation, note
 
 
 def _begin(work: Work, start: str | None) -> Path | None:
@@ -206,25 +231,6 @@ def _head(config: Config, plan: _Plan, width: int) -> "TemporalHead":
     return head
 
 
-def _fit(way: "FromCache | EndToEnd", config: Config, folder: Path, key: str, talk: Talk) -> "FitResult":
-    from ..learning.loop import fit
-
-    settings = config.train
-
-    def on_epoch(line: dict[str, Any]) -> None:
-        frames = way.outputs.frames
-        line |= {**way.outputs.figures("train_"), "frames_per_second": frames / line["train_seconds"]}
-        add_epoch(folder, line)
-
-    return fit(
-        way.model, way.batches, way.loss, way.validate,
-        groups=way.groups, epochs=settings.epochs, steps=way.steps, score=SCORE, talk=talk, title=STAGE,
-        schedule=settings.schedule, warmup=settings.warmup, weight_decay=settings.weight_decay,
-        gradient_clip=settings.gradient_clip, ema=settings.ema, patience=settings.patience,
-        device=way.device, dtype=way.dtype, state=folder / "state.pt", key=key, on_epoch=on_epoch,
-    )  # fmt: skip
-
-
 def _whole(config: Config, plan: _Plan, way: "FromCache | EndToEnd") -> "AffectNet":
     from ...models.affect_net import AffectNet
 
@@ -246,6 +252,7 @@ def _save(config: Config, folder: Path, net: "AffectNet", facts: dict[str, Any])
         run=facts["run"],
         best_epoch=facts["best_epoch"],
         metrics=facts["metrics"],
+        smoothing={name: facts["smoothing"][name] for name in ("kind", "width")},
     )
     (folder / "state.pt").unlink(missing_ok=True)
 
