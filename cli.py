@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 # OpenMP threads that spin while they wait take the cores from those that work. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from . import __version__
+from . import __version__, commands_learn
 from .session import (
     VERBOSE,
     AsJson,
@@ -40,7 +40,7 @@ from .session import (
 START, PREPARE, LEARN, USE, ABOUT = "Start", "Prepare", "Learn", "Use", "About"
 ORDER = (
     "all", "demo-data", "audit", "extract-frames", "detect-boxes", "pretrain", "adapt", "cache-features", "train",
-    "evaluate", "predict", "report", "config", "version",
+    "tune", "evaluate", "predict", "report", "config", "version",
 )  # fmt: skip
 
 
@@ -76,6 +76,7 @@ app = typer.Typer(
 )
 pretrain = typer.Typer(no_args_is_help=True, help="Teach the STN to find faces, or the backbone to read them.")
 config_group = typer.Typer(no_args_is_help=True, help="The settings.")
+commands_learn.register(app, LEARN)
 app.add_typer(pretrain, name="pretrain", rich_help_panel=LEARN)
 app.add_typer(config_group, name="config", rich_help_panel=ABOUT)
 

@@ -1,5 +1,5 @@
-"""Several models as one: a frame is encoded once for each distinct encoder, each head reads its own, and what they say is
-smoothed and averaged. One model is the same with one head."""
+"""Several models as one: each distinct encoder looks at a frame once, each head reads its own encoder, and what the heads
+say is smoothed and averaged. One model is the same with one head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class Reader(Protocol):
 class Averaged:
     """Reads a track of features by several readers, smooths what each says, and gives the mean, one value a row.
 
-    readers: of each its columns of the features, itself, and its smoother. Memory does not grow with the track: what one
-    has said waits only until the slowest one has said it too.
+    readers: of each its columns of the features, itself, and its smoother. Memory does not grow with the track: what
+    one has said waits only until the slowest one has said it too.
     """
 
     def __init__(self, readers: Sequence[tuple[slice, Reader, Smoother]]) -> None:
@@ -64,15 +64,15 @@ class Averaged:
 
     def _give(self) -> NDArray[np.float32]:
         ready = min(map(len, self._said))
-        mean = np.mean([said[:ready] for said in self._said], axis=0, dtype=np.float64)
+        mean = np.stack([said[:ready] for said in self._said]).astype(np.float64).mean(0)
         self._said = [said[ready:] for said in self._said]
         return mean.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Several:
-    """Models on their device, in eval mode. encoders: one of each kind, the first model's first; of each whether its STN
-    was trained to find faces. heads: of each model which encoder it reads, its head, clip length and smoothing."""
+    """Models on their device, in eval mode. encoders: one of each kind, the first model's first; of each whether its
+    STN was trained to find faces. heads: of each model which encoder it reads, its head, clip length and smoothing."""
 
     encoders: tuple[tuple[AffectNet, bool], ...]
     heads: tuple[tuple[int, TemporalHead, int, dict[str, Any]], ...]

@@ -45,8 +45,8 @@ def predict(
     """Writes <video>.csv, <video>.clips.csv, <video>.png and <video>.facts.json into `out` for each video.
 
     videos: files, folders (all videos below them) or glob patterns. model: a run folder or its model file; it says how
-    large the frames and how long the clips are, the config says the rest. Of several models valence and arousal are averaged; faces, boxes,
-    emotions and clips are those of the first. emotions: adds the backbone's eight classes.
+    large the frames and how long the clips are, the config says the rest. Of several models valence and arousal are
+    averaged; faces, boxes, emotions and clips are those of the first. emotions: adds the backbone's eight classes.
     A video that cannot be read is in `failed`. Raises MissingStageError, WeightsError, DeviceError, WorkError.
     """
     models = [model] if isinstance(model, Path) else list(dict.fromkeys(model))
@@ -73,8 +73,8 @@ def predict(
     for number, (name, path) in enumerate(output_names(files, out), 1):
         try:
             key = fingerprint(
-                version=VERSION, model=[it["fingerprint"] for it in described], source=source_digest(path), predict=config.predict,
-                hop=config.clip.hop, precision=config.runtime.precision, emotions=emotions,
+                version=VERSION, model=[it["fingerprint"] for it in described], source=source_digest(path),
+                predict=config.predict, hop=config.clip.hop, precision=config.runtime.precision, emotions=emotions,
             )  # fmt: skip
             found = _kept(out, name, key)
             if found is None:

@@ -64,7 +64,7 @@ def train(
     that is up to date is kept. Raises MissingStageError, ShardError, WeightsError, InputError.
     """
     folder = work.run(run)
-    shards = {} if end_to_end else _cached(config, work)
+    shards = {} if end_to_end else cached_shards(config, work)
     subjects = subjects_with_frames(data, work) if end_to_end else {}
     plan = _plan(config, work, shards, subjects, start, fold)
     if stored_key(folder) == plan.key:
@@ -109,7 +109,8 @@ def train(
     return _report(folder, facts, made=(run,))
 
 
-def _cached(config: Config, work: Work) -> dict[str, Cached]:
+def cached_shards(config: Config, work: Work) -> dict[str, Cached]:
+    """The feature shards, which have to be of the config's encoder. Raises MissingStageError."""
     shards = cached_subjects(work)
     if not shards:
         raise MissingStageError(f"{work.root / 'features'} holds no features", CACHE_REMEDY)
@@ -178,7 +179,7 @@ def _from_cache(
     from ..learning.tracks import FeatureTracks, read_track
 
     learned, judged = (
-        FeatureTracks(_annotated([read_track(shards[name].path) for name in names]), device)
+        FeatureTracks(annotated([read_track(shards[name].path) for name in names]), device)
         for names in (plan.training, plan.validation)
     )
     head = _head(config, plan, learned.width)
@@ -203,11 +204,12 @@ def _end_to_end(
         if not tracks:
             raise MissingStageError(f"no subject can be used: {(problems + more)[0]}", "See: affect audit")
     net = AffectNet(*build_encoder(config, plan.encoder), _head(config, plan, FEATURES))
-    way = EndToEnd(net, _annotated(learned), _annotated(judged), config, device, dtype, calibrate=plan.begin is None)
+    way = EndToEnd(net, annotated(learned), annotated(judged), config, device, dtype, calibrate=plan.begin is None)
     return way, problems + more
 
 
-def _annotated(tracks: Sequence[Any]) -> list[Any]:
+def annotated(tracks: Sequence[Any]) -> list[Any]:
+    """Those with an annotated frame. Raises MissingStageError where none has one."""
     found = [track for track in tracks if track.valid.any()]
     if not found:
         raise MissingStageError(
