@@ -85,7 +85,9 @@ def _read(path: Path, key: str, given: Any) -> tuple[Any, ...] | Range:
     if isinstance(given, list) and given:
         return tuple(tuple(value) if isinstance(value, list) else value for value in given)
     try:
-        found = Range(**given)
+        if not isinstance(given, dict):
+            raise TypeError
+        found = Range(**{str(name): value for name, value in given.items()})
         numbers = all(type(value) in (int, float) for value in (found.low, found.high))
         if numbers and found.low < found.high and not (found.log and (found.low <= 0 or found.step)):
             return found

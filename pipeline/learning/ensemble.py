@@ -1,5 +1,5 @@
-"""Several models as one: each distinct encoder looks at a frame once, each head reads its own encoder, and what the heads
-say is smoothed and averaged. One model is the same with one head."""
+"""Several models as one: each distinct encoder looks at a frame once, each head reads its own encoder, and what
+the heads say is smoothed and averaged. One model is the same with one head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

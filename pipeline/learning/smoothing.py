@@ -60,7 +60,8 @@ def smooth(values: NDArray[np.floating[Any]], kind: Filter, width: int) -> NDArr
 def choose_smoothing(
     values: Sequence[NDArray[np.float32]], tracks: Sequence[Any], kind: Filter | Literal["auto"], widths: Sequence[int]
 ) -> dict[str, Any]:
-    """The filter that gives the best mean CCC over all valid frames: {kind, width, ccc_mean, ccc_mean_before}.
+    """The filter that gives the best mean CCC over all valid frames: {kind, width, ccc_valence, ccc_arousal, ccc_mean,
+    ccc_mean_before}, the last without any.
 
     values: of each track, [n, 2]; tracks have `target` and `valid`. kind auto: either filter. None, where no filter is
     better than none.
@@ -68,18 +69,19 @@ def choose_smoothing(
     target = np.concatenate([track.target for track in tracks])
     valid = np.concatenate([track.valid for track in tracks])
 
-    def score(filtered: Sequence[NDArray[np.float32]]) -> float:
-        return pooled(np.concatenate(filtered), target, valid)["ccc_mean"]
+    def score(filtered: Sequence[NDArray[np.float32]]) -> dict[str, float]:
+        figures = pooled(np.concatenate(filtered), target, valid)
+        return {name: figures[name] for name in ("ccc_valence", "ccc_arousal", "ccc_mean")}
 
     before = score(values)
-    best = {**NONE, "ccc_mean": before}
+    best: dict[str, Any] = {**NONE, **before}
     names: tuple[Filter, ...] = ("median", "gaussian") if kind == "auto" else (kind,)
     for name in names:
         for width in sorted(widths) if name != "none" else ():
             found = score([smooth(value, name, width) for value in values])
-            if found > best["ccc_mean"]:
-                best = {"kind": name, "width": width, "ccc_mean": found}
-    return {**best, "ccc_mean_before": before}
+            if found["ccc_mean"] > best["ccc_mean"]:
+                best = {"kind": name, "width": width, **found}
+    return {**best, "ccc_mean_before": before["ccc_mean"]}
 
 
 def _median(windows: NDArray[np.float64]) -> NDArray[np.float64]:
