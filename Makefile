@@ -25,7 +25,7 @@ SPREAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(S
 PARTLY = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: all audit extract-frames pretrain adapt cache-features train evaluate predict report \
-	install test check format pictures screenshots docs bench constraints clean help
+	install test check format pictures screenshots docs bench ablation constraints clean help
 
 all: $(AFFECT) $(DEMO)  ## Everything: install, data, training, report. DATA= FERPLUS= WORK= CONFIG= WORKERS= SET=
 	@$(AFFECT) all $(READ) $(SPREAD) --run $(RUN) $(if $(FERPLUS),--ferplus $(FERPLUS)) $(PARTLY)
@@ -94,6 +94,9 @@ check: $(VENV)/.dev  ## Style and types
 
 format: $(VENV)/.dev  ## Mend what ruff can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+ablation: all  ## What each choice is worth, into docs/ablation.md; most of an hour on 2 cores. SEEDS=3
+	@$(BIN)/python benchmarks/ablation/ablation.py --data $(DATA) --work $(WORK) $(if $(SEEDS),--seeds $(SEEDS))
 
 pictures: $(AFFECT)  ## The docs' pictures, from the report of WORK; with VIDEO= those of predict too
 	@mkdir -p docs/images && cp $(WORK)/report/stn.png $(WORK)/report/truth.png docs/images/

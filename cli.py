@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 # OpenMP threads that spin while they wait take the cores from those that work. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from . import __version__, commands_ship, commands_use
+from . import __version__, commands_learn, commands_ship, commands_use
 from .commands_app import app_command
 from .session import (
     VERBOSE,
@@ -26,6 +26,7 @@ from .session import (
     FerplusFolder,
     Quiet,
     RunName,
+    RunNames,
     Scheduler,
     Session,
     Settings,
@@ -40,7 +41,7 @@ from .session import (
 START, PREPARE, LEARN, USE, ABOUT = "Start", "Prepare", "Learn", "Use", "About"
 ORDER = (
     "all", "demo-data", "audit", "extract-frames", "detect-boxes", "pretrain", "adapt", "cache-features", "train",
-    "evaluate", "predict", "live", "app", "report", "submit", "export", "config", "doctor", "version",
+    "tune", "evaluate", "predict", "live", "app", "report", "submit", "export", "config", "doctor", "version",
 )  # fmt: skip
 
 
@@ -75,6 +76,7 @@ app = typer.Typer(
 )
 pretrain = typer.Typer(no_args_is_help=True, help="Teach the STN to find faces, or the backbone to read them.")
 config_group = typer.Typer(no_args_is_help=True, help="The settings.")
+commands_learn.register(app, LEARN)
 app.add_typer(pretrain, name="pretrain", rich_help_panel=LEARN)
 app.add_typer(config_group, name="config", rich_help_panel=ABOUT)
 app.add_typer(commands_ship.commands)
@@ -203,10 +205,18 @@ def adapt(here: Session, data: DataFolder) -> None:
 
 
 @stage_command(app, "cache-features", panel=LEARN, example="affect cache-features --data demo --workers 4")
-def cache_features(here: Session, data: DataFolder, scheduler: Scheduler = None) -> None:
+def cache_features(
+    here: Session,
+    data: DataFolder,
+    views: Annotated[int | None, typer.Option(min=1, max=8, help="Views of each frame; features.views.")] = None,
+    scheduler: Scheduler = None,
+) -> None:
     """Look at every frame once, through STN and backbone, into feature shards."""
     from .pipeline.stages.cache_features import cache_features
 
+    if views:
+        features = here.config.features.model_copy(update={"views": views})
+        here.config = here.config.model_copy(update={"features": features})
     here.stage(cache_features, data, here.work, scheduler=scheduler)
 
 
@@ -217,24 +227,25 @@ def train(
     run: RunName = "default",
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="From raw frames through everything.")] = False,
     start: Annotated[str | None, typer.Option("--start", metavar="RUN", help="Start from this run's weights.")] = None,
+    fold: Annotated[str | None, typer.Option(metavar="K/N", help="Deal subjects anew; the Kth of N judges.")] = None,
 ) -> None:
     """Train the LSTM head on cached features, or the whole network on frames."""
     from .pipeline.stages.train import train
 
-    here.stage(train, data, here.work, run=run, end_to_end=end_to_end, start=start)
+    here.stage(train, data, here.work, run=run, end_to_end=end_to_end, start=start, fold=fold)
 
 
 @stage_command(app, "evaluate", panel=USE, example="affect evaluate --data demo --run default --json")
 def evaluate(
     here: Session,
     data: DataFolder,
-    run: RunName = "default",
+    run: RunNames = None,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="train, validation or test.")] = "validation",
 ) -> None:
     """How well a run predicts: CCC and its kin over all frames of a split; a CSV of every prediction."""
     from .pipeline.stages.evaluate import evaluate
 
-    metrics = here.stage(evaluate, data, here.work, run=run, split=split).facts
+    metrics = here.stage(evaluate, data, here.work, run=run or "default", split=split).facts
     if here.as_json:
         print_json(metrics)
         here.as_json = False

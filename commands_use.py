@@ -9,6 +9,10 @@ import typer
 
 from .session import AsJson, ConfigName, Quiet, Session, Settings, Verbose, need
 
+RunFolders = Annotated[
+    list[Path],
+    typer.Option("--model", metavar="DIR", help="The folder of a run: work/train/NAME. Repeatable: averaged."),
+]
 RunFolder = Annotated[Path, typer.Option("--model", metavar="DIR", help="The folder of a run: work/train/NAME.")]
 
 
@@ -22,7 +26,7 @@ def register(app: typer.Typer, panel: str) -> None:
 
 def predict(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO…", help="Videos, folders of them, or patterns.")],
-    model: RunFolder,
+    model: RunFolders,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where tables, plots and films go.")],
     format: Annotated[str, typer.Option("--format", metavar="NAME", help="csv, json or parquet.")] = "csv",  # noqa: A002
     overlay: Annotated[bool, typer.Option("--overlay", help="Also the video with all that drawn over it.")] = False,
@@ -42,7 +46,8 @@ def predict(
     from .pipeline.records import Work
     from .pipeline.stages.predict import predict, settings_for
 
-    chosen = settings_for(need(model, "--model"), settings or (), config)
+    first, *_ = (need(path, "--model") for path in model)
+    chosen = settings_for(first, settings or (), config)
     here = Session(chosen, Work(out), Talk(quiet, verbose), as_json)
     wishes = {"format": format, "overlay": overlay, "plot": plot, "people": people, "emotions": emotions}
     if page and format != "csv":

@@ -80,6 +80,12 @@ Scheduler = Annotated[
     str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, tcp://host:port.")
 ]
 RunName = Annotated[str, typer.Option("--run", metavar="NAME", autocompletion=_run_names, help="The training run.")]
+RunNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--run", metavar="NAME", autocompletion=_run_names, help="The training run; else default. Repeatable: averaged."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings, failures and errors.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", callback=_remember, help="Say more, and show where an error came from.")

@@ -8,10 +8,10 @@ one is unknown. Defaults are those of the real set at full size; `demo.yaml` mak
 import difflib
 from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..pipeline.errors import ConfigError
 
@@ -155,8 +155,35 @@ class Train(Section):
     """Epochs without a better validation CCC before training stops."""
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the running average of the weights that is evaluated and kept; 0: none."""
+    balance: Literal["none", "subject", "plane"] = "none"
+    """Training windows: as they come; as many of each subject; or the more of a kind, the rarer its place in the
+    valence-arousal plane. Their number stays the same."""
     noise: float = Field(default=0.05, ge=0)
-    """From cache: Gaussian noise on training features, as a share of their standard deviation."""
+    """From cache: Gaussian noise on training features, as a share of their standard deviation; 0: none."""
+    time_mask: float = Field(default=0.2, ge=0, lt=1)
+    """From cache: longest span of a training window whose features are hidden, as a share of its length; 0: none."""
+    speed: float = Field(default=0.0, ge=0, le=1)
+    """From cache: a training window is played up to this much faster or slower, labels along (0.25: from 1/1.25 to 1.25
+    times as fast); 0: as it is."""
+    tensorboard: bool = False
+    """Also writes TensorBoard's event files into the run's folder. Needs `pip install 'affect[tensorboard]'`."""
+
+
+class Smooth(Section):
+    """Smoothing of predictions in time. Training chooses the width on the validation split and stores it in the model,
+    and chooses none where none is better."""
+
+    kind: Literal["none", "median", "gaussian", "auto"] = "auto"
+    """Which filter; auto: whichever of the two is better."""
+    widths: tuple[Annotated[int, Field(ge=3, le=301)], ...] = (3, 5, 9, 15, 25)
+    """Widths to choose from, in frames, odd. A Gaussian's deviation is a fourth of its width."""
+
+    @field_validator("widths")
+    @classmethod
+    def _odd(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if even := [width for width in widths if width % 2 == 0]:
+            raise ValueError(f"{even[0]} is even, a width has a middle frame")
+        return widths
 
 
 class Predict(Section):
@@ -198,6 +225,7 @@ class Config(Section):
     clip: Clip = Clip()
     head: Head = Head()
     train: Train = Train()
+    smooth: Smooth = Smooth()
     predict: Predict = Predict()
     report: Report = Report()
     runtime: Runtime = Runtime()

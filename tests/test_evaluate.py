@@ -70,7 +70,9 @@ def test_the_figures_are_those_of_the_table_and_of_the_best_epoch(work: Work) ->
     assert report.facts["frames"] == again["frames"] == valid.sum()
     assert report.facts["ccc_mean"] == pytest.approx(again["ccc_mean"], abs=1e-3)
     run = json.loads((work.run("default") / "run.json").read_text())
-    assert report.facts["ccc_mean"] == pytest.approx(run["metrics"]["validation_ccc_mean"], abs=1e-6)
+    assert report.facts["ccc_mean"] == pytest.approx(run["smoothing"]["ccc_mean"], abs=1e-6)
+    assert run["smoothing"]["ccc_mean_before"] == pytest.approx(run["metrics"]["validation_ccc_mean"], abs=1e-6)
+    assert run["smoothing"]["ccc_mean"] >= run["smoothing"]["ccc_mean_before"]
     assert report.facts["per_subject"].keys() == {"v", "w"}
     written = json.loads((work.run("default") / "evaluation-validation.json").read_text())
     assert report.facts.items() <= written.items()

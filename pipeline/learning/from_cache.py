@@ -16,9 +16,6 @@ from .metrics import pooled
 from .tracks import Batch, FeatureTracks
 from .windows import predict_track
 
-MASKED = 0.2
-"""Longest span of a training window whose features are hidden, as a share of its length."""
-
 
 class Outputs:
     """The predictions of an epoch beside their targets; `figures` gives the measures under a prefix."""
@@ -72,21 +69,30 @@ class FromCache:
         ]
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        return self.training.batches(self.config.clip.length, self.steps, self.config.runtime.seed, epoch)
+        settings = self.config.train
+        return self.training.batches(
+            self.config.clip.length, self.steps, self.config.runtime.seed, epoch,
+            balance=settings.balance, speed=settings.speed,
+        )  # fmt: skip
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
         settings = self.config.train
         features = batch.features
         if settings.noise:
             features = features + settings.noise * self.model.spread * torch.randn_like(features)
-            features = torch.where(_hidden(features)[..., None], self.model.mean, features)
+        if settings.time_mask:
+            hidden = _hidden(features, settings.time_mask)
+            features = torch.where(hidden[..., None], self.model.mean, features)
         output = self.model(features, batch.present).frame
         self.outputs.add(output, batch.target, batch.valid)
         return affect_loss(settings.loss, output, batch.target, batch.valid, settings.valence_weight), {}
 
     def validate(self) -> dict[str, float]:
-        predictions = predict_tracks(self.model, self.validation, self.config, self.device, self.dtype)
-        return judge(predictions, self.validation.tracks, self.config)
+        return judge(self.predict(), self.judged, self.config)
+
+    def predict(self) -> list[NDArray[np.float32]]:
+        """Values of each frame of each validation track: float32 [n, 2]. The head has to be in eval mode."""
+        return predict_tracks(self.model, self.validation, self.config, self.device, self.dtype)
 
 
 def predict_tracks(
@@ -111,10 +117,10 @@ def judge(predictions: list[NDArray[np.float32]], tracks: Any, config: Config) -
     return {"validation_loss": float(loss), **{f"validation_{name}": figure for name, figure in figures.items()}}
 
 
-def _hidden(features: Tensor) -> Tensor:
-    """bool [b, t], one random span of each window, of up to MASKED of its frames."""
+def _hidden(features: Tensor, share: float) -> Tensor:
+    """bool [b, t], one random span of each window, of up to that share of its frames."""
     b, t = features.shape[:2]
-    span = (torch.rand(b, 1, device=features.device) * (MASKED * t + 1)).floor()
+    span = (torch.rand(b, 1, device=features.device) * (share * t + 1)).floor()
     start = (torch.rand(b, 1, device=features.device) * (t - span + 1)).floor()
     place = torch.arange(t, device=features.device)
     return (place >= start) & (place < start + span)

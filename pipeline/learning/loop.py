@@ -57,6 +57,7 @@ def fit(
     state: Path | None = None,
     key: str = "",
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_step: Callable[[int, dict[str, Any]], None] | None = None,
 ) -> FitResult:
     """Trains `model`, and leaves in it the weights of the epoch whose validation score was highest.
 
@@ -71,6 +72,8 @@ def fit(
     it when it has saved the model.
     on_epoch: gets {epoch, train_loss, train_<part>..., **validate(), learning_rate, gradient_norm, skipped,
     train_seconds, seconds}.
+    on_step: gets the number of each step, from 1 over all epochs, and its {loss, <part>..., gradient_norm,
+    learning_rate}; of a skipped step only the last.
     Raises AffectError if the loss stays infinite or NaN.
     """
     model.to(device)
@@ -96,7 +99,10 @@ def fit(
             model.train()
             for batch in batches(run.epoch):
                 steer()
-                sums.add(_step(run, batch, loss, gradient_clip, ema, device, dtype))
+                parts = _step(run, batch, loss, gradient_clip, ema, device, dtype)
+                sums.add(parts)
+                if on_step:
+                    on_step(run.step, {**(parts or {}), "learning_rate": optimizer.param_groups[0]["lr"]})
                 if sums.in_a_row >= ENOUGH:
                     raise _diverged(title, run.epoch)
                 tracker.advance()

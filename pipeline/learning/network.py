@@ -1,7 +1,7 @@
 """A trained model on its device: what it says of frames, whoever asks. Command, Python and live all look through it."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,19 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...configs.schema import Config
-from ...models.affect_net import AffectNet, Encoding
-from ...models.backbone import folded
+from ...models.affect_net import Encoding
 from ...models.head import StreamState
 from ...models.several import find_several
 from ...models.theta import corners_from_theta
-from .model_file import load_model
+from .ensemble import WIDTH, Averaged, describe_models, load_several
 from .runtime import autocast, pick_device, pick_dtype, pieces
-from .windows import OverlapAverage, head_predictor
+from .windows import head_predictor
 
 
 class Seen(NamedTuple):
-    """Of n frames. feature: float32 [n, 2048], on the device. face: float32 [n], probability. box: float32 [n, 4], x0
-    y0 x1 y1 in source pixels, within the picture. emotion: float32 [n, e], probabilities of the model's e classes."""
+    """Of n frames. feature: float32 [n, 2048 an encoder], on the device. face: float32 [n], probability. box: float32
+    [n, 4], x0 y0 x1 y1 in source pixels, within the picture. emotion: float32 [n, e], probabilities of e classes."""
 
     feature: Tensor
     face: NDArray[np.float32]
@@ -32,25 +31,25 @@ class Seen(NamedTuple):
 
 
 class Network:
-    """A model in eval mode. config: says device, precision, hop and batch; the rest is as the model was trained.
+    """A model in eval mode, or several whose values are averaged; boxes, faces, emotions and clips are the first one's.
+    config: says device, precision, hop and batch; the rest is as the model was trained.
 
     size: side of the square frames that it wants. clip: frames in a clip. classes: of its backbone, in order. finds:
     whether its STN knows faces; else it looks at the whole picture.
     Raises WeightsError, DeviceError.
     """
 
-    def __init__(self, model: Path, config: Config) -> None:
-        net, metadata = load_model(model)
-        its_config = Config.model_validate(metadata["config"])
+    def __init__(self, model: Path | Sequence[Path], config: Config) -> None:
+        models = [model] if isinstance(model, Path) else list(dict.fromkeys(model))
+        metadata = describe_models(models)[0]
         self.config = config
-        self.size: int = its_config.frames.size
+        self.size: int = metadata["config"]["frames"]["size"]
         self.clip: int = metadata["clip"]["length"]
         self.classes: tuple[str, ...] = tuple(metadata["backbone"]["classes"])
-        self.finds = its_config.stn.localiser == "stn"
         self.device = pick_device(config.runtime.device)
         self.dtype = pick_dtype(config.runtime.precision, self.device)
-        net.backbone = folded(net.backbone)
-        self.net: AffectNet = net.to(self.device)
+        self.several = load_several(models, self.device)
+        self.net, self.finds = self.several.encoders[0]
 
     def look(
         self, pixels: NDArray[np.uint8], width: int, height: int, region: NDArray[np.float32] | None = None
@@ -67,11 +66,14 @@ class Network:
         return Seen(feature, *(part.cpu().numpy() for part in (presence, box, logits.softmax(1))))
 
     def _encode(self, frames: Tensor, region: NDArray[np.float32] | None) -> Encoding:
-        # An STN that was never trained says nothing of faces; the features were made from the whole picture.
-        theta = None if self.finds else self.net.stn.whole(len(frames))
         part = None if region is None else torch.from_numpy(region).to(self.device)
         with torch.no_grad(), autocast(self.device, self.dtype):
-            return self.net.encode(frames, part, theta)
+            looks = [
+                # An STN that was never trained says nothing of faces; the features were made from the whole picture.
+                net.encode(frames, part, None if finds else net.stn.whole(len(frames)))
+                for net, finds in self.several.encoders
+            ]
+        return looks[0]._replace(feature=torch.cat([look.feature.float() for look in looks], 1))
 
     def faces(self, pixels: NDArray[np.uint8], most: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Of each frame, up to `most` places that look like different faces: boxes [n, most, 4] as fractions of the
@@ -81,12 +83,14 @@ class Network:
             box = _within(corners_from_theta(theta.flatten(0, 1).float(), 1.0, 1.0), 1.0, 1.0)
         return box.view(-1, most, 4).cpu().numpy(), presence.float().cpu().numpy()
 
-    def average(self) -> OverlapAverage:
-        """Reads one track of features as it arrives: windows of a clip's length, `clip.hop` apart, averaged."""
-        return OverlapAverage(head_predictor(self.net.head, self.device, self.dtype), self.clip, self.config.clip.hop)
+    def average(self) -> Averaged:
+        """Reads one track of features as it arrives: windows of a clip's length, `clip.hop` apart, averaged; smoothed
+        as the model wants it; and the mean over all models."""
+        return self.several.reader(self.config.clip.hop, self.device, self.dtype)
 
     def causal(self) -> Callable[[Tensor], NDArray[np.float32]]:
-        """Reads one track frame by frame, knowing only what came before: feature [1, 2048] to valence and arousal [2].
+        """Reads one track frame by frame, knowing only what came before: feature [1, 2048] to valence and arousal [2],
+        by the first model, and not smoothed: that would look ahead.
 
         A one-way LSTM carries its memory on. A bidirectional one reads a window of the last `clip` frames, and the
         window's last frame is the answer. Memory does not grow either way.
@@ -104,6 +108,7 @@ class _Carried:
     _state: StreamState | None
 
     def __call__(self, feature: Tensor) -> NDArray[np.float32]:
+        feature = feature[:, :WIDTH]
         with torch.no_grad(), autocast(self._network.device, self._network.dtype):
             output, self._state = self._network.net.head.step(feature[None], self._state)
         return output.frame[0, -1].float().cpu().numpy()
@@ -116,7 +121,7 @@ class _Sliding:
         self._rows: deque[Tensor] = deque(maxlen=network.clip)
 
     def __call__(self, feature: Tensor) -> NDArray[np.float32]:
-        self._rows.append(feature[0])
+        self._rows.append(feature[0, :WIDTH])
         return self._read(torch.stack(list(self._rows))[None])[0, -1].cpu().numpy()
 
 

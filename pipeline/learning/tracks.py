@@ -13,7 +13,7 @@ from ..errors import ShardError
 from ..storage.shard import FEATURES, Shard
 from .ahead import ahead
 from .runtime import free_memory
-from .windows import draw_windows
+from .windows import Balance, draw_windows
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,26 @@ class FeatureTracks:
         with Shard(self.tracks[track].path, FEATURES) as shard:
             return torch.from_numpy(shard.read(_view(view), start, stop))
 
-    def batches(self, length: int, count: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """The training windows of an epoch, in `count` batches; each window in a view drawn for it."""
-        windows = draw_windows([track.valid for track in self.tracks], length, seed, epoch)
+    def batches(
+        self, length: int, count: int, seed: int, epoch: int, *, balance: Balance = "none", speed: float = 0.0
+    ) -> Iterator[Batch]:
+        """The training windows of an epoch, in `count` batches; each window in a view and at a speed drawn for it.
+
+        balance: see draw_windows. speed: a window takes in from 1 / (1 + speed) to 1 + speed times `length` rows, from
+        which `length` evenly spaced ones are kept, features, targets and masks alike; 0: just the rows.
+        """
+        windows = draw_windows(
+            [track.valid for track in self.tracks], length, seed, epoch,
+            balance=balance, targets=[track.target for track in self.tracks],
+        )  # fmt: skip
         views = np.random.default_rng([seed, epoch, 1]).integers(self.views, size=(len(windows), 1))
-        parts = [part for part in np.array_split(np.concatenate((windows, views), 1), count) if len(part)]
+        rates = (1 + speed) ** np.random.default_rng([seed, epoch, 2]).uniform(-1, 1, len(windows))
+        picked = np.concatenate((windows, views), 1)
+        rows = self._rows(windows, rates if speed else np.ones(len(windows)), length)
+        parts = [part for part in np.array_split(np.arange(len(windows)), count) if len(part)]
         if self._held is not None:
-            return (self._batch(part, length) for part in parts)
-        return ahead(parts, lambda part: self._batch(part, length))
+            return (self._batch(picked[part], rows[part]) for part in parts)
+        return ahead(parts, lambda part: self._batch(picked[part], rows[part]))
 
     def count_windows(self, length: int) -> int:
         """Training windows in an epoch; a few more or fewer, as the offsets fall."""
@@ -106,16 +118,23 @@ class FeatureTracks:
         mean = total / max(1, len(self))
         return mean.float(), (squares / max(1, len(self)) - mean.square()).clamp(min=0).sqrt().float()
 
-    def _batch(self, part: NDArray[np.int64], length: int) -> Batch:
+    def _rows(self, windows: NDArray[np.int64], rates: NDArray[np.float64], length: int) -> NDArray[np.int64]:
+        """int64 [k, length]: the rows of each window, which may lie beyond the end of its track. A fast window, which
+        takes in more rows, begins earlier where it would not fit."""
+        lengths = np.array([len(self.tracks[track]) for track in windows[:, 0]], np.int64)
+        steps = np.rint(rates[:, None] * np.arange(length)).astype(np.int64)
+        latest = np.maximum(0, lengths - 1 - steps[:, -1])
+        return np.minimum(windows[:, 1], latest)[:, None] + steps
+
+    def _batch(self, part: NDArray[np.int64], rows: NDArray[np.int64]) -> Batch:
         lengths = np.array([len(self.tracks[track]) for track in part[:, 0]])
-        rows = part[:, 1, None] + np.arange(length)
         present = rows < lengths[:, None]
-        target = np.zeros((len(part), length, 2), np.float32)
-        valid = np.zeros((len(part), length), bool)
-        for place, (track, start, _) in enumerate(part.tolist()):
-            known = self.tracks[track]
-            n = min(length, len(known) - start)
-            target[place, :n], valid[place, :n] = known.target[start : start + n], known.valid[start : start + n]
+        target = np.zeros((*rows.shape, 2), np.float32)
+        valid = np.zeros(rows.shape, bool)
+        for place, track in enumerate(part[:, 0].tolist()):
+            known, there = self.tracks[track], present[place]
+            target[place, there] = known.target[rows[place, there]]
+            valid[place, there] = known.valid[rows[place, there]]
         on_device = (torch.from_numpy(array).to(self.device) for array in (target, present, valid))
         return Batch(self._gather(part, rows, lengths).to(self.device).float(), *on_device)
 
@@ -125,9 +144,10 @@ class FeatureTracks:
             flat = torch.from_numpy(part[:, 2, None] * len(self) + self._offset[part[:, 0], None] + inside)
             return self._held[flat.to(self._held.device)]
         features = torch.zeros(*rows.shape, self.width, dtype=torch.float16)
-        for place, (track, start, view) in enumerate(part.tolist()):
-            piece = self.features(track, start, start + rows.shape[1], view)
-            features[place, : len(piece)] = piece
+        for place, (track, _, view) in enumerate(part.tolist()):
+            wanted = rows[place][rows[place] < lengths[place]]
+            piece = self.features(track, int(wanted[0]), int(wanted[-1]) + 1, view)
+            features[place, : len(wanted)] = piece[torch.from_numpy(wanted - wanted[0])]
         return features
 
     def _place(self, memory: int | None) -> torch.device | None:

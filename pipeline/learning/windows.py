@@ -3,7 +3,8 @@
 A window counts rows, not frame numbers: where frames were lost the rows close up, and nothing is ever dropped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .runtime import autocast
+from .sampling import even_plane, even_subjects, lay_windows
 
 Predictor = Callable[[Tensor], Tensor]
 """Windows [b, t, f] to values [b, t, 2]."""
+
+Balance = Literal["none", "subject", "plane"]
 
 
 def window_starts(n: int, length: int, hop: int) -> list[int]:
@@ -30,21 +34,32 @@ def window_starts(n: int, length: int, hop: int) -> list[int]:
     return starts if starts[-1] == n - length else [*starts, n - length]
 
 
-def draw_windows(valid: Sequence[NDArray[np.bool_]], length: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def draw_windows(
+    valid: Sequence[NDArray[np.bool_]],
+    length: int,
+    seed: int,
+    epoch: int,
+    *,
+    balance: Balance = "none",
+    targets: Sequence[NDArray[np.float32]] = (),
+) -> NDArray[np.int64]:
     """The training windows of an epoch, shuffled: int64 [k, 2], (track, start).
 
     valid: of each track, bool [n], which rows are annotated; windows without one are left out. Windows lie end to end
     from a random offset that changes with the epoch, so each row comes about once. Each track's windows are spread
     evenly over the epoch, so every batch has about the same share of each subject.
+    balance: `subject` evens them out over the tracks, `plane` over the plane of targets (of each track, float32
+    [n, 2]); k stays about the same, and rows may come more than once, or not at all.
     """
     rng = np.random.default_rng([seed, epoch])
+    if balance == "subject":
+        drawn: Iterable[NDArray[np.int64]] = even_subjects(valid, length, rng)
+    elif balance == "plane":
+        drawn = even_plane(valid, targets, length, rng)
+    else:
+        drawn = (lay_windows(rows, length, rng) for rows in valid)
     pieces, order = [np.empty((0, 2), np.int64)], [np.empty(0)]
-    for track, rows in enumerate(valid):
-        n = len(rows)
-        phase = int(rng.integers(length))
-        starts = np.unique(np.clip(np.arange(phase - length, n, length), 0, max(0, n - length)))
-        count = np.concatenate(([0], np.cumsum(rows)))
-        starts = starts[count[np.minimum(starts + length, n)] > count[starts]]
+    for track, starts in enumerate(drawn):
         k = len(starts)
         pieces.append(np.stack((np.full(k, track), starts), 1))
         order.append((rng.permutation(k) + rng.random(k)) / max(1, k))

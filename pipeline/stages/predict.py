@@ -34,7 +34,7 @@ REMEDY = "Name a run folder, W/train/NAME; `affect train --data D --work W` make
 def predict(
     config: Config,
     videos: Sequence[Path],
-    model: Path,
+    model: Path | Sequence[Path],
     out: Path,
     talk: Talk,
     *,
@@ -48,15 +48,17 @@ def predict(
     """Writes <video>.csv, <video>.clips.csv, <video>.png and <video>.facts.json into `out` for each video.
 
     videos: files, folders (all videos below them) or glob patterns. model: a run folder or its model file; it says how
-    large the frames and how long the clips are, the config says the rest. emotions: adds the backbone's eight classes.
+    large the frames and how long the clips are, the config says the rest. Of several models the values are averaged;
+    faces, boxes, emotions and clips are those of the first. emotions: adds the backbone's eight classes.
     people: how many to follow in each video. format: of the tables, one of tables.FORMATS. plot: the PNG. overlay: also
     <video>.overlay.mp4. watch: is told of frames as their values become final, before those without a face are seen to;
     of several people, of the first. A video that cannot be read is in `failed`. Raises MissingStageError, WeightsError,
     DeviceError, WorkError; InputError for a format or a number of people that cannot be had.
     """
     need_format(format)
-    classes = check_model(model, talk, emotions=emotions, people=people)
-    digest = read_model_metadata(model)["fingerprint"]
+    models = [model] if isinstance(model, Path) else list(dict.fromkeys(model))
+    classes, *_ = [check_model(path, talk, emotions=emotions, people=people) for path in models]
+    digest = [read_model_metadata(path)["fingerprint"] for path in models]
     wanted = (f".{format}", f".clips.{format}", *([PLOT] if plot else []), *([OVERLAY] if overlay else []))
     files, failed = find_videos(videos)
     made, kept, facts = [], [], {}
@@ -70,7 +72,7 @@ def predict(
             )  # fmt: skip
             known = recorded(out, name)
             if known is None or known.key != key or not known.has(wanted):
-                network = network or _network(model, config)
+                network = network or _network(models, config)
                 began = time.perf_counter()
                 traces = trace_video(
                     network, path, talk, name=name, title=title, classes=classes, people=people, told=watch
@@ -155,10 +157,10 @@ def trace_video(
     ]  # fmt: skip
 
 
-def _network(model: Path, config: Config) -> "Network":
+def _network(models: Sequence[Path], config: Config) -> "Network":
     from ..learning.network import Network
 
-    return Network(model, config)
+    return Network(models, config)
 
 
 def _write(

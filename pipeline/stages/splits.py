@@ -1,11 +1,13 @@
 """Which subjects a model learns from and which it is judged by, and what is cached of them. Needs no torch."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingStageError
+from ..errors import InputError, MissingStageError
 from ..records import Work
 from ..storage.shard import FEATURES, Shard
 
@@ -55,8 +57,38 @@ def divide(splits: Mapping[str, str]) -> tuple[list[str], list[str], str]:
     return training, validation, note
 
 
+def parse_fold(text: str) -> tuple[int, int]:
+    """(which, of how many) of `2/5`, from 1. Raises InputError."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    which, count = (int(number) for number in found.groups()) if found else (0, 0)
+    if not 1 <= which <= count or count < 2:
+        raise InputError(f"--fold {text}: expected K/N with N at least 2 and K from 1 to N", "For example: --fold 2/5")
+    return which, count
+
+
+def redeal(splits: Mapping[str, str], videos: Mapping[str, str], fold: str) -> dict[str, str]:
+    """The splits with the subjects of train and validation dealt anew: every N-th video validates in one of the folds.
+
+    videos: of each subject; those of one video stay together. They are dealt by a digest of their names, so neither
+    their order nor their number in a batch folder decides. Raises InputError, also where there are too few videos.
+    """
+    which, count = parse_fold(fold)
+    dealt = [name for name, split in splits.items() if split in ("train", "validation")]
+    order = sorted({videos[name] for name in dealt}, key=lambda video: sha256(video.encode()).hexdigest())
+    if len(order) < count:
+        raise InputError(f"--fold {fold}: there are {len(order)} videos to deal", "Use fewer folds.")
+    judged = set(order[which - 1 :: count])
+    return {
+        name: split if name not in dealt else "validation" if videos[name] in judged else "train"
+        for name, split in splits.items()
+    }
+
+
 def evaluated(splits: Mapping[str, str], split: str, run: Mapping[str, Any]) -> list[str]:
-    """The subjects of a split; where it is validation and has none, those that validated in the run."""
+    """The subjects of a split; of a run on a fold, those it learned from or validated on; where the split is validation
+    and has none, those that validated in the run."""
+    if run.get("fold") and split in ("train", "validation"):
+        return sorted(name for name in run[split] if name in splits)
     names = sorted(name for name, own in splits.items() if own == split)
     if not names and split == "validation":
         names = [name for name in run.get("validation", []) if name in splits]

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ from ..storage.fingerprint import content_digest, fingerprint
 from ..storage.shard import sweep
 from .card import CARD, model_card
 from .encoder import EncoderPlan, build_encoder, plan_encoder
+from .fitting import STAGE, fit_run, smoothing_of
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
-from .runs import add_epoch, plain, read_run, stored_key, write_text
-from .splits import Cached, cached_subjects, divide
+from .runs import plain, read_run, stored_key, write_text
+from .splits import Cached, cached_subjects, divide, redeal
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +29,9 @@ if TYPE_CHECKING:
     from ...models.head import TemporalHead
     from ..learning.end_to_end import EndToEnd
     from ..learning.from_cache import FromCache
-    from ..learning.loop import FitResult
 
-STAGE = "train"
-SCORE = "validation_ccc_mean"
 CACHE_REMEDY = "Run: affect cache-features --data D --work W"
+NO_MATTER = {"tensorboard"}
 ONLY_END_TO_END = {"batch_end_to_end", "learning_rate_backbone", "learning_rate_stn", "box_weight"}
 
 
@@ -57,16 +56,18 @@ def train(
     run: str = "default",
     end_to_end: bool = False,
     start: str | None = None,
+    fold: str | None = None,
 ) -> StageReport:
     """Trains a model and writes W/train/<run>: model.safetensors, metrics.jsonl, config.yaml and run.json.
 
-    start: the name of a run, or a path, whose head is trained further. A training that was stopped goes on after its
-    last whole epoch, and a run that is up to date is kept. Raises MissingStageError, ShardError, WeightsError.
+    start: the name of a run, or a path, whose head is trained further. fold: `2/5`, the second of five ways to deal the
+    subjects of train and validation anew. A training that was stopped goes on after its last whole epoch, and a run
+    that is up to date is kept. Raises MissingStageError, ShardError, WeightsError, InputError.
     """
     folder = work.run(run)
-    shards = {} if end_to_end else _cached(config, work)
+    shards = {} if end_to_end else cached_shards(config, work)
     subjects = subjects_with_frames(data, work) if end_to_end else {}
-    plan = _plan(config, work, shards, subjects, start)
+    plan = _plan(config, work, shards, subjects, start, fold)
     if stored_key(folder) == plan.key:
         return _report(folder, read_run(folder), kept=(run,))
     for text in (plan.note, *plan.encoder.warnings):
@@ -87,7 +88,8 @@ def train(
     talk.say(f"{STAGE}: {sizes[0]} to learn from, {sizes[1]} to judge by")
     sweep(folder)
     started = time.perf_counter()
-    result = _fit(way, config, folder, plan.key, talk)
+    result = fit_run(way, config, folder, plan.key, talk)
+    smoothing = smoothing_of(way, config, talk)
     facts = {
         "run": run,
         "fingerprint": plan.key,
@@ -96,6 +98,8 @@ def train(
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
         "metrics": plain(result.history[result.best_epoch - 1]),
+        "smoothing": smoothing,
+        "fold": fold,
         "train": [track.subject for track in way.learned],
         "validation": [track.subject for track in way.judged],
         "failed": [asdict(problem) for problem in problems],
@@ -106,7 +110,8 @@ def train(
     return _report(folder, facts, made=(run,))
 
 
-def _cached(config: Config, work: Work) -> dict[str, Cached]:
+def cached_shards(config: Config, work: Work) -> dict[str, Cached]:
+    """The feature shards, which have to be of the config's encoder. Raises MissingStageError."""
     shards = cached_subjects(work)
     if not shards:
         raise MissingStageError(f"{work.root / 'features'} holds no features", CACHE_REMEDY)
@@ -118,15 +123,21 @@ def _cached(config: Config, work: Work) -> dict[str, Cached]:
 
 
 def _plan(
-    config: Config, work: Work, shards: dict[str, Cached], subjects: dict[str, Subject], start: str | None
+    config: Config,
+    work: Work,
+    shards: dict[str, Cached],
+    subjects: dict[str, Subject],
+    start: str | None,
+    fold: str | None,
 ) -> _Plan:
     encoder = plan_encoder(config, work)
     begin = _begin(work, start)
-    training, validation, note = divide({name: it.split for name, it in (subjects or shards).items()})
+    training, validation, note = _divide(subjects or shards, fold, config)
     used = sorted((*training, *validation))
-    settings = config.train.model_dump(mode="json", exclude=None if subjects else ONLY_END_TO_END)
+    ignored = NO_MATTER if subjects else NO_MATTER | ONLY_END_TO_END
+    settings = config.train.model_dump(mode="json", exclude=ignored)
     key = fingerprint(
-        settings=[config.clip, config.head, settings, config.runtime.precision, config.runtime.seed],
+        settings=[config.clip, config.head, settings, config.smooth, config.runtime.precision, config.runtime.seed],
         features={name: shards[name].fingerprint for name in used if name in shards},
         frames={name: frames_digest(config, subjects[name], work) for name in used if name in subjects},
         validation=validation,
@@ -134,6 +145,21 @@ def _plan(
         start=content_digest(begin) if begin else None,
     )
     return _Plan(key, encoder, begin, training, validation, note)
+
+
+def _divide(
+    known: Mapping[str, Cached] | Mapping[str, Subject], fold: str | None, config: Config
+) -> tuple[list[str], list[str], str]:
+    splits = {name: it.split for name, it in known.items()}
+    if fold is None:
+        return divide(splits)
+    training, validation, note = divide(redeal(splits, {name: it.video for name, it in known.items()}, fold))
+    if config.adapt.epochs > 0:
+        note = (
+            f"fold {fold}: the backbone was adapted on the whole training split, so it knows the people of every fold, "
+            "and figures on them flatter. For honest ones set adapt.epochs to 0, or use the runs on the test split only"
+        )
+    return training, validation, note
 
 
 def _begin(work: Work, start: str | None) -> Path | None:
@@ -154,7 +180,7 @@ def _from_cache(
     from ..learning.tracks import FeatureTracks, read_track
 
     learned, judged = (
-        FeatureTracks(_annotated([read_track(shards[name].path) for name in names]), device)
+        FeatureTracks(annotated([read_track(shards[name].path) for name in names]), device)
         for names in (plan.training, plan.validation)
     )
     head = _head(config, plan, learned.width)
@@ -179,11 +205,12 @@ def _end_to_end(
         if not tracks:
             raise MissingStageError(f"no subject can be used: {(problems + more)[0]}", "See: affect audit")
     net = AffectNet(*build_encoder(config, plan.encoder), _head(config, plan, FEATURES))
-    way = EndToEnd(net, _annotated(learned), _annotated(judged), config, device, dtype, calibrate=plan.begin is None)
+    way = EndToEnd(net, annotated(learned), annotated(judged), config, device, dtype, calibrate=plan.begin is None)
     return way, problems + more
 
 
-def _annotated(tracks: Sequence[Any]) -> list[Any]:
+def annotated(tracks: Sequence[Any]) -> list[Any]:
+    """Those with an annotated frame. Raises MissingStageError where none has one."""
     found = [track for track in tracks if track.valid.any()]
     if not found:
         raise MissingStageError(
@@ -205,25 +232,6 @@ def _head(config: Config, plan: _Plan, width: int) -> "TemporalHead":
                 f"{plan.begin}: its head has another shape than this config's", "Use the config it was trained with."
             ) from error
     return head
-
-
-def _fit(way: "FromCache | EndToEnd", config: Config, folder: Path, key: str, talk: Talk) -> "FitResult":
-    from ..learning.loop import fit
-
-    settings = config.train
-
-    def on_epoch(line: dict[str, Any]) -> None:
-        frames = way.outputs.frames
-        line |= {**way.outputs.figures("train_"), "frames_per_second": frames / line["train_seconds"]}
-        add_epoch(folder, line)
-
-    return fit(
-        way.model, way.batches, way.loss, way.validate,
-        groups=way.groups, epochs=settings.epochs, steps=way.steps, score=SCORE, talk=talk, title=STAGE,
-        schedule=settings.schedule, warmup=settings.warmup, weight_decay=settings.weight_decay,
-        gradient_clip=settings.gradient_clip, ema=settings.ema, patience=settings.patience,
-        device=way.device, dtype=way.dtype, state=folder / "state.pt", key=key, on_epoch=on_epoch,
-    )  # fmt: skip
 
 
 def _whole(config: Config, plan: _Plan, way: "FromCache | EndToEnd") -> "AffectNet":
@@ -249,6 +257,7 @@ def _save(config: Config, folder: Path, net: "AffectNet", facts: dict[str, Any])
         run=facts["run"],
         best_epoch=facts["best_epoch"],
         metrics=facts["metrics"],
+        smoothing={name: facts["smoothing"][name] for name in ("kind", "width")},
     )
     (folder / "state.pt").unlink(missing_ok=True)
 

@@ -98,7 +98,8 @@ def _read(
             for person, part in enumerate(parts):
                 region = None if part is None or rows is None else part[rows]
                 feature, *rest = network.look(batch.pixels, facts.width, facts.height, region)
-                values[person].append(averages[person].push(feature))
+                seen_now = rest[0] >= network.config.predict.face_threshold
+                values[person].append(averages[person].push(feature, seen_now))
                 seen[person].append(tuple(rest))
             index.append(batch.index)
             time.append(batch.time)
