@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import ShardError
 from ..storage.shard import FEATURES, Shard
 from .ahead import ahead
+from .distributed import own_share
 from .runtime import free_memory
 from .windows import draw_windows
 
@@ -86,6 +87,7 @@ class FeatureTracks:
         windows = draw_windows([track.valid for track in self.tracks], length, seed, epoch)
         views = np.random.default_rng([seed, epoch, 1]).integers(self.views, size=(len(windows), 1))
         parts = [part for part in np.array_split(np.concatenate((windows, views), 1), count) if len(part)]
+        parts = [self._own(part) for part in parts]
         if self._held is not None:
             return (self._batch(part, length) for part in parts)
         return ahead(parts, lambda part: self._batch(part, length))
@@ -105,6 +107,11 @@ class FeatureTracks:
                 squares += rows.square().sum(0)
         mean = total / max(1, len(self))
         return mean.float(), (squares / max(1, len(self)) - mean.square()).clamp(min=0).sqrt().float()
+
+    def _own(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This process's share of a batch's windows; where none is left for it, one past the end, without frames."""
+        own, counts = own_share(part)
+        return own if counts else np.stack((own[:, 0], [len(self.tracks[own[0, 0]])], own[:, 2]), 1)
 
     def _batch(self, part: NDArray[np.int64], length: int) -> Batch:
         lengths = np.array([len(self.tracks[track]) for track in part[:, 0]])

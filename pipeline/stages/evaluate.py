@@ -55,7 +55,9 @@ def evaluate(
         name: frames_digest(its_config, subjects[name], work) if subjects else shards[name].fingerprint
         for name in names
     }
-    key = fingerprint(model=metadata["fingerprint"], hop=config.clip.hop, split=split, sources=sources)
+    key = fingerprint(
+        model=metadata["fingerprint"], hop=config.clip.hop, carry=config.clip.carry, split=split, sources=sources
+    )
     output = folder / f"evaluation-{split}.json"
     table = folder / f"predictions-{split}.csv"
     kept = _kept(output, key) if table.is_file() else None
@@ -107,15 +109,16 @@ def _predict(config: Config, folder: Path, tracks: list[Any], raw: bool, talk: T
     dtype = pick_dtype(config.runtime.precision, device)
     net, metadata = load_model(folder / NAME)
     net.to(device)
-    length, hop = metadata["clip"]["length"], config.clip.hop
+    length, hop, carry = metadata["clip"]["length"], config.clip.hop, config.clip.carry
     cached = None if raw else FeatureTracks(tracks, device)
     values = []
     with talk.track(STAGE, sum(map(len, tracks)), "frames") as tracker:
         for number, track in enumerate(tracks):
             if cached:
-                found = predict_track(net.head, cached.features(number), length, hop, device=device, dtype=dtype)
+                features = cached.features(number)
+                found = predict_track(net.head, features, length, hop, carry=carry, device=device, dtype=dtype)
             else:
-                found = predict_frames(net, track, length, hop, device=device, dtype=dtype).values
+                found = predict_frames(net, track, length, hop, carry=carry, device=device, dtype=dtype).values
             values.append(found)
             tracker.advance(len(track))
     return values

@@ -66,7 +66,7 @@ def predict(
         try:
             key = fingerprint(
                 version=VERSION, model=metadata["fingerprint"], source=source_digest(path), predict=config.predict,
-                hop=config.clip.hop, precision=config.runtime.precision, emotions=emotions,
+                hop=config.clip.hop, carry=config.clip.carry, precision=config.runtime.precision, emotions=emotions,
             )  # fmt: skip
             found = _kept(out, name, key)
             if found is None:
@@ -179,17 +179,18 @@ class _Network:
 
     def _watch(self, decoding: Decoding, name: str, talk: Talk) -> Prediction:
         """Batch by batch: of each frame only numbers are kept."""
-        from ..learning.windows import OverlapAverage, head_predictor
+        from ..learning.windows import track_reader
 
-        average = OverlapAverage(
-            head_predictor(self.net.head, self.device, self.dtype), self.clip, self.config.clip.hop
+        clip = self.config.clip
+        reader = track_reader(
+            self.net.head, self.clip, clip.hop, carry=clip.carry, device=self.device, dtype=self.dtype
         )
         index, times, face, box, emotion = [], [], [], [], []
         values: list[NDArray[np.float32]] = []
         with talk.track(f"{STAGE} {name}", decoding.facts.frames, "frames") as tracker:
             for batch in decoding:
                 feature, *rest = self._look(batch.pixels, decoding.facts.width, decoding.facts.height)
-                values.append(average.push(feature))
+                values.append(reader.push(feature))
                 for kept, found in zip((face, box, emotion), rest, strict=True):
                     kept.append(found.float().cpu().numpy())
                 index.append(batch.index)
@@ -197,7 +198,7 @@ class _Network:
                 tracker.advance(len(batch))
         if not index:
             raise VideoError(f"{decoding.path}: holds no frame", "Record it again, or leave it out.")
-        values.append(average.finish())
+        values.append(reader.finish())
         value = np.concatenate((np.concatenate(values), np.concatenate(emotion)), 1)
         numbers, seconds, faces, boxes = (np.concatenate(parts) for parts in (index, times, face, box))
         return Prediction(numbers, seconds, faces, value, boxes, len(decoding.lost))

@@ -1,30 +1,28 @@
 """train: the head learns valence and arousal from cached features; or, end to end, all networks do from raw frames."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...configs import schema
 from ...configs.schema import Config
-from ..errors import InputError, MissingStageError, WeightsError
-from ..learning.model_file import NAME, model_path, read_model_metadata, save_model
+from ..errors import InputError, MissingStageError
+from ..learning.model_file import model_path, read_model_metadata
 from ..progress import Talk
 from ..records import Problem, StageReport, Subject, Work
 from ..storage.fingerprint import content_digest, fingerprint
 from ..storage.shard import sweep
-from .encoder import EncoderPlan, build_encoder, plan_encoder
+from .encoder import EncoderPlan, plan_encoder
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
-from .runs import add_epoch, plain, read_run, stored_key, write_text
+from .networks import save_run, start_head, whole_network
+from .runs import add_epoch, plain, read_run, stored_key
 from .splits import Cached, cached_subjects, divide
 
 if TYPE_CHECKING:
     import torch
 
-    from ...models.affect_net import AffectNet
-    from ...models.head import TemporalHead
+    from ..learning.distributed import Place
     from ..learning.end_to_end import EndToEnd
     from ..learning.from_cache import FromCache
     from ..learning.loop import FitResult
@@ -32,7 +30,11 @@ if TYPE_CHECKING:
 STAGE = "train"
 SCORE = "validation_ccc_mean"
 CACHE_REMEDY = "Run: affect cache-features --data D --work W"
-ONLY_END_TO_END = {"batch_end_to_end", "learning_rate_backbone", "learning_rate_stn", "box_weight"}
+ONLY_END_TO_END = {
+    "batch_end_to_end", "learning_rate_backbone", "learning_rate_stn", "unfreeze_backbone", "unfreeze_stn",
+    "box_weight",
+}  # fmt: skip
+CHANGES_NOTHING = {"state_minutes"}
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,13 @@ def train(
     end_to_end: bool = False,
     start: str | None = None,
 ) -> StageReport:
-    """Trains a model and writes W/train/<run>: model.safetensors, metrics.jsonl, config.yaml and run.json.
+    """Trains a model and writes W/train/<run>: model.safetensors, last.safetensors, metrics.jsonl, config.yaml and
+    run.json.
 
-    start: the name of a run, or a path, whose head is trained further. A training that was stopped goes on after its
-    last whole epoch, and a run that is up to date is kept. Raises MissingStageError, ShardError, WeightsError.
+    start: the name of a run, or a path, whose head is trained further, end to end all of its networks; how good they
+    are before is epoch 0. A training that was stopped goes on from its last state, and a run that is up to date is
+    kept. Started by torchrun, several processes share each batch, and the first one writes. Raises MissingStageError,
+    ShardError, WeightsError.
     """
     folder = work.run(run)
     shards = {} if end_to_end else _cached(config, work)
@@ -72,9 +77,32 @@ def train(
         if text:
             talk.warn(text)
 
-    from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
+    from ..learning.distributed import joined, own_device
+    from ..learning.runtime import pick_device
 
-    device = pick_device(config.runtime.device)
+    device = own_device(pick_device(config.runtime.device), config.runtime.device)
+    with joined(device) as here:
+        facts = _train(config, work, talk, plan, subjects, shards, run, device, here)
+    return _report(folder, facts, made=(run,))
+
+
+def _train(
+    config: Config,
+    work: Work,
+    talk: Talk,
+    plan: _Plan,
+    subjects: dict[str, Subject],
+    shards: dict[str, Cached],
+    run: str,
+    device: "torch.device",
+    here: "Place",
+) -> dict[str, Any]:
+    """Trains and saves; returns what run.json says. subjects: where it is end to end; else shards."""
+    from ..learning.from_cache import FromCache
+    from ..learning.runtime import environment, pick_dtype, seed_everything
+
+    end_to_end = bool(subjects)
+    folder = work.run(run)
     dtype = pick_dtype(config.runtime.precision, device)
     seed_everything(config.runtime.seed)
     problems: list[Problem] = []
@@ -82,27 +110,37 @@ def train(
         way, problems = _end_to_end(config, work, plan, subjects, device, dtype)
     else:
         way = _from_cache(config, plan, shards, device, dtype)
+    if here.rank:
+        seed_everything(config.runtime.seed + here.rank)  # the networks are equal; noise and dropout need not be
     sizes = [f"{len(tracks)} subjects ({sum(map(len, tracks)):,} frames)" for tracks in (way.learned, way.judged)]
-    talk.say(f"{STAGE}: {sizes[0]} to learn from, {sizes[1]} to judge by")
-    sweep(folder)
+    together = f"; {here.world} processes" if here.world > 1 else ""
+    talk.say(f"{STAGE}: {sizes[0]} to learn from, {sizes[1]} to judge by{together}")
+    if not here.rank:
+        sweep(folder)
     started = time.perf_counter()
-    result = _fit(way, config, folder, plan.key, talk)
+    result = _fit(way, config, folder, plan, here, talk)
     facts = {
         "run": run,
         "fingerprint": plan.key,
         "end_to_end": end_to_end,
         "encoder": plan.key if end_to_end else plan.encoder.digest,
         "best_epoch": result.best_epoch,
-        "epochs": len(result.history),
-        "metrics": plain(result.history[result.best_epoch - 1]),
+        "epochs": result.history[-1]["epoch"],
+        "metrics": plain(_line(result, result.best_epoch)),
         "train": [track.subject for track in way.learned],
         "validation": [track.subject for track in way.judged],
         "failed": [asdict(problem) for problem in problems],
         "seconds": time.perf_counter() - started,
-        "environment": environment(device, dtype),
+        "environment": {**environment(device, dtype), "processes": here.world},
     }
-    _save(config, folder, _whole(config, plan, way), facts)
-    return _report(folder, facts, made=(run,))
+    if not here.rank:
+        net = whole_network(config, plan.encoder, way.model.cpu()) if isinstance(way, FromCache) else way.model
+        save_run(config, folder, net, way.model, result.last, result.history[-1], facts)
+    return facts
+
+
+def _line(result: "FitResult", epoch: int) -> dict[str, Any]:
+    return next(line for line in result.history if line["epoch"] == epoch)
 
 
 def _cached(config: Config, work: Work) -> dict[str, Cached]:
@@ -123,7 +161,9 @@ def _plan(
     begin = _begin(work, start)
     training, validation, note = divide({name: it.split for name, it in (subjects or shards).items()})
     used = sorted((*training, *validation))
-    settings = config.train.model_dump(mode="json", exclude=None if subjects else ONLY_END_TO_END)
+    settings = config.train.model_dump(
+        mode="json", exclude=CHANGES_NOTHING if subjects else CHANGES_NOTHING | ONLY_END_TO_END
+    )
     key = fingerprint(
         settings=[config.clip, config.head, settings, config.runtime.precision, config.runtime.seed],
         features={name: shards[name].fingerprint for name in used if name in shards},
@@ -156,7 +196,7 @@ def _from_cache(
         FeatureTracks(_annotated([read_track(shards[name].path) for name in names]), device)
         for names in (plan.training, plan.validation)
     )
-    head = _head(config, plan, learned.width)
+    head = start_head(config, plan.begin, learned.width)
     return FromCache(head, learned, judged, config, device, dtype, calibrate=plan.begin is None)
 
 
@@ -168,7 +208,6 @@ def _end_to_end(
     device: "torch.device",
     dtype: "torch.dtype",
 ) -> tuple["EndToEnd", list[Problem]]:
-    from ...models.affect_net import AffectNet
     from ...models.backbone import FEATURES
     from ..learning.end_to_end import EndToEnd
 
@@ -177,7 +216,7 @@ def _end_to_end(
     for tracks in (learned, judged):
         if not tracks:
             raise MissingStageError(f"no subject can be used: {(problems + more)[0]}", "See: affect audit")
-    net = AffectNet(*build_encoder(config, plan.encoder), _head(config, plan, FEATURES))
+    net = whole_network(config, plan.encoder, start_head(config, plan.begin, FEATURES), begin=plan.begin)
     way = EndToEnd(net, _annotated(learned), _annotated(judged), config, device, dtype, calibrate=plan.begin is None)
     return way, problems + more
 
@@ -191,63 +230,30 @@ def _annotated(tracks: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _head(config: Config, plan: _Plan, width: int) -> "TemporalHead":
-    from ...models.head import TemporalHead
-    from ..learning.model_file import load_model
-
-    head = TemporalHead(width, **config.head.model_dump())
-    if plan.begin:
-        try:
-            head.load_state_dict(load_model(plan.begin)[0].head.state_dict())
-        except RuntimeError as error:
-            raise WeightsError(
-                f"{plan.begin}: its head has another shape than this config's", "Use the config it was trained with."
-            ) from error
-    return head
-
-
-def _fit(way: "FromCache | EndToEnd", config: Config, folder: Path, key: str, talk: Talk) -> "FitResult":
+def _fit(
+    way: "FromCache | EndToEnd", config: Config, folder: Path, plan: _Plan, here: "Place", talk: Talk
+) -> "FitResult":
     from ..learning.loop import fit
 
     settings = config.train
+    first = 0 if plan.begin else 1
 
     def on_epoch(line: dict[str, Any]) -> None:
         frames = way.outputs.frames
-        line |= {**way.outputs.figures("train_"), "frames_per_second": frames / line["train_seconds"]}
-        add_epoch(folder, line)
+        if line["epoch"]:
+            line |= {**way.outputs.figures("train_"), "frames_per_second": frames / line["train_seconds"]}
+        if not here.rank:
+            add_epoch(folder, line, first)
 
     return fit(
         way.model, way.batches, way.loss, way.validate,
         groups=way.groups, epochs=settings.epochs, steps=way.steps, score=SCORE, talk=talk, title=STAGE,
         schedule=settings.schedule, warmup=settings.warmup, weight_decay=settings.weight_decay,
-        gradient_clip=settings.gradient_clip, ema=settings.ema, patience=settings.patience,
-        device=way.device, dtype=way.dtype, state=folder / "state.pt", key=key, on_epoch=on_epoch,
+        gradient_clip=settings.gradient_clip, accumulate=settings.accumulate, ema=settings.ema,
+        patience=settings.patience, judge_start=plan.begin is not None, device=way.device, dtype=way.dtype,
+        state=folder / "state.pt", state_minutes=settings.state_minutes, key=plan.key, carried=way.outputs,
+        on_epoch=on_epoch,
     )  # fmt: skip
-
-
-def _whole(config: Config, plan: _Plan, way: "FromCache | EndToEnd") -> "AffectNet":
-    from ...models.affect_net import AffectNet
-
-    if isinstance(way.model, AffectNet):
-        return way.model
-    return AffectNet(*build_encoder(config, plan.encoder), way.model.cpu())
-
-
-def _save(config: Config, folder: Path, net: "AffectNet", facts: dict[str, Any]) -> None:
-    """The model last: while it is missing or an older one, the run is not up to date."""
-    write_text(folder / "config.yaml", schema.dump(config))
-    write_text(folder / "run.json", json.dumps(facts, indent=1) + "\n")
-    save_model(
-        folder / NAME,
-        net,
-        fingerprint=facts["fingerprint"],
-        encoder=facts["encoder"],
-        config=config.model_dump(mode="json"),
-        run=facts["run"],
-        best_epoch=facts["best_epoch"],
-        metrics=facts["metrics"],
-    )
-    (folder / "state.pt").unlink(missing_ok=True)
 
 
 def _report(folder: Path, run: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
