@@ -15,6 +15,7 @@ from affect.pipeline.ingest.synthetic import draw_tree
 
 if TYPE_CHECKING:
     from affect.pipeline.learning.montage import Pictures
+    from affect.pipeline.records import Work
 
 SMALL: dict[str, Any] = {"videos": 8, "frames": 48, "seed": 3, "faces": 80, "workers": 2}
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -62,6 +63,33 @@ def tiny() -> Config:
             "runtime": {"workers": 0},
         }
     )
+
+
+@pytest.fixture(scope="session")
+def seen(tree: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> "tuple[Work, Config]":
+    """A work folder with the tree's frames and features, of the whole picture through a random backbone, and settings
+    to train with: few subjects, one small epoch after the other. Runs may be added."""
+    from affect.pipeline.progress import Talk
+    from affect.pipeline.records import Work
+    from affect.pipeline.stages.audit import audit
+    from affect.pipeline.stages.cache_features import cache_features
+    from affect.pipeline.stages.extract_frames import extract_frames
+
+    config = Config.model_validate(
+        tiny.model_dump()
+        | {
+            "stn": {"localiser": "none", "view": 32, "crop": 32},
+            "backbone": {"weights": "scratch"},
+            "adapt": {"epochs": 0},
+            "train": {"epochs": 3, "batch": 8, "ema": 0.9, "patience": 3, "state_minutes": 1e-9},
+            "runtime": {"workers": 0, "device": "cpu", "precision": "fp32"},
+        }
+    )
+    work, talk = Work(tmp_path_factory.mktemp("seen")), Talk(quiet=True)
+    audit(config, tree, work, talk)
+    extract_frames(config, tree, work, talk)
+    cache_features(config, tree, work, talk)
+    return work, config
 
 
 @pytest.fixture(scope="session")

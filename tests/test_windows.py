@@ -1,11 +1,20 @@
 """Every frame is in a window, and gets exactly one value, whatever the sizes and however the frames arrive."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from affect.pipeline.learning.windows import OverlapAverage, draw_windows, predict_track, window_starts
+from affect.models.head import TemporalHead
+from affect.pipeline.errors import ConfigError
+from affect.pipeline.learning.windows import (
+    OverlapAverage,
+    draw_windows,
+    predict_track,
+    track_reader,
+    window_starts,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -63,6 +72,29 @@ def test_a_stream_in_pieces_gives_what_the_whole_gives(pieces: list[int], length
     values.append(average.finish())
     whole = predict_track(Scan(), features, length, hop, device=torch.device("cpu"))
     np.testing.assert_array_equal(np.concatenate(values), whole)
+
+
+@settings(deadline=None, max_examples=40)
+@given(pieces=st.lists(st.integers(0, 40), min_size=1, max_size=8), kind=st.sampled_from(["lstm", "tcn"]), **sizes)
+def test_carried_each_row_is_seen_once_and_clips_do_not_matter(
+    pieces: list[int], kind: Any, n: int, length: int, hop: int
+) -> None:
+    """The values of the whole track, however it comes; and then another track begins."""
+    torch.manual_seed(0)
+    head = TemporalHead(3, 0, 4, bidirectional=False, dense=(), kind=kind, blocks=2).eval()
+    reader = track_reader(head, length, hop, carry=True, device=torch.device("cpu"))
+    for count in (sum(pieces), n):
+        track = torch.from_numpy(np.random.default_rng(count).normal(size=(count, 3)).astype(np.float32))
+        cuts = pieces if count == sum(pieces) else [count]
+        values = np.concatenate([*(reader.push(piece) for piece in track.split(cuts)), reader.finish()])
+        assert values.shape == (count, 2)
+        if count:
+            np.testing.assert_allclose(values, head(track[None]).frame[0].detach(), atol=1e-5)
+
+
+def test_only_a_head_that_looks_back_can_be_carried() -> None:
+    with pytest.raises(ConfigError, match=r"looks ahead.*head\.bidirectional=false"):
+        track_reader(TemporalHead(3, 0, 4), 16, 8, carry=True, device=torch.device("cpu"))
 
 
 def test_memory_does_not_grow_with_the_stream_and_values_come_soon() -> None:

@@ -6,9 +6,7 @@ up after it: the sum is the gradient that one process would have. In a single pr
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,27 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import DeviceError
+from ..processes import Place, place
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: as long as the slowest may take to validate or to write."""
 Given = TypeVar("Given")
-
-
-@dataclass(frozen=True)
-class Place:
-    """This process among `world`: rank of all, local of those on this machine. Rank 0 writes and speaks."""
-
-    rank: int = 0
-    world: int = 1
-    local: int = 0
-
-
-def place() -> Place:
-    """As torchrun has it in the environment; alone where there is nothing."""
-    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
-        return Place()
-    rank = int(os.environ["RANK"])
-    return Place(rank, int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", rank)))
 
 
 def own_device(device: torch.device, wish: str) -> torch.device:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WorkError
+from ..processes import place
 from ..progress import Talk
-from .distributed import all_of, place
+from .distributed import all_of
 
 
 class Carried(Protocol):

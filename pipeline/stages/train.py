@@ -22,10 +22,10 @@ from .splits import Cached, cached_subjects, divide
 if TYPE_CHECKING:
     import torch
 
-    from ..learning.distributed import Place
     from ..learning.end_to_end import EndToEnd
     from ..learning.from_cache import FromCache
     from ..learning.loop import FitResult
+    from ..processes import Place
 
 STAGE = "train"
 SCORE = "validation_ccc_mean"
