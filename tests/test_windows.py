@@ -54,6 +54,7 @@ def test_sizes_below_one_are_refused(length: int, hop: int) -> None:
         window_starts(10, length, hop)
 
 
+@settings(deadline=None)
 @given(**sizes)
 def test_each_row_has_the_mean_of_its_windows(n: int, length: int, hop: int) -> None:
     features = torch.from_numpy(np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32))
@@ -112,6 +113,7 @@ def test_memory_does_not_grow_with_the_stream_and_values_come_soon() -> None:
 lengths = st.lists(st.integers(0, 150), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(counts=lengths, length=st.integers(1, 40), epoch=st.integers(0, 50), share=st.floats(0, 1))
 def test_training_windows_hold_every_valid_row_and_no_window_is_without(
     counts: list[int], length: int, epoch: int, share: float

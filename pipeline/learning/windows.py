@@ -160,8 +160,8 @@ def track_reader(
         return OverlapAverage(head_predictor(head, device, dtype), length, hop, batch=batch)
     if getattr(head, "bidirectional", True):
         raise ConfigError(
-            "clip.carry needs a head that looks back only",
-            "Set head.bidirectional=false and train, or clip.carry=false.",
+            "clip.carry is true, and the head looks ahead",
+            "Train one with head.bidirectional=false, or set clip.carry=false.",
         )
     return Carried(cast("TemporalHead", head), device, dtype)
 
