@@ -60,7 +60,11 @@ def in_two(function: str, *words: str) -> list[dict[str, Any]]:
                 stderr=subprocess.PIPE,
             )
         )
-    told = [process.communicate(timeout=200) for process in both]
+    try:
+        told = [process.communicate() for process in both]
+    finally:
+        for process in both:
+            process.kill()
     assert all(process.returncode == 0 for process in both), "\n".join(errors for _, errors in told)
     return [json.loads(text) for text, _ in told]
 
@@ -147,7 +151,7 @@ def test_torchrun_trains_as_one_process_does(seen: tuple[Work, Config], tree: Pa
     work.config.write_text(dump(config), encoding="utf-8")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
     words = ["affect", "train", "--data", str(tree), "--work", str(tmp_path), "--run", "two", "--json"]
-    done = subprocess.run([*torchrun, *words], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*torchrun, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == ["two"]
     assert done.stderr.count("subjects (") == 2, "only one process speaks"

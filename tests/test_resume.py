@@ -103,7 +103,7 @@ def killed(config: Config, root: Path, data: Path, *, end_to_end: bool, kills: i
     )
     words = [config.model_dump_json(), str(root), str(data), str(end_to_end), str(kills)]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *words], capture_output=True, text=True, timeout=280
+        [sys.executable, "-W", "ignore", "-c", code, *words], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
