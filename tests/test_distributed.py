@@ -69,23 +69,28 @@ def in_two(function: str, *words: str) -> list[dict[str, Any]]:
     return [json.loads(text) for text, _ in told]
 
 
-def gradients(text: str, data: str, root: str) -> None:
+def gradients(text: str, root: str) -> None:
     """Loss and gradient of the first three batches, from cache and end to end, each process with its share."""
-    from affect.pipeline.learning.distributed import add_gradients, joined
+    from affect.pipeline.learning.distributed import joined
 
-    config = Config.model_validate_json(text)
-    with joined(torch.device("cpu")) as here:
-        found = {}
-        for end_to_end in (False, True):
-            road = _road(config, Path(data), Work(Path(root)), end_to_end)
-            road.model.train()
-            for number, batch in zip(range(3), road.batches(1), strict=False):
-                road.model.zero_grad()
-                value, _ = road.loss(batch)
-                value.backward()
-                add_gradients(road.model.parameters())
-                found[f"{end_to_end} {number}"] = [value.item(), *_norms(road.model)]
-    print(json.dumps({"rank": here.rank, "found": found}))
+    with joined(torch.device("cpu")):
+        print(json.dumps(_gradients(Config.model_validate_json(text), Path(root))))
+
+
+def _gradients(config: Config, root: Path) -> dict[str, list[float]]:
+    from affect.pipeline.learning.distributed import add_gradients
+
+    found = {}
+    for end_to_end in (False, True):
+        road = _road(config, root, end_to_end)
+        road.model.train()
+        for number, batch in zip(range(3), road.batches(1), strict=False):
+            road.model.zero_grad()
+            value, _ = road.loss(batch)
+            value.backward()
+            add_gradients(road.model.parameters())
+            found[f"{'end to end' if end_to_end else 'cache'} {number}"] = [value.item(), *_norms(road.model)]
+    return found
 
 
 def _norms(model: torch.nn.Module) -> list[float]:
@@ -98,59 +103,60 @@ def _norms(model: torch.nn.Module) -> list[float]:
     return found
 
 
-def _road(config: Config, data: Path, work: Work, end_to_end: bool) -> Any:
+def _road(config: Config, root: Path, end_to_end: bool) -> Any:
     from affect.models.affect_net import AffectNet
+    from affect.models.backbone import scratch
     from affect.models.head import TemporalHead
+    from affect.models.stn import SpatialTransformer
     from affect.pipeline.learning.end_to_end import EndToEnd
     from affect.pipeline.learning.from_cache import FromCache
     from affect.pipeline.learning.tracks import FeatureTracks, read_track
-    from affect.pipeline.stages.encoder import build_encoder, plan_encoder
-    from affect.pipeline.stages.frames_of import frame_tracks, subjects_with_frames
 
     torch.manual_seed(0)
     head = TemporalHead(FEATURES, **config.head.model_dump())
     cpu, fp32 = torch.device("cpu"), torch.float32
     if end_to_end:
-        net = AffectNet(*build_encoder(config, plan_encoder(config, work)), head)
-        tracks, _ = frame_tracks(config, [*subjects_with_frames(data, work).values()][:3], work)
+        tracks = [_frame_track(seed, n) for seed, n in enumerate((16, 11, 5))]
+        net = AffectNet(SpatialTransformer("crop", 32, 32, 0.1), scratch(), head)
         return EndToEnd(net, tracks, tracks[:1], config, cpu, fp32, calibrate=True)
-    shards = sorted((work.root / "features").glob("*.h5"))
-    held = FeatureTracks([read_track(path) for path in shards], cpu)
+    held = FeatureTracks([read_track(path) for path in sorted((root / "features").glob("*.h5"))], cpu)
     return FromCache(head, held, held, config, cpu, fp32, calibrate=True)
 
 
-@pytest.mark.slow
-def test_two_processes_have_the_gradient_of_one(seen: tuple[Work, Config], tree: Path) -> None:
-    """Batches of one, three and more windows: also where there is less than a window for each process."""
-    work, config = seen
-    config = changed(config, batch=3, batch_end_to_end=1)
-    together = in_two("gradients", config.model_dump_json(), str(tree), str(work.root))
-    assert together[0]["found"].keys() == {f"{road} {number}" for road in (False, True) for number in range(3)}
-    for end_to_end in (False, True):
-        road = _road(config, tree, work, end_to_end)
-        road.model.train()
-        for number, batch in zip(range(3), road.batches(1), strict=False):
-            road.model.zero_grad()
-            value, _ = road.loss(batch)
-            value.backward()
-            alone = np.array([value.item(), *_norms(road.model)])
-            for other in together:
-                found = np.array(other["found"][f"{end_to_end} {number}"])
-                assert found.shape == alone.shape
-                np.testing.assert_allclose(found, alone, rtol=2e-3, atol=2e-5 * np.abs(alone).max())
+def _frame_track(seed: int, n: int) -> Any:
+    """Noise; the first one has boxes."""
+    from affect.pipeline.learning.frame_tracks import FrameTrack
+
+    rng = np.random.default_rng(seed)
+    frames = torch.from_numpy(rng.integers(0, 255, (n, 3, 40, 40), dtype=np.uint8))
+    target = rng.uniform(-1, 1, (n, 2)).astype(np.float32)
+    boxes = np.tile(np.array([[0.5, 0, 0.2], [0, 0.4, 0]], np.float32), (n, 1, 1))
+    return FrameTrack(
+        str(seed), lambda rows: frames[torch.from_numpy(rows)], (0.0, 0.0, 1.0, 1.0), np.arange(n), np.arange(n) / 25,
+        target, np.ones(n, np.bool_), boxes=None if seed else boxes, boxed=None if seed else np.arange(n) % 3 > 0,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_torchrun_trains_as_one_process_does(seen: tuple[Work, Config], tree: Path, tmp_path: Path) -> None:
-    work, config = seen
-    config = changed(config)
-    work = Work(tmp_path)
-    for name in ("frames", "features", "audit.json"):
-        (tmp_path / name).symlink_to(seen[0].root / name)
-    train(config, tree, work, QUIET, run="one")
+def test_two_processes_have_the_gradient_of_one(cached: Work, whole: Config) -> None:
+    """Also where a batch has less than a window for each process, and where they differ in boxes and lengths."""
+    config = changed(whole, batch=3, batch_end_to_end=2)
+    together = in_two("gradients", config.model_dump_json(), str(cached.root))
+    alone = _gradients(config, cached.root)
+    assert len(alone) == 5
+    for other in together:
+        assert other.keys() == alone.keys()
+        for name, figures in alone.items():
+            np.testing.assert_allclose(other[name], figures, rtol=2e-3, atol=2e-5 * np.abs(figures).max(), err_msg=name)
+
+
+@pytest.mark.slow
+def test_torchrun_trains_as_one_process_does(cached: Work, whole: Config) -> None:
+    work, config = cached, changed(whole)
+    train(config, work.root, work, QUIET, run="one")
     work.config.write_text(dump(config), encoding="utf-8")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
-    words = ["affect", "train", "--data", str(tree), "--work", str(tmp_path), "--run", "two", "--json"]
+    words = ["affect", "train", "--data", str(work.root), "--work", str(work.root), "--run", "two", "--json"]
     done = subprocess.run([*torchrun, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == ["two"]
@@ -166,7 +172,7 @@ def test_torchrun_trains_as_one_process_does(seen: tuple[Work, Config], tree: Pa
         torch.testing.assert_close(two[name], value, rtol=1e-2, atol=2e-3, msg=name)
 
 
-def trainings(text: str, data: str, root: str, port: str, *runs: str) -> None:
+def trainings(text: str, root: str, port: str, *runs: str) -> None:
     """Trains these runs, one after the other; those called stopped! are interrupted in their second epoch."""
 
     class Impatient(Talk):
@@ -178,21 +184,18 @@ def trainings(text: str, data: str, root: str, port: str, *runs: str) -> None:
         os.environ["MASTER_PORT"] = str(int(port) + number)
         talk = Impatient() if run.endswith("!") else QUIET
         with contextlib.suppress(KeyboardInterrupt):
-            train(Config.model_validate_json(text), Path(data), Work(Path(root)), talk, run=run.rstrip("!"))
+            train(Config.model_validate_json(text), Path(root), Work(Path(root)), talk, run=run.rstrip("!"))
     print("{}")
 
 
 @pytest.mark.slow
-def test_two_processes_that_were_stopped_end_as_if_they_had_not_been(
-    seen: tuple[Work, Config], tree: Path, tmp_path: Path
-) -> None:
+def test_two_processes_that_were_stopped_end_as_if_they_had_not_been(cached: Work, whole: Config) -> None:
     """Each has its own dropout and noise, and goes on with it."""
-    work, config = Work(tmp_path), seen[1]
-    (tmp_path / "features").symlink_to(seen[0].root / "features")
-    words = [config.model_dump_json(), str(tree), str(tmp_path)]
+    words = [whole.model_dump_json(), str(cached.root)]
     in_two("trainings", *words, str(free_port()), "whole", "stopped!")
-    assert (work.run("stopped") / "state.pt").is_file()
-    assert not (work.run("stopped") / "model.safetensors").exists()
+    folder = cached.run("stopped")
+    assert (folder / "state.pt").is_file()
+    assert not (folder / "model.safetensors").exists()
     in_two("trainings", *words, str(free_port()), "stopped")
-    whole, stopped = (load_model(work.run(name))[0].state_dict() for name in ("whole", "stopped"))
-    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    never, stopped = (load_model(cached.run(name))[0].state_dict() for name in ("whole", "stopped"))
+    assert all(torch.equal(never[name], stopped[name]) for name in never)
