@@ -291,11 +291,12 @@ def test_a_head_that_looks_back_may_carry_its_memory(kind: str, video: Path, tmp
         f"head.kind={kind}",
         "head.blocks=1",
         "clip.carry=true",
+        "clip.length=4",
         "predict.face_threshold=0",
     )
     model = make_model(tmp_path / "run", *more)
     found = []
-    for batch, hop in ((7, 8), (64, 16)):
+    for batch, hop in ((3, 1), (64, 4)):
         out = tmp_path / str(hop)
         report = predict(settings(*more, f"features.batch={batch}", f"clip.hop={hop}"), [video], model, out, QUIET)
         assert report.made == (video.stem,)
