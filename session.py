@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from .configs.schema import Config
+    from .pipeline.processes import Place
     from .pipeline.progress import Talk
     from .pipeline.records import Problem, StageReport, Work
 
@@ -110,6 +111,9 @@ class Session:
 
     def stage(self, function: Callable[..., "StageReport"], /, *args: Any, **options: Any) -> "StageReport":
         """Runs one stage, says in a line what it made, and records and lists what it had to give up."""
+        together = _processes()
+        if together.world > 1 and function.__name__ != "train":
+            raise _one_process(function.__name__)
         start = time.perf_counter()
         report = function(self.config, *args, talk=self.talk, **options)
         counts = f"{len(report.made)} made, {len(report.kept)} kept"
@@ -121,7 +125,8 @@ class Session:
             if self.listing and str(problem) not in told:
                 self.talk.warn(f"  {problem.kind}  {problem}")
         self.reports.append(report)
-        record_failures(self.work.failures, report)
+        if not together.rank:
+            record_failures(self.work.failures, report)
         return report
 
     def finish(self) -> None:
@@ -160,13 +165,14 @@ def open_session(
     if workers is not None:
         overrides.append(f"runtime.workers={workers}")
     chosen, remembered = resolve_config(place.config, config, overrides)
-    if remembered is not None:
+    follows = _processes().rank > 0
+    if remembered is not None and not follows:
         try:
             work.mkdir(parents=True, exist_ok=True)
             write_text(place.config, remembered)
         except OSError as error:
             raise WorkError(f"{work} cannot be written: {error.strerror}", "Choose another --work.") from error
-    return Session(chosen, place, Talk(quiet, verbose), as_json)
+    return Session(chosen, place, Talk(quiet or follows, verbose, follows), as_json and not follows)
 
 
 def stage_command(
@@ -281,6 +287,21 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         cells = "".join(f"{'':>9}" if value is None else f"{value:>9.3f}" for value in values)
         if cells.strip():
             print(f"{name:<6}{cells}")
+
+
+def _processes() -> "Place":
+    from .pipeline.processes import place
+
+    return place()
+
+
+def _one_process(stage: str) -> Exception:
+    from .pipeline.errors import InputError
+
+    command = stage.replace("_", "-")
+    return InputError(
+        f"{command} runs in one process", f"Start it without torchrun, which is for `affect train`: affect {command}"
+    )
 
 
 def _plain(value: Any) -> Any:

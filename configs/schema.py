@@ -112,17 +112,26 @@ class Clip(Section):
     """Frames in a clip."""
     hop: int = Field(default=16, ge=1)
     """Frames from one window to the next at evaluation and prediction; overlapping predictions are averaged."""
+    carry: bool = False
+    """At evaluation and prediction, carry the head's memory through the whole video and see each frame once, instead of
+    averaging windows. For heads that look back only (head.bidirectional false)."""
 
 
 class Head(Section):
+    kind: Literal["lstm", "tcn"] = "lstm"
+    """What looks along time: an LSTM, or temporal convolutions."""
     project: int = Field(default=256, ge=0)
-    """Width of the dense layer before the LSTM; 0: none."""
+    """Width of the dense layer before it; 0: none."""
     hidden: int = Field(default=256, ge=1)
-    """Width of the LSTM, each direction."""
+    """Width of the LSTM, each direction, or of the convolutions."""
     layers: int = Field(default=1, ge=1)
+    """Of the LSTM."""
+    blocks: int = Field(default=4, ge=1, le=10)
+    """Of the convolutions: each sees twice as far as the one before, all together 4 x (2^blocks - 1) frames: 60."""
     bidirectional: bool = True
+    """Whether it looks ahead too; a stream needs one that looks back only."""
     dense: tuple[int, ...] = (128,)
-    """Widths of the dense layers between the LSTM and the two outputs."""
+    """Widths of the dense layers between it and the two outputs."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     readout: Literal["frame", "clip"] = "frame"
     """`frame`: two values a frame, the clip's is their mean; `clip`: two values a clip, given to each of its frames."""
@@ -134,12 +143,21 @@ class Train(Section):
     """Windows in a batch, from cache."""
     batch_end_to_end: int = Field(default=2, ge=1)
     """Windows in a batch, from raw frames."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients are averaged for one step. The CCC is that of each batch: where memory allows, a larger
+    batch is better."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Of the head."""
+    started_rate: float = Field(default=0.1, gt=0)
+    """Share of learning_rate for a head that was started from another run (--start)."""
     learning_rate_backbone: float = Field(default=1e-5, ge=0)
     """Of the backbone, end to end; 0 freezes it."""
     learning_rate_stn: float = Field(default=1e-5, ge=0)
     """Of the STN, end to end; 0 freezes it."""
+    unfreeze_backbone: int = Field(default=1, ge=1)
+    """End to end: the epoch, from 1, from which the backbone learns."""
+    unfreeze_stn: int = Field(default=1, ge=1)
+    """End to end: the epoch, from 1, from which the STN learns."""
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["cosine", "one-cycle", "plateau", "constant"] = "cosine"
     warmup: float = Field(default=0.05, ge=0, lt=1)
@@ -158,6 +176,9 @@ class Train(Section):
     balance: Literal["none", "subject", "plane"] = "none"
     """Training windows: as they come; as many of each subject; or the more of a kind, the rarer its place in the
     valence-arousal plane. Their number stays the same."""
+    state_minutes: float = Field(default=10.0, gt=0)
+    """How often, within an epoch, the state is kept from which a stopped training goes on. After an epoch it always
+    is. It changes nothing else."""
     noise: float = Field(default=0.05, ge=0)
     """From cache: Gaussian noise on training features, as a share of their standard deviation; 0: none."""
     time_mask: float = Field(default=0.2, ge=0, lt=1)

@@ -1,4 +1,5 @@
-"""TemporalHead: from the features of a clip's frames to valence and arousal, by an LSTM and dense layers."""
+"""TemporalHead: from the features of a clip's frames to valence and arousal, by an LSTM or temporal convolutions, and
+dense layers."""
 
 from typing import Literal, NamedTuple
 
@@ -6,7 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from .tcn import TemporalConvolutions
+
 Readout = Literal["frame", "clip"]
+Kind = Literal["lstm", "tcn"]
 
 
 class HeadOutput(NamedTuple):
@@ -17,19 +21,21 @@ class HeadOutput(NamedTuple):
 
 
 class StreamState(NamedTuple):
-    """What `step` carries on: the LSTM's memory, and the sum and number of what the clip is the mean of."""
+    """What `step` carries on: the memory of what looks along time, and the sum and number of what the clip is the mean
+    of."""
 
-    memory: tuple[Tensor, Tensor]
+    memory: tuple[Tensor, ...]
     total: Tensor
     seen: int
 
 
 class TemporalHead(nn.Module):
-    """Standardises features, projects them, runs the LSTM over the clip, and reads out two values.
+    """Standardises features, projects them, runs an LSTM or convolutions along the clip, and reads out two values.
 
     features, project, hidden: widths; project 0 leaves the dense layer before the LSTM out. dense: widths of the layers
     between the LSTM and the outputs. readout: `frame` gives two values a frame, of which the clip's are the mean;
-    `clip` gives two values for the mean of the LSTM's outputs, and every frame has them.
+    `clip` gives two values for the mean of the LSTM's outputs, and every frame has them. kind: lstm, of `layers`, or
+    tcn, temporal convolutions of `blocks`. bidirectional: whether a frame's values depend on the frames after it.
     """
 
     def __init__(
@@ -42,11 +48,16 @@ class TemporalHead(nn.Module):
         dense: tuple[int, ...] = (128,),
         dropout: float = 0.3,
         readout: Readout = "frame",
+        kind: Kind = "lstm",
+        blocks: int = 4,
     ) -> None:
         if readout not in ("frame", "clip"):
             raise ValueError(f"readout is {readout!r}, expected frame or clip")
+        if kind not in ("lstm", "tcn"):
+            raise ValueError(f"kind is {kind!r}, expected lstm or tcn")
         super().__init__()
         self.readout: Readout = readout
+        self.kind: Kind = kind
         self.bidirectional = bidirectional
         self.mean: Tensor
         self.spread: Tensor
@@ -56,12 +67,17 @@ class TemporalHead(nn.Module):
         if project:
             before += [nn.Linear(features, project), nn.ReLU()]
         self.before = nn.Sequential(*before, nn.Dropout(dropout))
-        self.lstm = nn.LSTM(
-            project or features, hidden, layers, batch_first=True, bidirectional=bidirectional,
-            dropout=dropout if layers > 1 else 0.0,
-        )  # fmt: skip
+        if kind == "lstm":
+            self.lstm = nn.LSTM(
+                project or features, hidden, layers, batch_first=True, bidirectional=bidirectional,
+                dropout=dropout if layers > 1 else 0.0,
+            )  # fmt: skip
+        else:
+            self.tcn = TemporalConvolutions(
+                project or features, hidden, blocks, causal=not bidirectional, dropout=dropout
+            )
         after: list[nn.Module] = []
-        width = hidden * (2 if bidirectional else 1)
+        width = hidden * (2 if kind == "lstm" and bidirectional else 1)
         for wide in dense:
             after += [nn.Dropout(dropout), nn.Linear(width, wide), nn.ReLU()]
             width = wide
@@ -88,23 +104,31 @@ class TemporalHead(nn.Module):
         return HeadOutput(frame, _mean(frame, mask))
 
     def step(self, features: Tensor, state: StreamState | None = None) -> tuple[HeadOutput, StreamState]:
-        """The next frame of a stream: features [b, 1, features], and the state of the step before, None at first.
+        """The next frames of a stream: features [b, t, features], t at least 1, and the state of the step before, None
+        at first.
 
-        Frames come out as `forward` gives them; the clip is the stream so far. Raises ValueError if bidirectional."""
+        Frames come out as `forward` gives them, with readout clip as the stream up to each; the clip is the stream so
+        far. Raises ValueError if bidirectional."""
         if self.bidirectional:
             raise ValueError("a bidirectional head needs the whole clip; streams need head.bidirectional: false")
-        hidden, memory = self.lstm(self._prepare(features), state.memory if state else None)
+        along = self.lstm if self.kind == "lstm" else self.tcn.step
+        hidden, memory = along(self._prepare(features), state.memory if state else None)
         new = hidden if self.readout == "clip" else self._read(hidden)
-        total, seen = (state.total + new, state.seen + 1) if state else (new, 1)
-        clip = total / seen
-        if self.readout == "clip":
-            clip = self._read(clip)
-        return HeadOutput(clip if self.readout == "clip" else new, clip[:, 0]), StreamState(memory, total, seen)
+        sums, seen = new.double().cumsum(1), 0
+        if state:
+            sums, seen = sums + state.total, state.seen
+        counts = torch.arange(1, new.shape[1] + 1, device=new.device)[:, None] + seen
+        means = (sums / counts).to(new.dtype)
+        frame = self._read(means) if self.readout == "clip" else new
+        clip = frame[:, -1] if self.readout == "clip" else means[:, -1]
+        return HeadOutput(frame, clip), StreamState(memory, sums[:, -1:], seen + new.shape[1])
 
     def _prepare(self, features: Tensor) -> Tensor:
         return self.before((features.float() - self.mean) / self.spread)
 
     def _recur(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.kind == "tcn":
+            return self.tcn(x, mask)
         if mask is None or mask.all():
             return self.lstm(x)[0]
         last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).clamp(min=1)
@@ -116,7 +140,7 @@ class TemporalHead(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        for name, parameter in self.lstm.named_parameters():
+        for name, parameter in self.lstm.named_parameters() if self.kind == "lstm" else ():
             if name.startswith("weight_hh"):
                 for gate in parameter.chunk(4):
                     nn.init.orthogonal_(gate)

@@ -44,6 +44,8 @@ class Talk:
 
     quiet: bool = False
     verbose: bool = False
+    silent: bool = False
+    """Not even warnings: another process says the same."""
 
     def __post_init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -59,7 +61,8 @@ class Talk:
 
     def warn(self, text: str) -> None:
         """Said even with --quiet."""
-        self.console.print(text, markup=False, style="yellow")
+        if not self.silent:
+            self.console.print(text, markup=False, style="yellow")
 
     @contextmanager
     def track(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Tracker]:

@@ -16,6 +16,7 @@ from affect.pipeline.ingest.synthetic import draw_tree
 
 if TYPE_CHECKING:
     from affect.pipeline.learning.montage import Pictures
+    from affect.pipeline.records import Work
     from selenium.webdriver.chrome.webdriver import WebDriver
 
 SMALL: dict[str, Any] = {"videos": 8, "frames": 48, "seed": 3, "faces": 80, "workers": 2}
@@ -102,6 +103,47 @@ def tiny() -> Config:
             "runtime": {"workers": 0},
         }
     )
+
+
+@pytest.fixture(scope="session")
+def whole(tiny: Config) -> Config:
+    """Settings that need no earlier stage but frames: the whole picture through a random backbone."""
+    return Config.model_validate(
+        tiny.model_dump()
+        | {
+            "stn": {"localiser": "none", "view": 32, "crop": 32},
+            "backbone": {"weights": "scratch"},
+            "adapt": {"epochs": 0},
+            "train": {"epochs": 3, "batch": 4, "ema": 0.9, "patience": 3, "state_minutes": 1e-9},
+            "runtime": {"workers": 0, "device": "cpu", "precision": "fp32"},
+        }
+    )
+
+
+@pytest.fixture
+def cached(whole: Config, tmp_path: Path) -> "Work":
+    """A work folder with the features of six subjects, made up: two of them say what the targets are."""
+    import numpy as np
+    from affect.pipeline.records import Work
+    from affect.pipeline.stages.encoder import plan_encoder
+    from affect.pipeline.storage.shard import FEATURES, ShardWriter
+
+    work = Work(tmp_path)
+    encoder = plan_encoder(whole, work).digest
+    for number, name in enumerate("abcdvw"):
+        rng, n = np.random.default_rng(number), 70 + number
+        feature = np.maximum(rng.normal(size=(n, 2048)), 0).astype(np.float16)
+        attributes = {
+            "split": "validation" if name in "vw" else "train", "video": name, "encoder": encoder,
+            "width": 64, "height": 64,
+        }  # fmt: skip
+        with ShardWriter(work.features(name), FEATURES, f"print of {name}", {}, name, attributes) as writer:
+            writer.append(
+                feature=feature, theta=np.zeros((n, 2, 3), np.float32), presence=np.ones(n, np.float32),
+                index=np.arange(n), pts=np.arange(n) / 25, target=np.tanh(feature[:, :2].astype(np.float32)),
+                valid=rng.random(n) < 0.9,
+            )  # fmt: skip
+    return work
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ FLOORS = (
     ("pipeline.stages",),
     ("pipeline.learning", "pipeline.cluster"),
     ("pipeline.storage", "pipeline.ingest", "models", "configs"),
-    ("pipeline.records", "pipeline.errors", "pipeline.progress"),
+    ("pipeline.records", "pipeline.errors", "pipeline.processes", "pipeline.progress"),
     ("",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

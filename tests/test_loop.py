@@ -1,5 +1,6 @@
 """The training loop: it learns, keeps the best, stops and goes on, and does not let one bad step spoil the rest."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,11 +93,16 @@ def test_patience_ends_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"ema": 0.9}, {"schedule": "plateau"}, {"schedule": "one-cycle", "patience": 3}]
-)
-@pytest.mark.parametrize("stop", [(1, 0), (3, 0), (4, 5)])
+    "options",
+    [
+        {}, {"ema": 0.9}, {"schedule": "plateau"}, {"schedule": "one-cycle", "patience": 3},
+        {"judge_start": True, "accumulate": 3, "ema": 0.9},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("state_minutes", [math.inf, 0.0])
+@pytest.mark.parametrize("stop", [(1, 0), (1, 6), (3, 0), (4, 5), (6, 7)])
 def test_stopped_and_resumed_is_bit_for_bit_the_same(
-    tmp_path: Path, options: dict[str, Any], stop: tuple[int, int]
+    tmp_path: Path, options: dict[str, Any], state_minutes: float, stop: tuple[int, int]
 ) -> None:
     whole = Task()
     expected = whole.fit(**options)
@@ -110,15 +116,89 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(
 
     stopped.spoil = interrupt
     with pytest.raises(KeyboardInterrupt):
-        stopped.fit(**options, state=tmp_path / "state.pt", key="a")
+        stopped.fit(**options, state=tmp_path / "state.pt", key="a", state_minutes=state_minutes)
     torch.manual_seed(12345)
     resumed = Task()
-    result = resumed.fit(**options, state=tmp_path / "state.pt", key="a")
+    result = resumed.fit(**options, state=tmp_path / "state.pt", key="a", state_minutes=state_minutes)
     assert equal(whole.state, resumed.state)
     assert (result.best_epoch, result.best_score) == (expected.best_epoch, expected.best_score)
-    assert [line["train_loss"] for line in result.history] == [line["train_loss"] for line in expected.history]
-    assert [line["epoch"] for line in resumed.lines] == list(range(stop[0], 7))
+    for name in ("train_loss", "train_mae", "score", "gradient_norm", "learning_rate"):
+        assert [line.get(name) for line in result.history] == [line.get(name) for line in expected.history]
+    assert equal(result.last, expected.last)
+    again = 0 if options.get("judge_start") and not stopped.lines else stop[0]
+    assert [line["epoch"] for line in resumed.lines] == list(range(again, 7))
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_stop_within_an_epoch_costs_no_step_that_was_kept(tmp_path: Path) -> None:
+    """The batches before are not computed again."""
+    seen: list[int] = []
+    for stop in (5, None):
+        task, steps = Task(), iter(range(100))
+
+        def interrupt(epoch: int, step: int, stop: int | None = stop, steps: Iterator[int] = steps) -> bool:
+            if step == stop:
+                raise KeyboardInterrupt
+            return False
+
+        task.spoil = interrupt
+        loss = task.loss
+        task.loss = lambda batch, loss=loss: (seen.append(1), loss(batch))[1]  # type: ignore[method-assign]
+        with contextlib.suppress(KeyboardInterrupt):
+            task.fit(epochs=1, state=tmp_path / "state.pt", state_minutes=0)
+    assert len(seen) == 8
+
+
+def test_gradients_of_several_batches_are_those_of_one(tmp_path: Path) -> None:
+    """Without batch norm and dropout, two batches of 32 step as one of 64 does, the odd one at the end as well."""
+    found = []
+    for size, accumulate in ((64, 1), (32, 2)):
+        torch.manual_seed(0)
+        net = nn.Linear(6, 1)
+        x = torch.randn(192, 6)
+        fit(
+            net, lambda epoch, x=x, size=size: x.split(size),
+            lambda rows, net=net: ((net(rows) - 1).square().mean(), {}), lambda: {"s": 0.0},
+            groups=[{"params": net.parameters(), "lr": 0.01}], epochs=2, steps=192 // size, score="s", talk=QUIET,
+            title="t", device=CPU, accumulate=accumulate,
+        )  # fmt: skip
+        found.append(net.weight.detach())
+    torch.testing.assert_close(*found)
+
+
+def test_parts_learn_from_their_epoch_on() -> None:
+    layers = {name: nn.Linear(4, 4) for name in ("at once", "later")}
+    net, before, learned = nn.ModuleDict(layers), {}, []
+    for name, layer in layers.items():
+        before[name] = layer.weight.detach().clone()
+
+    def validate() -> dict[str, float]:
+        learned.append({name: not torch.equal(layer.weight, before[name]) for name, layer in layers.items()})
+        return {"s": float(len(learned))}
+
+    def loss(batch: Any) -> tuple[Tensor, dict[str, Any]]:
+        return sum((layer(torch.ones(4)).sum() for layer in layers.values()), torch.zeros(())), {}
+
+    groups = [{"params": layers["at once"].parameters(), "lr": 0.1}]
+    groups.append({"params": layers["later"].parameters(), "lr": 0.1, "from_epoch": 3})
+    fit(
+        net, lambda epoch: [None] * 2, loss, validate, groups=groups, epochs=4, steps=2, score="s", talk=QUIET,
+        title="t", device=CPU, weight_decay=0.5,
+    )  # fmt: skip
+    assert [line["at once"] for line in learned] == [True] * 4
+    assert [line["later"] for line in learned] == [False, False, True, True]
+
+
+def test_the_start_is_epoch_0_and_may_stay_the_best() -> None:
+    task = Task()
+    before = {name: value.clone() for name, value in task.state.items()}
+    ruin = [{"params": task.net.parameters(), "lr": 50.0}]
+    result = task.fit(judge_start=True, groups=ruin, epochs=3, gradient_clip=0.0, schedule="constant")
+    assert [line["epoch"] for line in task.lines] == [0, 1, 2, 3]
+    assert result.best_epoch == 0
+    assert result.best_score == task.lines[0]["score"]
+    assert equal(before, task.state)
+    assert not equal(before, result.last)
 
 
 def test_a_finished_state_is_not_trained_further(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from affect.configs.schema import Config, load
 from affect.models.backbone import scratch
-from affect.pipeline.errors import MissingStageError, WeightsError
+from affect.pipeline.errors import ConfigError, MissingStageError, WeightsError
 from affect.pipeline.ingest.video import frame_times, probe
 from affect.pipeline.progress import Talk
 from affect.pipeline.stages.outputs import SUFFIXES, find_videos, output_names
@@ -267,3 +267,34 @@ def test_real_videos_have_a_row_for_every_frame(
     rows = table(tmp_path / f"{Path(name).stem}.csv")
     assert len(rows) == frames
     assert_whole(rows, real / name, frames)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "tcn"])
+def test_a_head_that_looks_back_may_carry_its_memory(kind: str, video: Path, tmp_path: Path, tiny_run: TinyRun) -> None:
+    """Then the clip's length and hop change nothing, and there is still one row a frame."""
+    more = (
+        "head.bidirectional=false",
+        f"head.kind={kind}",
+        "head.blocks=1",
+        "clip.carry=true",
+        "clip.length=4",
+        "predict.face_threshold=0",
+    )
+    model = tiny_run(tmp_path / "run", *more)
+    found = []
+    for batch, hop in ((3, 1), (64, 4)):
+        out = tmp_path / str(hop)
+        report = predict(settings(*more, f"features.batch={batch}", f"clip.hop={hop}"), [video], model, out, QUIET)
+        assert report.made == (video.stem,)
+        found.append(table(out / f"{video.stem}.csv"))
+    assert len(found[0]) == probe(video).frames
+    for name in ("valence", "arousal"):
+        np.testing.assert_allclose(column(found[0], name), column(found[1], name), atol=2e-4)
+    windows = tmp_path / "windows"
+    predict(settings(*more, "clip.carry=false"), [video], model, windows, QUIET)
+    assert table(windows / f"{video.stem}.csv") != found[0]
+
+
+def test_a_head_that_looks_ahead_cannot_carry(model: Path, video: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"clip\.carry"):
+        predict(settings("clip.carry=true"), [video], model, tmp_path, QUIET)

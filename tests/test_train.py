@@ -114,6 +114,33 @@ def test_settings_of_the_other_road_do_not_matter(trained: tuple[Work, Config]) 
     assert train(changed, Path("nowhere"), work, QUIET).kept == ("default",)
 
 
+def test_a_start_that_is_not_surpassed_is_what_is_kept(trained: tuple[Work, Config]) -> None:
+    work, _ = trained
+    ruin = settings("train.epochs=2", "train.learning_rate=50", "train.gradient_clip=0", "train.warmup=0")
+    report = train(ruin, Path("nowhere"), work, QUIET, run="ruined", start="default")
+    before, kept, last = (
+        load_model(work.run(run) / name)[0].head.state_dict()
+        for run, name in (
+            ("default", "model.safetensors"), ("ruined", "model.safetensors"), ("ruined", "last.safetensors"),
+        )
+    )  # fmt: skip
+    assert (report.facts["best_epoch"], report.facts["epochs"]) == (0, 2)
+    assert all(torch.equal(before[name], kept[name]) for name in before)
+    assert not all(torch.equal(before[name], last[name]) for name in before)
+    assert read_model_metadata(work.run("ruined") / "last.safetensors")["epoch"] == 2
+    assert train(ruin, Path("nowhere"), work, QUIET, run="ruined", start="default").kept == ("ruined",)
+
+
+@pytest.mark.parametrize("more", [("head.kind=tcn",), ("head.bidirectional=false", "clip.carry=true")])
+def test_other_heads_learn_and_evaluate_as_their_training_said(trained: tuple[Work, Config], more: tuple[str]) -> None:
+    work, _ = trained
+    config = settings("train.epochs=12", "head.blocks=2", *more)
+    train(config, Path("nowhere"), work, QUIET, run="kind")
+    told = json.loads((work.run("kind") / "run.json").read_text())["metrics"]["validation_ccc_mean"]
+    assert told > 0.4
+    assert evaluate(config, Path("nowhere"), work, QUIET, run="kind").facts["ccc_mean"] == pytest.approx(told, abs=1e-4)
+
+
 class Impatient(Talk):
     """Presses Ctrl-C when the third epoch is told of, which is before it is saved."""
 
@@ -166,6 +193,9 @@ def test_a_run_can_start_from_the_head_of_another(trained: tuple[Work, Config]) 
     first = json.loads((work.run("default") / "run.json").read_text())["metrics"]["validation_ccc_mean"]
     then = json.loads((work.run("further") / "run.json").read_text())["metrics"]["validation_ccc_mean"]
     assert then == pytest.approx(first, abs=1e-4)
+    lines = [json.loads(line) for line in (work.run("further") / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    assert lines[0]["validation_ccc_mean"] == pytest.approx(first, abs=1e-6)
     with pytest.raises(InputError, match="neither a run nor a model file"):
         train(further, Path("nowhere"), work, QUIET, run="further", start="nobody")
     with pytest.raises(WeightsError, match="another shape"):

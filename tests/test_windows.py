@@ -1,11 +1,20 @@
 """Every frame is in a window, and gets exactly one value, whatever the sizes and however the frames arrive."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from affect.pipeline.learning.windows import OverlapAverage, draw_windows, predict_track, window_starts
+from affect.models.head import TemporalHead
+from affect.pipeline.errors import ConfigError
+from affect.pipeline.learning.windows import (
+    OverlapAverage,
+    draw_windows,
+    predict_track,
+    track_reader,
+    window_starts,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -45,6 +54,7 @@ def test_sizes_below_one_are_refused(length: int, hop: int) -> None:
         window_starts(10, length, hop)
 
 
+@settings(deadline=None)
 @given(**sizes)
 def test_each_row_has_the_mean_of_its_windows(n: int, length: int, hop: int) -> None:
     features = torch.from_numpy(np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32))
@@ -65,6 +75,29 @@ def test_a_stream_in_pieces_gives_what_the_whole_gives(pieces: list[int], length
     np.testing.assert_array_equal(np.concatenate(values), whole)
 
 
+@settings(deadline=None, max_examples=40)
+@given(pieces=st.lists(st.integers(0, 40), min_size=1, max_size=8), kind=st.sampled_from(["lstm", "tcn"]), **sizes)
+def test_carried_each_row_is_seen_once_and_clips_do_not_matter(
+    pieces: list[int], kind: Any, n: int, length: int, hop: int
+) -> None:
+    """The values of the whole track, however it comes; and then another track begins."""
+    torch.manual_seed(0)
+    head = TemporalHead(3, 0, 4, bidirectional=False, dense=(), kind=kind, blocks=2).eval()
+    reader = track_reader(head, length, hop, carry=True, device=torch.device("cpu"))
+    for count in (sum(pieces), n):
+        track = torch.from_numpy(np.random.default_rng(count).normal(size=(count, 3)).astype(np.float32))
+        cuts = pieces if count == sum(pieces) else [count]
+        values = np.concatenate([*(reader.push(piece) for piece in track.split(cuts)), reader.finish()])
+        assert values.shape == (count, 2)
+        if count:
+            np.testing.assert_allclose(values, head(track[None]).frame[0].detach(), atol=1e-5)
+
+
+def test_only_a_head_that_looks_back_can_be_carried() -> None:
+    with pytest.raises(ConfigError, match=r"looks ahead.*head\.bidirectional=false"):
+        track_reader(TemporalHead(3, 0, 4), 16, 8, carry=True, device=torch.device("cpu"))
+
+
 def test_memory_does_not_grow_with_the_stream_and_values_come_soon() -> None:
     average = OverlapAverage(lambda windows: windows[..., :2], 32, 16)
     given_out = held = 0
@@ -80,6 +113,7 @@ def test_memory_does_not_grow_with_the_stream_and_values_come_soon() -> None:
 lengths = st.lists(st.integers(0, 150), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(counts=lengths, length=st.integers(1, 40), epoch=st.integers(0, 50), share=st.floats(0, 1))
 def test_training_windows_hold_every_valid_row_and_no_window_is_without(
     counts: list[int], length: int, epoch: int, share: float

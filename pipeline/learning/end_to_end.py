@@ -1,32 +1,32 @@
 """Training end to end: raw frames through STN, backbone and head, each part with its own learning rate."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...configs.schema import Config
 from ...models.affect_net import AffectNet
 from ...models.losses import affect_loss
 from ...models.theta import box_iou
-from .frame_tracks import FrameBatch, FrameTrack, frame_batches, predict_frames
+from .distributed import gathered, shared_out
+from .frame_tracks import FrameBatch, FrameBatches, FrameTrack, predict_frames
 from .from_cache import Outputs, judge
 from .runtime import autocast
 from .windows import draw_windows
 
 CALIBRATED = 512
 """Training frames from which the head's standardisation is taken."""
-CONTRAST, BRIGHTNESS = 0.2, 25.0
-"""How far a training window's contrast (share) and brightness (of 255) are moved, either way."""
 
 
 class EndToEnd:
-    """What `fit` asks for, from frame tracks.
+    """What `fit` asks for, from frame tracks. calibrate: the head is new; else it goes on from another run.
 
     The statistics of all batch normalisations stay as pretrained: a batch holds a few windows of neighbouring frames,
     which say nothing about the data at large. Frames go through STN and backbone in pieces of features.batch; where a
@@ -56,18 +56,23 @@ class EndToEnd:
         net.backbone.requires_grad_(settings.learning_rate_backbone > 0)
         net.backbone.network.fc.requires_grad_(False)
         self.pulls = settings.box_weight > 0 and settings.learning_rate_stn > 0 and finds
-        rates = (settings.learning_rate, settings.learning_rate_backbone, settings.learning_rate_stn)
+        rate = settings.learning_rate * (1.0 if calibrate else settings.started_rate)
         self.groups: list[dict[str, Any]] = [
-            {"params": [*part.parameters()], "lr": rate}
-            for part, rate in zip((net.head, net.backbone, net.stn), rates, strict=True)
+            {"params": [*net.head.parameters()], "lr": rate},
+            {
+                "params": [*net.backbone.parameters()],
+                "lr": settings.learning_rate_backbone,
+                "from_epoch": settings.unfreeze_backbone,
+            },
+            {"params": [*net.stn.parameters()], "lr": settings.learning_rate_stn, "from_epoch": settings.unfreeze_stn},
         ]
         windows = draw_windows([track.valid for track in training], config.clip.length, 0, 0)
         self.steps = -(-len(windows) // settings.batch_end_to_end)
         if calibrate:
             self._calibrate()
 
-    def batches(self, epoch: int) -> Iterator[FrameBatch]:
-        return frame_batches(self.learned, self.config.clip.length, self.steps, self.config.runtime.seed, epoch)
+    def batches(self, epoch: int) -> FrameBatches:
+        return FrameBatches(self.learned, self.config.clip.length, self.steps, self.config.runtime.seed, epoch)
 
     def loss(self, batch: FrameBatch) -> tuple[Tensor, dict[str, Any]]:
         self.model.stn.eval()
@@ -77,42 +82,46 @@ class EndToEnd:
         features = feature.new_zeros(*batch.present.shape, feature.shape[1])
         features[batch.present] = feature
         output = self.model.head(features, batch.present).frame
-        self.outputs.add(output, batch.target, batch.valid)
+        output, target, valid = gathered(output), gathered(batch.target), gathered(batch.valid)
+        self.outputs.add(output, target, valid)
         settings = self.config.train
-        affect = affect_loss(settings.loss, output, batch.target, batch.valid, settings.valence_weight)
-        if not self.pulls:
+        affect = affect_loss(settings.loss, output, target, valid, settings.valence_weight)
+        if not (self.pulls and _learns(self.model.stn)):
             return affect, {}
         pull = self._pull(batch, theta)
         return affect + settings.box_weight * pull, {"affect_loss": affect, "box_loss": pull}
 
     def validate(self) -> dict[str, float]:
-        clip = self.config.clip
-        values, overlaps = [], []
-        for track in self.judged:
-            seen = predict_frames(
-                self.model, track, clip.length, clip.hop,
-                device=self.device, dtype=self.dtype, batch=self.config.features.batch,
-            )  # fmt: skip
-            values.append(seen.values)
+        seen = shared_out(self.judged, self._watch, 8, self.device)
+        overlaps = []
+        for track, values in zip(self.judged, seen, strict=True):
             if track.boxes is not None and track.boxed is not None and track.boxed.any():
-                pair = (torch.from_numpy(theta[track.boxed]) for theta in (seen.theta, track.boxes))
+                pair = (
+                    torch.from_numpy(theta[track.boxed]) for theta in (values[:, 2:].reshape(-1, 2, 3), track.boxes)
+                )
                 overlaps.append(box_iou(*pair))
-        figures = judge(values, self.judged, self.config)
+        figures = judge([values[:, :2] for values in seen], self.judged, self.config)
         return {**figures, "validation_iou": float(torch.cat(overlaps).mean())} if overlaps else figures
+
+    def _watch(self, track: FrameTrack) -> NDArray[np.float32]:
+        """float32 [n, 8]: the two values of each frame and the six numbers of theta."""
+        clip = self.config.clip
+        seen = predict_frames(
+            self.model, track, clip.length, clip.hop, carry=clip.carry,
+            device=self.device, dtype=self.dtype, batch=self.config.features.batch,
+        )  # fmt: skip
+        return np.concatenate((seen.values, seen.theta.reshape(-1, 6)), 1)
 
     def _encode(self, batch: FrameBatch) -> tuple[Tensor, Tensor]:
         """(feature [m, 2048], theta [m, 2, 3])."""
-        look = _Change.draw(len(batch.present), self.device)
         size = self.config.features.batch
-        learns = any(
-            parameter.requires_grad for parameter in (*self.model.stn.parameters(), *self.model.backbone.parameters())
-        )
+        learns = _learns(self.model.stn) or _learns(self.model.backbone)
         pieces = range(0, len(batch.frames), size)
         found = []
         for start in pieces:
             rows = slice(start, start + size)
             given = (batch.frames[rows], batch.region[rows], None if batch.theta is None else batch.theta[rows])
-            change = look.of(batch.window[rows])
+            change = batch.change[batch.window[rows]]
             if not learns:
                 with torch.no_grad():
                     found.append(self._piece(*given, change))
@@ -122,12 +131,12 @@ class EndToEnd:
                 found.append(checkpoint(self._piece, *given, change, use_reentrant=False))
         return torch.cat([feature for feature, _ in found]), torch.cat([theta for _, theta in found])
 
-    def _piece(self, frames: Tensor, region: Tensor, theta: Tensor | None, change: "_Change") -> tuple[Tensor, Tensor]:
+    def _piece(self, frames: Tensor, region: Tensor, theta: Tensor | None, change: Tensor) -> tuple[Tensor, Tensor]:
         if theta is None:
             crop, looked, _ = self.model.stn(frames, region)
         else:
             crop, looked = self.model.stn.sample(frames, theta), theta
-        return self.model.backbone.features(change.apply(crop)), looked
+        return self.model.backbone.features(_changed(crop, change)), looked
 
     def _pull(self, batch: FrameBatch, theta: Tensor) -> Tensor:
         """Smooth L1 towards the boxes; for subjects that have none, towards where the STN looked before training."""
@@ -139,7 +148,8 @@ class EndToEnd:
                 ]
             )
         wanted = torch.where(batch.known[:, None, None], batch.boxes, before)
-        rows = batch.boxed | ~batch.known
+        rows = gathered(batch.boxed | ~batch.known)
+        theta, wanted = gathered(theta), gathered(wanted)
         if not rows.any():
             return theta.sum() * 0.0
         return F.smooth_l1_loss(theta[rows], wanted[rows], beta=0.05)
@@ -160,28 +170,13 @@ class EndToEnd:
         self.model.head.calibrate(found.mean(0), found.std(0, correction=0))
 
 
-class _Change:
-    """A flip, a contrast and a brightness, the same for all crops of a window."""
-
-    def __init__(self, flip: Tensor, gain: Tensor, lift: Tensor) -> None:
-        self.flip, self.gain, self.lift = flip, gain, lift
-
-    @classmethod
-    def draw(cls, n: int, device: torch.device) -> "_Change":
-        """On the CPU, whose random state a resumed run takes up on every device."""
-        flip, gain, lift = torch.rand(n) < 0.5, 1 + CONTRAST * _even(n), BRIGHTNESS * _even(n)
-        return cls(flip.to(device), gain.to(device), lift.to(device))
-
-    def of(self, window: Tensor) -> "_Change":
-        return _Change(self.flip[window], self.gain[window], self.lift[window])
-
-    def apply(self, crop: Tensor) -> Tensor:
-        """crop: float [n, 3, c, c] in 0..255, one change each."""
-        crop = torch.where(self.flip[:, None, None, None], crop.flip(3), crop)
-        middle = crop.mean((1, 2, 3), keepdim=True)
-        gain, lift = self.gain[:, None, None, None], self.lift[:, None, None, None]
-        return ((crop - middle) * gain + middle + lift).clamp(0, 255)
+def _learns(part: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in part.parameters())
 
 
-def _even(n: int) -> Tensor:
-    return 2 * torch.rand(n) - 1
+def _changed(crop: Tensor, change: Tensor) -> Tensor:
+    """crop: float [n, 3, c, c] in 0..255. change: [n, 3], see draw_changes."""
+    flip, gain, lift = (it[:, None, None, None] for it in change.unbind(1))
+    crop = torch.where(flip > 0, crop.flip(3), crop)
+    middle = crop.mean((1, 2, 3), keepdim=True)
+    return ((crop - middle) * gain + middle + lift).clamp(0, 255)

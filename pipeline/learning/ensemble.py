@@ -17,7 +17,7 @@ from ...models.head import TemporalHead
 from ..errors import WeightsError
 from .model_file import load_model, read_model_metadata
 from .smoothing import NONE, Smoother
-from .windows import OverlapAverage, head_predictor
+from .windows import track_reader
 
 WIDTH = 2048
 
@@ -78,13 +78,13 @@ class Several:
     encoders: tuple[tuple[AffectNet, bool], ...]
     heads: tuple[tuple[int, TemporalHead, int, dict[str, Any]], ...]
 
-    def reader(self, hop: int, device: torch.device, dtype: torch.dtype) -> Averaged:
-        """For one track of features [n, 2048 a encoder], the encoders' side by side."""
+    def reader(self, hop: int, carry: bool, device: torch.device, dtype: torch.dtype) -> Averaged:
+        """For one track of features [n, 2048 a encoder], the encoders' side by side. hop, carry: see track_reader."""
         return Averaged(
             [
                 (
                     slice(which * WIDTH, (which + 1) * WIDTH),
-                    OverlapAverage(head_predictor(head, device, dtype), length, hop),
+                    track_reader(head, length, hop, carry=carry, device=device, dtype=dtype),
                     Smoother(smoothing["kind"], smoothing["width"]),
                 )
                 for which, head, length, smoothing in self.heads

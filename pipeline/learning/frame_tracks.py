@@ -11,11 +11,15 @@ from torch import Tensor
 
 from ..records import Region
 from .ahead import ahead
+from .distributed import own_share
 from .runtime import autocast
-from .windows import OverlapAverage, draw_windows, head_predictor
+from .windows import draw_windows, track_reader
 
 if TYPE_CHECKING:
     from ...models.affect_net import AffectNet
+
+CONTRAST, BRIGHTNESS = 0.2, 25.0
+"""How far a training window's contrast (share) and brightness (of 255) are moved, either way."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class FrameBatch:
 
     frames: uint8 [m, 3, s, s]. window: int64 [m], whose window each is. region: float32 [m, 4]. theta: [m, 2, 3] where
     to look, or None. boxes: float32 [m, 2, 3], boxed: bool [m]; known: bool [m], whether its subject has boxes at all.
-    present, valid: bool [b, t]. target: float32 [b, t, 2].
+    present, valid: bool [b, t]. target: float32 [b, t, 2]. change: float32 [b, 3], see draw_changes.
     """
 
     frames: Tensor
@@ -61,21 +65,62 @@ class FrameBatch:
     present: Tensor
     valid: Tensor
     target: Tensor
+    change: Tensor
 
     def to(self, device: torch.device) -> "FrameBatch":
         moved = {name: it.to(device) if isinstance(it, Tensor) else it for name, it in vars(self).items()}
         return FrameBatch(**moved)
 
 
-def frame_batches(tracks: Sequence[FrameTrack], length: int, count: int, seed: int, epoch: int) -> Iterator[FrameBatch]:
-    """The training windows of an epoch in `count` batches, decoded in threads ahead of their use."""
-    windows = draw_windows([track.valid for track in tracks], length, seed, epoch)
-    parts = [part for part in np.array_split(windows, count) if len(part)]
-    return ahead(parts, lambda part: read_windows(tracks, part, length), threads=4)
+@dataclass(frozen=True)
+class FrameBatches:
+    """The training windows of an epoch in `count` batches, decoded in threads ahead of their use.
+
+    Several processes share each batch. Colours follow from seed, epoch and the window's place in the epoch, whatever
+    the number of processes.
+    """
+
+    tracks: Sequence[FrameTrack]
+    length: int
+    count: int
+    seed: int
+    epoch: int
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        return self.after(0)
+
+    def after(self, first: int) -> Iterator[FrameBatch]:
+        """The batches from number `first` on."""
+        windows = draw_windows([track.valid for track in self.tracks], self.length, self.seed, self.epoch)
+        changes = draw_changes(len(windows), np.random.default_rng([self.seed, self.epoch, 2]))
+        rows = np.arange(len(windows))
+        parts = [own_share(part) for part in np.array_split(rows, self.count) if len(part)]
+
+        def make(given: tuple[NDArray[np.int64], bool]) -> FrameBatch:
+            part, counts = given
+            return read_windows(self.tracks, windows[part], self.length, changes[part], counts=counts)
+
+        return ahead(parts[first:], make, threads=4)
 
 
-def read_windows(tracks: Sequence[FrameTrack], windows: NDArray[np.int64], length: int) -> FrameBatch:
-    """windows: int64 [b, 2], (track, start)."""
+def draw_changes(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """float32 [n, 3] for n windows: whether flipped (0 or 1), the factor of contrast, and what is added to brightness
+    (of 255)."""
+    flip = rng.random(n) < 0.5
+    gain, lift = (far * (2 * rng.random(n) - 1) for far in (CONTRAST, BRIGHTNESS))
+    return np.stack((flip, 1 + gain, lift), 1).astype(np.float32)
+
+
+def read_windows(
+    tracks: Sequence[FrameTrack],
+    windows: NDArray[np.int64],
+    length: int,
+    change: NDArray[np.float32] | None = None,
+    *,
+    counts: bool = True,
+) -> FrameBatch:
+    """windows: int64 [b, 2], (track, start). change: see draw_changes; None: none. counts: False leaves no frame valid
+    or boxed, so that nothing is learned from it."""
     b = len(windows)
     present, valid, target = (
         np.zeros((b, length), bool),
@@ -97,10 +142,14 @@ def read_windows(tracks: Sequence[FrameTrack], windows: NDArray[np.int64], lengt
         known.append(np.full(n, has))
         boxes.append(track.boxes[rows] if track.boxes is not None else np.zeros((n, 2, 3), np.float32))
         boxed.append(track.boxed[rows] if track.boxed is not None else np.zeros(n, bool))
+    if not counts:
+        valid, boxed, known = valid & False, [it & False for it in boxed], [it | True for it in known]
+    if change is None:
+        change = np.tile(np.array([0, 1, 0], np.float32), (b, 1))
     joined = [torch.from_numpy(np.concatenate(pieces)) for pieces in (window, region, boxes, boxed, known)]
     return FrameBatch(
         torch.cat(frames), joined[0], joined[1], torch.from_numpy(np.concatenate(theta)) if theta else None,
-        *joined[2:], *(torch.from_numpy(array) for array in (present, valid, target)),
+        *joined[2:], *(torch.from_numpy(array) for array in (present, valid, target, change)),
     )  # fmt: skip
 
 
@@ -119,6 +168,7 @@ def predict_frames(
     length: int,
     hop: int,
     *,
+    carry: bool = False,
     device: torch.device,
     dtype: torch.dtype,
     batch: int = 64,
@@ -127,7 +177,7 @@ def predict_frames(
 
     net: on the device, in eval mode.
     """
-    average = OverlapAverage(head_predictor(net.head, device, dtype), length, hop)
+    reader = track_reader(net.head, length, hop, carry=carry, device=device, dtype=dtype)
     values, thetas = [], []
     pieces = [np.arange(start, min(start + batch, len(track))) for start in range(0, len(track), batch)]
     region = torch.tensor([track.region], device=device)
@@ -135,8 +185,8 @@ def predict_frames(
         known = None if track.theta is None else torch.from_numpy(track.theta[rows]).to(device)
         with autocast(device, dtype):
             encoding = net.encode(frames.to(device), region.expand(len(rows), 4), known)
-        values.append(average.push(encoding.feature.float()))
+        values.append(reader.push(encoding.feature.float()))
         thetas.append(encoding.theta.float().cpu().numpy())
-    values.append(average.finish())
+    values.append(reader.finish())
     empty = np.empty((0, 2, 3), np.float32)
     return Seen(np.concatenate(values), np.concatenate([empty, *thetas]))

@@ -12,6 +12,7 @@ from ...configs.schema import Config
 from ...models.head import TemporalHead
 from ...models.losses import affect_loss
 from .ahead import ahead
+from .distributed import gathered
 from .metrics import pooled
 from .tracks import Batch, FeatureTracks
 from .windows import predict_track
@@ -29,6 +30,13 @@ class Outputs:
         self._pieces.append((output.detach().float(), target, valid))
         self.frames += valid.numel()
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a state in the middle of an epoch."""
+        return {"pieces": self._pieces, "frames": self.frames}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._pieces, self.frames = list(state["pieces"]), state["frames"]
+
     def figures(self, prefix: str) -> dict[str, float]:
         """The measures over all that was added, which is then forgotten; none where no frame was valid."""
         pieces, self._pieces, self.frames = self._pieces, [], 0
@@ -42,7 +50,7 @@ class Outputs:
 class FromCache:
     """What `fit` asks for, from feature tracks.
 
-    calibrate: the head standardises features by the training set's statistics; else by those it came with.
+    calibrate: the head is new, and standardises features by the training set's statistics; else by those it came with.
     """
 
     def __init__(
@@ -64,9 +72,8 @@ class FromCache:
         if calibrate:
             head.calibrate(*training.statistics())
         self.steps = -(-training.count_windows(config.clip.length) // config.train.batch)
-        self.groups: list[dict[str, Any]] = [
-            {"params": list(head.parameters()), "lr": config.train.learning_rate},
-        ]
+        rate = config.train.learning_rate * (1.0 if calibrate else config.train.started_rate)
+        self.groups: list[dict[str, Any]] = [{"params": list(head.parameters()), "lr": rate}]
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         settings = self.config.train
@@ -84,8 +91,9 @@ class FromCache:
             hidden = _hidden(features, settings.time_mask)
             features = torch.where(hidden[..., None], self.model.mean, features)
         output = self.model(features, batch.present).frame
-        self.outputs.add(output, batch.target, batch.valid)
-        return affect_loss(settings.loss, output, batch.target, batch.valid, settings.valence_weight), {}
+        output, target, valid = gathered(output), gathered(batch.target), gathered(batch.valid)
+        self.outputs.add(output, target, valid)
+        return affect_loss(settings.loss, output, target, valid, settings.valence_weight), {}
 
     def validate(self) -> dict[str, float]:
         return judge(self.predict(), self.judged, self.config)
@@ -101,7 +109,10 @@ def predict_tracks(
     """Values of each frame of each track: float32 [n, 2]. The head has to be in eval mode."""
     clip = config.clip
     features = ahead(range(len(tracks.tracks)), tracks.features, depth=1)
-    return [predict_track(head, track, clip.length, clip.hop, device=device, dtype=dtype) for track in features]
+    return [
+        predict_track(head, track, clip.length, clip.hop, carry=clip.carry, device=device, dtype=dtype)
+        for track in features
+    ]
 
 
 def judge(predictions: list[NDArray[np.float32]], tracks: Any, config: Config) -> dict[str, float]:

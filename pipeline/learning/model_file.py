@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 FORMAT = "affect-model"
 NAME = "model.safetensors"
-_HEAD = ("project", "hidden", "layers", "bidirectional", "dense", "dropout", "readout")
+LAST = "last.safetensors"
+_HEAD = ("kind", "project", "hidden", "layers", "blocks", "bidirectional", "dense", "dropout", "readout")
 
 
 def save_model(

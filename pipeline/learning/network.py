@@ -84,9 +84,10 @@ class Network:
         return box.view(-1, most, 4).cpu().numpy(), presence.float().cpu().numpy()
 
     def average(self) -> Averaged:
-        """Reads one track of features as it arrives: windows of a clip's length, `clip.hop` apart, averaged; smoothed
-        as the model wants it; and the mean over all models."""
-        return self.several.reader(self.config.clip.hop, self.device, self.dtype)
+        """Reads one track of features as it arrives: windows of a clip's length, `clip.hop` apart, averaged, or by
+        `clip.carry` the head's own memory; smoothed as the model wants it; and the mean over all models."""
+        clip = self.config.clip
+        return self.several.reader(clip.hop, clip.carry, self.device, self.dtype)
 
     def causal(self) -> Callable[[Tensor], NDArray[np.float32]]:
         """Reads one track frame by frame, knowing only what came before: feature [1, 2048] to valence and arousal [2],

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import ShardError
 from ..storage.shard import FEATURES, Shard
 from .ahead import ahead
+from .distributed import own_share
 from .runtime import free_memory
 from .windows import Balance, draw_windows
 
@@ -97,10 +98,12 @@ class FeatureTracks:
         rates = (1 + speed) ** np.random.default_rng([seed, epoch, 2]).uniform(-1, 1, len(windows))
         picked = np.concatenate((windows, views), 1)
         rows = self._rows(windows, rates if speed else np.ones(len(windows)), length)
-        parts = [part for part in np.array_split(np.arange(len(windows)), count) if len(part)]
+        parts = [
+            self._own(picked[part], rows[part]) for part in np.array_split(np.arange(len(windows)), count) if len(part)
+        ]
         if self._held is not None:
-            return (self._batch(picked[part], rows[part]) for part in parts)
-        return ahead(parts, lambda part: self._batch(picked[part], rows[part]))
+            return (self._batch(*part) for part in parts)
+        return ahead(parts, lambda part: self._batch(*part))
 
     def count_windows(self, length: int) -> int:
         """Training windows in an epoch; a few more or fewer, as the offsets fall."""
@@ -125,6 +128,12 @@ class FeatureTracks:
         steps = np.rint(rates[:, None] * np.arange(length)).astype(np.int64)
         latest = np.maximum(0, lengths - 1 - steps[:, -1])
         return np.minimum(windows[:, 1], latest)[:, None] + steps
+
+    def _own(self, part: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """This process's share of a batch's windows; where none is left for it, one past the end, without frames."""
+        own, counts = own_share(np.arange(len(part)))
+        kept = rows[own]
+        return part[own], kept if counts else np.full_like(kept, len(self.tracks[part[own[0], 0]]))
 
     def _batch(self, part: NDArray[np.int64], rows: NDArray[np.int64]) -> Batch:
         lengths = np.array([len(self.tracks[track]) for track in part[:, 0]])

@@ -4,15 +4,19 @@ A window counts rows, not frame numbers: where frames were lost the rows close u
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from .runtime import autocast
 from .sampling import even_plane, even_subjects, lay_windows
+
+if TYPE_CHECKING:
+    from ...models.head import StreamState, TemporalHead
 
 Predictor = Callable[[Tensor], Tensor]
 """Windows [b, t, f] to values [b, t, 2]."""
@@ -131,6 +135,51 @@ class OverlapAverage:
         return values
 
 
+class Carried:
+    """Predicts a track as it arrives by a head that looks back only: each row once, with what it remembers of all rows
+    before. Memory does not grow. The same interface as OverlapAverage."""
+
+    def __init__(self, head: "TemporalHead", device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self._head, self._device, self._dtype = head, device, dtype
+        self._state: StreamState | None = None
+
+    def push(self, rows: Tensor) -> NDArray[np.float32]:
+        """rows: [k, f], the next ones. Returns float32 [k, 2], their values."""
+        if not len(rows):
+            return np.empty((0, 2), np.float32)
+        with torch.no_grad(), autocast(self._device, self._dtype):
+            output, self._state = self._head.step(rows[None].to(self._device, torch.float32), self._state)
+        return output.frame[0].float().cpu().numpy()
+
+    def finish(self) -> NDArray[np.float32]:
+        """The track has ended: all has been said, and what comes next is another track."""
+        self._state = None
+        return np.empty((0, 2), np.float32)
+
+
+def track_reader(
+    head: nn.Module,
+    length: int,
+    hop: int,
+    *,
+    carry: bool = False,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    batch: int = 64,
+) -> OverlapAverage | Carried:
+    """What turns a track's features into one value a row: averaged windows, or with `carry` the head's own memory.
+
+    Raises ConfigError where carry is asked of a head that looks ahead."""
+    if not carry:
+        return OverlapAverage(head_predictor(head, device, dtype), length, hop, batch=batch)
+    if getattr(head, "bidirectional", True):
+        raise ConfigError(
+            "clip.carry is true, and the head looks ahead",
+            "Train one with head.bidirectional=false, or set clip.carry=false.",
+        )
+    return Carried(cast("TemporalHead", head), device, dtype)
+
+
 def head_predictor(head: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> Predictor:
     """The head as an OverlapAverage wants it; it has to be in eval mode. Features may be float16 and on any device."""
 
@@ -147,10 +196,11 @@ def predict_track(
     length: int,
     hop: int,
     *,
+    carry: bool = False,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     batch: int = 64,
 ) -> NDArray[np.float32]:
     """Values of each row of a track. features: [n, f], float16 or float32. Returns float32 [n, 2]."""
-    average = OverlapAverage(head_predictor(head, device, dtype), length, hop, batch=batch)
-    return np.concatenate((average.push(features), average.finish()))
+    reader = track_reader(head, length, hop, carry=carry, device=device, dtype=dtype, batch=batch)
+    return np.concatenate([*(reader.push(rows) for rows in features.split(4096)), reader.finish()])

@@ -78,7 +78,7 @@ def evaluate(
         for name in asked
     }
     models = [it.metadata["fingerprint"] for it in runs]
-    key = fingerprint(model=models, hop=config.clip.hop, split=split, sources=sources)
+    key = fingerprint(model=models, hop=config.clip.hop, carry=config.clip.carry, split=split, sources=sources)
     output = folder / f"evaluation-{split}.json"
     table = folder / f"predictions-{split}.csv"
     kept = _kept(output, key) if table.is_file() else None
@@ -163,14 +163,15 @@ def _predict(
         for which, it in enumerate(runs):
             net, metadata = load_model(it.folder / NAME)
             net.to(device)
-            length, hop = metadata["clip"]["length"], config.clip.hop
+            length, hop, carry = metadata["clip"]["length"], config.clip.hop, config.clip.carry
             for number, track in enumerate(tracks):
                 if which not in asked[track.subject]:
                     continue
                 if cached:
-                    found = predict_track(net.head, cached.features(number), length, hop, device=device, dtype=dtype)
+                    features = cached.features(number)
+                    found = predict_track(net.head, features, length, hop, carry=carry, device=device, dtype=dtype)
                 else:
-                    found = predict_frames(net, track, length, hop, device=device, dtype=dtype).values
+                    found = predict_frames(net, track, length, hop, carry=carry, device=device, dtype=dtype).values
                 sums[number] += smooth(found, **metadata.get("smoothing", NONE))
                 tracker.advance(len(track))
     return [(own / len(asked[track.subject])).astype(np.float32) for own, track in zip(sums, tracks, strict=True)]

@@ -17,14 +17,19 @@ STAGE = "train"
 SCORE = "validation_ccc_mean"
 
 
-def fit_run(way: "FromCache | EndToEnd", config: Config, folder: Path, key: str, talk: Talk) -> "FitResult":
-    """Trains the model of a run in its folder: metrics.jsonl, TensorBoard's files if wanted, and the resume file."""
+def fit_run(
+    way: "FromCache | EndToEnd", config: Config, folder: Path, key: str, talk: Talk, *, started: bool, writes: bool
+) -> "FitResult":
+    """Trains the model of a run in its folder: metrics.jsonl, TensorBoard's files if wanted, and the resume file.
+
+    started: from another run, whose figures are epoch 0. writes: whether this process keeps the records."""
     from ..learning.board import Board
 
-    board = Board(folder) if config.train.tensorboard else None
+    board = Board(folder) if config.train.tensorboard and writes else None
 
     def on_epoch(line: dict[str, Any]) -> None:
-        add_epoch(folder, line)
+        if writes:
+            add_epoch(folder, line, 0 if started else 1)
         if board:
             board.epoch(line)
 
@@ -34,8 +39,9 @@ def fit_run(way: "FromCache | EndToEnd", config: Config, folder: Path, key: str,
 
     try:
         return fit_way(
-            way, config, talk, state=folder / "state.pt", key=key, on_epoch=on_epoch, on_step=on_step if board else None
-        )
+            way, config, talk,
+            state=folder / "state.pt", key=key, started=started, on_epoch=on_epoch, on_step=on_step if board else None,
+        )  # fmt: skip
     finally:
         if board:
             board.close()
@@ -50,6 +56,7 @@ def fit_way(
     on_step: Callable[[int, dict[str, Any]], None] | None = None,
     state: Path | None = None,
     key: str = "",
+    started: bool = False,
 ) -> "FitResult":
     """Trains by the config's `train` section; see `fit`. on_epoch gets its figures on the training split besides."""
     from ..learning.loop import fit
@@ -58,15 +65,18 @@ def fit_way(
 
     def told(line: dict[str, Any]) -> None:
         frames = way.outputs.frames
-        line |= {**way.outputs.figures("train_"), "frames_per_second": frames / line["train_seconds"]}
+        if line["epoch"]:
+            line |= {**way.outputs.figures("train_"), "frames_per_second": frames / line["train_seconds"]}
         on_epoch(line)
 
     return fit(
         way.model, way.batches, way.loss, way.validate,
         groups=way.groups, epochs=settings.epochs, steps=way.steps, score=SCORE, talk=talk, title=STAGE,
         schedule=settings.schedule, warmup=settings.warmup, weight_decay=settings.weight_decay,
-        gradient_clip=settings.gradient_clip, ema=settings.ema, patience=settings.patience,
-        device=way.device, dtype=way.dtype, state=state, key=key, on_epoch=told, on_step=on_step,
+        gradient_clip=settings.gradient_clip, accumulate=settings.accumulate, ema=settings.ema,
+        patience=settings.patience, judge_start=started, device=way.device, dtype=way.dtype,
+        state=state, state_minutes=settings.state_minutes, key=key, carried=way.outputs,
+        on_epoch=told, on_step=on_step,
     )  # fmt: skip
 
 
@@ -80,7 +90,7 @@ def smoothing_of(way: "FromCache | EndToEnd", config: Config, talk: Talk) -> dic
     if isinstance(way, FromCache):
         values = way.predict()
     else:
-        options = {"device": way.device, "dtype": way.dtype, "batch": config.features.batch}
+        options = {"carry": clip.carry, "device": way.device, "dtype": way.dtype, "batch": config.features.batch}
         values = [predict_frames(way.model, track, clip.length, clip.hop, **options).values for track in way.judged]
     found = choose_smoothing(values, way.judged, config.smooth.kind, config.smooth.widths)
     talk.say(

@@ -68,7 +68,8 @@ def predict(
         try:
             key = fingerprint(
                 version=VERSION, model=digest, source=source_digest(path), predict=config.predict,
-                hop=config.clip.hop, precision=config.runtime.precision, emotions=emotions, people=people,
+                clip=[config.clip.hop, config.clip.carry], precision=config.runtime.precision, emotions=emotions,
+                people=people,
             )  # fmt: skip
             known = recorded(out, name)
             if known is None or known.key != key or not known.has(wanted):

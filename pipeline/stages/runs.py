@@ -33,10 +33,10 @@ def stored_key(folder: Path) -> str | None:
         return None
 
 
-def add_epoch(folder: Path, line: dict[str, Any]) -> None:
-    """Adds an epoch's line. One that is run again after a stop replaces its line, the first one all there were."""
+def add_epoch(folder: Path, line: dict[str, Any], first: int = 1) -> None:
+    """Adds an epoch's line. One that is run again after a stop replaces its line, the `first` one all there were."""
     path = metrics_path(folder)
-    before = path.read_text(encoding="utf-8").splitlines() if path.is_file() and line["epoch"] > 1 else []
+    before = path.read_text(encoding="utf-8").splitlines() if path.is_file() and line["epoch"] > first else []
     kept = [text for text in before if json.loads(text)["epoch"] < line["epoch"]]
     write_text(path, "\n".join([*kept, json.dumps(plain(line))]) + "\n")
 

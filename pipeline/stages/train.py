@@ -1,38 +1,39 @@
 """train: the head learns valence and arousal from cached features; or, end to end, all networks do from raw frames."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...configs import schema
 from ...configs.schema import Config
-from ..errors import InputError, MissingStageError, WeightsError
-from ..learning.model_file import NAME, model_path, read_model_metadata, save_model
+from ..errors import InputError, MissingStageError
+from ..learning.model_file import model_path, read_model_metadata
 from ..progress import Talk
 from ..records import Problem, StageReport, Subject, Work
 from ..storage.fingerprint import content_digest, fingerprint
 from ..storage.shard import sweep
-from .card import CARD, model_card
-from .encoder import EncoderPlan, build_encoder, plan_encoder
+from .encoder import EncoderPlan, plan_encoder
 from .fitting import STAGE, fit_run, smoothing_of
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
-from .runs import plain, read_run, stored_key, write_text
+from .networks import save_run, start_head, whole_network
+from .runs import plain, read_run, stored_key
 from .splits import Cached, cached_subjects, divide, redeal
 
 if TYPE_CHECKING:
     import torch
 
-    from ...models.affect_net import AffectNet
-    from ...models.head import TemporalHead
     from ..learning.end_to_end import EndToEnd
     from ..learning.from_cache import FromCache
+    from ..learning.loop import FitResult
+    from ..processes import Place
 
 CACHE_REMEDY = "Run: affect cache-features --data D --work W"
-NO_MATTER = {"tensorboard"}
-ONLY_END_TO_END = {"batch_end_to_end", "learning_rate_backbone", "learning_rate_stn", "box_weight"}
+CHANGES_NOTHING = {"state_minutes", "tensorboard"}
+ONLY_END_TO_END = {
+    "batch_end_to_end", "learning_rate_backbone", "learning_rate_stn", "unfreeze_backbone", "unfreeze_stn",
+    "box_weight",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,14 @@ def train(
     start: str | None = None,
     fold: str | None = None,
 ) -> StageReport:
-    """Trains a model and writes W/train/<run>: model.safetensors, metrics.jsonl, config.yaml and run.json.
+    """Trains a model and writes W/train/<run>: model.safetensors, last.safetensors, metrics.jsonl, config.yaml and
+    run.json.
 
-    start: the name of a run, or a path, whose head is trained further. fold: `2/5`, the second of five ways to deal the
-    subjects of train and validation anew. A training that was stopped goes on after its last whole epoch, and a run
-    that is up to date is kept. Raises MissingStageError, ShardError, WeightsError, InputError.
+    start: the name of a run, or a path, whose head is trained further, end to end all of its networks; how good they
+    are before is epoch 0. fold: `2/5`, the second of five ways to deal the subjects of train and validation anew. A
+    training that was stopped goes on from its last state, and a run that is up to date is kept. Started by torchrun,
+    several processes share each batch, and the first one writes. Raises MissingStageError, ShardError, WeightsError,
+    InputError.
     """
     folder = work.run(run)
     shards = {} if end_to_end else cached_shards(config, work)
@@ -74,9 +78,33 @@ def train(
         if text:
             talk.warn(text)
 
-    from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
+    from ..learning.distributed import joined, own_device
+    from ..learning.runtime import pick_device
 
-    device = pick_device(config.runtime.device)
+    device = own_device(pick_device(config.runtime.device), config.runtime.device)
+    with joined(device) as here:
+        facts = _train(config, work, talk, plan, subjects, shards, run, fold, device, here)
+    return _report(folder, facts, made=(run,))
+
+
+def _train(
+    config: Config,
+    work: Work,
+    talk: Talk,
+    plan: _Plan,
+    subjects: dict[str, Subject],
+    shards: dict[str, Cached],
+    run: str,
+    fold: str | None,
+    device: "torch.device",
+    here: "Place",
+) -> dict[str, Any]:
+    """Trains and saves; returns what run.json says. subjects: where it is end to end; else shards."""
+    from ..learning.from_cache import FromCache
+    from ..learning.runtime import environment, pick_dtype, seed_everything
+
+    end_to_end = bool(subjects)
+    folder = work.run(run)
     dtype = pick_dtype(config.runtime.precision, device)
     seed_everything(config.runtime.seed)
     problems: list[Problem] = []
@@ -84,11 +112,15 @@ def train(
         way, problems = _end_to_end(config, work, plan, subjects, device, dtype)
     else:
         way = _from_cache(config, plan, shards, device, dtype)
+    if here.rank:
+        seed_everything(config.runtime.seed + here.rank)  # the networks are equal; noise and dropout need not be
     sizes = [f"{len(tracks)} subjects ({sum(map(len, tracks)):,} frames)" for tracks in (way.learned, way.judged)]
-    talk.say(f"{STAGE}: {sizes[0]} to learn from, {sizes[1]} to judge by")
-    sweep(folder)
+    together = f"; {here.world} processes" if here.world > 1 else ""
+    talk.say(f"{STAGE}: {sizes[0]} to learn from, {sizes[1]} to judge by{together}")
+    if not here.rank:
+        sweep(folder)
     started = time.perf_counter()
-    result = fit_run(way, config, folder, plan.key, talk)
+    result = fit_run(way, config, folder, plan.key, talk, started=plan.begin is not None, writes=not here.rank)
     smoothing = smoothing_of(way, config, talk)
     facts = {
         "run": run,
@@ -96,18 +128,24 @@ def train(
         "end_to_end": end_to_end,
         "encoder": plan.key if end_to_end else plan.encoder.digest,
         "best_epoch": result.best_epoch,
-        "epochs": len(result.history),
-        "metrics": plain(result.history[result.best_epoch - 1]),
+        "epochs": result.history[-1]["epoch"],
+        "metrics": plain(_line(result, result.best_epoch)),
         "smoothing": smoothing,
         "fold": fold,
         "train": [track.subject for track in way.learned],
         "validation": [track.subject for track in way.judged],
         "failed": [asdict(problem) for problem in problems],
         "seconds": time.perf_counter() - started,
-        "environment": environment(device, dtype),
+        "environment": {**environment(device, dtype), "processes": here.world},
     }
-    _save(config, folder, _whole(config, plan, way), facts)
-    return _report(folder, facts, made=(run,))
+    if not here.rank:
+        net = whole_network(config, plan.encoder, way.model.cpu()) if isinstance(way, FromCache) else way.model
+        save_run(config, folder, net, way.model, result.last, result.history[-1], facts)
+    return facts
+
+
+def _line(result: "FitResult", epoch: int) -> dict[str, Any]:
+    return next(line for line in result.history if line["epoch"] == epoch)
 
 
 def cached_shards(config: Config, work: Work) -> dict[str, Cached]:
@@ -134,7 +172,7 @@ def _plan(
     begin = _begin(work, start)
     training, validation, note = _divide(subjects or shards, fold, config)
     used = sorted((*training, *validation))
-    ignored = NO_MATTER if subjects else NO_MATTER | ONLY_END_TO_END
+    ignored = CHANGES_NOTHING if subjects else CHANGES_NOTHING | ONLY_END_TO_END
     settings = config.train.model_dump(mode="json", exclude=ignored)
     key = fingerprint(
         settings=[config.clip, config.head, settings, config.smooth, config.runtime.precision, config.runtime.seed],
@@ -183,7 +221,7 @@ def _from_cache(
         FeatureTracks(annotated([read_track(shards[name].path) for name in names]), device)
         for names in (plan.training, plan.validation)
     )
-    head = _head(config, plan, learned.width)
+    head = start_head(config, plan.begin, learned.width)
     return FromCache(head, learned, judged, config, device, dtype, calibrate=plan.begin is None)
 
 
@@ -195,7 +233,6 @@ def _end_to_end(
     device: "torch.device",
     dtype: "torch.dtype",
 ) -> tuple["EndToEnd", list[Problem]]:
-    from ...models.affect_net import AffectNet
     from ...models.backbone import FEATURES
     from ..learning.end_to_end import EndToEnd
 
@@ -204,7 +241,7 @@ def _end_to_end(
     for tracks in (learned, judged):
         if not tracks:
             raise MissingStageError(f"no subject can be used: {(problems + more)[0]}", "See: affect audit")
-    net = AffectNet(*build_encoder(config, plan.encoder), _head(config, plan, FEATURES))
+    net = whole_network(config, plan.encoder, start_head(config, plan.begin, FEATURES), begin=plan.begin)
     way = EndToEnd(net, annotated(learned), annotated(judged), config, device, dtype, calibrate=plan.begin is None)
     return way, problems + more
 
@@ -217,49 +254,6 @@ def annotated(tracks: Sequence[Any]) -> list[Any]:
             f"none of {len(tracks)} subjects ({tracks[0].subject}, ...) has an annotated frame", "See: affect audit"
         )
     return found
-
-
-def _head(config: Config, plan: _Plan, width: int) -> "TemporalHead":
-    from ...models.head import TemporalHead
-    from ..learning.model_file import load_model
-
-    head = TemporalHead(width, **config.head.model_dump())
-    if plan.begin:
-        try:
-            head.load_state_dict(load_model(plan.begin)[0].head.state_dict())
-        except RuntimeError as error:
-            raise WeightsError(
-                f"{plan.begin}: its head has another shape than this config's", "Use the config it was trained with."
-            ) from error
-    return head
-
-
-def _whole(config: Config, plan: _Plan, way: "FromCache | EndToEnd") -> "AffectNet":
-    from ...models.affect_net import AffectNet
-
-    if isinstance(way.model, AffectNet):
-        return way.model
-    return AffectNet(*build_encoder(config, plan.encoder), way.model.cpu())
-
-
-def _save(config: Config, folder: Path, net: "AffectNet", facts: dict[str, Any]) -> None:
-    """The model last: while it is missing or an older one, the run is not up to date."""
-    write_text(folder / "config.yaml", schema.dump(config))
-    write_text(folder / "run.json", json.dumps(facts, indent=1) + "\n")
-    told = {"config": config.model_dump(mode="json"), "run": facts["run"], "metrics": facts["metrics"]}
-    write_text(folder / CARD, model_card(told, facts))
-    save_model(
-        folder / NAME,
-        net,
-        fingerprint=facts["fingerprint"],
-        encoder=facts["encoder"],
-        config=config.model_dump(mode="json"),
-        run=facts["run"],
-        best_epoch=facts["best_epoch"],
-        metrics=facts["metrics"],
-        smoothing={name: facts["smoothing"][name] for name in ("kind", "width")},
-    )
-    (folder / "state.pt").unlink(missing_ok=True)
 
 
 def _report(folder: Path, run: dict[str, Any], **names: tuple[str, ...]) -> StageReport:

@@ -1,0 +1,92 @@
+"""One training step end to end at full size: its time, and the most memory that it took.
+
+    python benchmarks/full_size_step.py
+    python benchmarks/full_size_step.py --processes 2
+
+Config affwild2: 448 x 448 frames, 224 x 224 crops, clips of 32, the windows of one batch shared between the processes.
+The weights and the frames are random, which changes neither figure.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+from affect.configs.schema import load
+from affect.models.affect_net import AffectNet
+from affect.models.backbone import FEATURES, scratch
+from affect.models.head import TemporalHead
+from affect.models.stn import SpatialTransformer
+from affect.pipeline.learning.distributed import all_of, joined, own_device
+from affect.pipeline.learning.end_to_end import EndToEnd
+from affect.pipeline.learning.frame_tracks import FrameTrack
+from affect.pipeline.learning.loop import fit
+from affect.pipeline.learning.runtime import pick_device, pick_dtype
+from affect.pipeline.progress import Talk
+from affect.pipeline.records import WHOLE
+from numpy.typing import NDArray
+
+
+def random_track(name: str, frames: int, side: int, seed: int) -> FrameTrack:
+    rng = np.random.default_rng(seed)
+
+    def draw(rows: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(np.random.default_rng(seed).integers(0, 255, (len(rows), 3, side, side), np.uint8))
+
+    index = np.arange(frames)
+    target = rng.uniform(-1, 1, (frames, 2)).astype(np.float32)
+    return FrameTrack(name, draw, WHOLE, index, index / 25, target, np.ones(frames, np.bool_))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that this process has had in memory, and on the GPU that it has had there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def step(settings: list[str]) -> None:
+    config = load("affwild2", settings)
+    device = own_device(pick_device(config.runtime.device), config.runtime.device)
+    dtype = pick_dtype(config.runtime.precision, device)
+    torch.manual_seed(0)
+    stn = SpatialTransformer(config.stn.kind, config.stn.view, config.stn.crop, config.stn.margin)
+    net = AffectNet(stn, scratch(), TemporalHead(FEATURES, **config.head.model_dump()))
+    windows = config.train.batch_end_to_end
+    tracks = [random_track(str(k), config.clip.length, config.frames.size, k) for k in range(windows)]
+    with joined(device) as here:
+        way = EndToEnd(net, tracks, tracks[:1], config, device, dtype, calibrate=False)
+        before = peak_bytes(device)
+        started = time.perf_counter()
+        result = fit(
+            way.model, way.batches, way.loss, lambda: {"score": 0.0}, groups=way.groups, epochs=1, steps=way.steps,
+            score="score", talk=Talk(quiet=True), title="step", device=device, dtype=dtype, ema=config.train.ema,
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+        peaks = [int(it.item()) for it in all_of(torch.tensor([peak_bytes(device)]), device)]
+        if here.rank:
+            return
+        loss, skipped = result.history[0]["train_loss"], result.history[0]["skipped"]
+        print(
+            f"{here.world} process(es), {torch.get_num_threads()} thread(s) each, {device}, {dtype}, "
+            f"{windows} windows of {config.clip.length} frames, pieces of {config.features.batch}: "
+            f"{seconds:.1f} s; peak memory {' + '.join(f'{peak / 2**30:.2f}' for peak in peaks)} "
+            f"= {sum(peaks) / 2**30:.2f} GiB, of which {before / 2**30:.2f} before the step; "
+            f"steps {way.steps}, skipped {skipped}, loss {loss:.3f}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    options = parser.parse_args()
+    if options.processes > 1:
+        words = [word for it in options.set for word in ("--set", it)]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(options.processes)]
+        subprocess.run([*torchrun, __file__, *words], check=True)
+    else:
+        step(options.set)
