@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from affect.pipeline.errors import ShardError, WorkError
 from affect.pipeline.storage import jpeg
-from affect.pipeline.storage.shard import FEATURES, FRAMES, FrameShard, Shard, ShardWriter, is_fresh, sweep
+from affect.pipeline.storage.shard import FEATURES, FRAMES, VERSION, FrameShard, Shard, ShardWriter, is_fresh, sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,8 +74,9 @@ def test_every_dataset_is_chunked_and_summed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "s.h5") as file:
         assert all(data.fletcher32 and data.chunks for data in file.values())
         assert tuple(file["feature"].chunks) == (64, 2048)  # type: ignore[union-attr]
-        assert json.loads(str(file.attrs["settings"])) == {"size": 3}
-        assert (file.attrs["format"], file.attrs["version"], file.attrs["source"]) == (FEATURES, 1, "v.mp4")
+        assert json.loads(bytes(file.attrs["settings"])) == {"size": 3}
+        assert [bytes(file.attrs[name]).decode() for name in ("format", "source")] == [FEATURES, "v.mp4"]
+        assert file.attrs["version"] == VERSION
 
 
 def test_the_same_content_is_the_same_file(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_a_cut_file_is_damaged(tmp_path: Path, keep: float) -> None:
 
 def test_what_is_missing_or_another_is_named(tmp_path: Path) -> None:
     write_features(tmp_path / "s.h5")
-    with pytest.raises(ShardError, match=r"is affect-features version 1, expected affect-frames version 1"):
+    with pytest.raises(ShardError, match=r"is affect-features version 2, expected affect-frames version 2"):
         FrameShard(tmp_path / "s.h5")
     with pytest.raises(ShardError, match=r"there is no such shard. Run `affect extract-frames` first"):
         FrameShard(tmp_path / "t.h5")
