@@ -6,6 +6,7 @@ needs them.
 """
 
 import os
+import signal
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from typer.core import TyperGroup
 # OpenMP threads that spin while they wait take the cores from those that work. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from . import __version__
+from . import __version__, commands_keep
 from .session import (
     VERBOSE,
     AsJson,
@@ -39,7 +40,7 @@ from .session import (
 START, PREPARE, LEARN, USE, ABOUT = "Start", "Prepare", "Learn", "Use", "About"
 ORDER = (
     "all", "demo-data", "audit", "extract-frames", "detect-boxes", "pretrain", "adapt", "cache-features", "train",
-    "evaluate", "predict", "report", "config", "version",
+    "evaluate", "predict", "report", "verify", "config", "version",
 )  # fmt: skip
 
 
@@ -53,6 +54,8 @@ class Road(TyperGroup):
         from .pipeline.errors import AffectError
 
         try:
+            # Whoever stops it from afar wants the same as Ctrl-C: an end without anything half-written.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             return super().invoke(ctx)
         except AffectError as error:
             if ctx.meta.get(VERBOSE):
@@ -77,6 +80,7 @@ pretrain = typer.Typer(no_args_is_help=True, help="Teach the STN to find faces, 
 config_group = typer.Typer(no_args_is_help=True, help="The settings.")
 app.add_typer(pretrain, name="pretrain", rich_help_panel=LEARN)
 app.add_typer(config_group, name="config", rich_help_panel=ABOUT)
+commands_keep.register(app, ABOUT)
 
 
 @stage_command(app, "all", panel=START, create=True, example="affect all --data demo --work work")
@@ -209,7 +213,9 @@ def cache_features(here: Session, data: DataFolder, scheduler: Scheduler = None)
     here.stage(cache_features, data, here.work, scheduler=scheduler)
 
 
-@stage_command(app, "train", panel=LEARN, example="affect train --data demo --run wide --set head.hidden=128")
+@stage_command(
+    app, "train", panel=LEARN, example="affect train --data demo --run wide --set head.hidden=128", lock="beside"
+)
 def train(
     here: Session,
     data: DataFolder,
@@ -220,10 +226,11 @@ def train(
     """Train the LSTM head on cached features, or the whole network on frames."""
     from .pipeline.stages.train import train
 
+    here.lock(run=run)
     here.stage(train, data, here.work, run=run, end_to_end=end_to_end, start=start)
 
 
-@stage_command(app, "evaluate", panel=USE, example="affect evaluate --data demo --run default --json")
+@stage_command(app, "evaluate", panel=USE, example="affect evaluate --data demo --run default --json", lock="none")
 def evaluate(
     here: Session,
     data: DataFolder,
@@ -267,7 +274,7 @@ def predict(
     here.finish()
 
 
-@stage_command(app, "report", panel=USE, example="affect report --work work")
+@stage_command(app, "report", panel=USE, example="affect report --work work", lock="none")
 def report(here: Session) -> None:
     """Draw what was learned: curves, what the STN sees, prediction against truth. An HTML page and its pictures."""
     from .pipeline.stages.report import report

@@ -2,11 +2,13 @@
 
 import inspect
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +22,14 @@ VERBOSE = "affect.verbose"
 
 def _remember(ctx: typer.Context, value: bool) -> bool:
     ctx.meta[VERBOSE] = value
+    return value
+
+
+def _run_name(value: str) -> str:
+    from .pipeline.records import is_name
+
+    if not is_name(value):
+        raise typer.BadParameter(f"{value!r} is not the name of a run: letters, digits and . _ + - make one.")
     return value
 
 
@@ -49,7 +59,7 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, tcp://host:port.")
 ]
-RunName = Annotated[str, typer.Option("--run", metavar="NAME", help="The training run.")]
+RunName = Annotated[str, typer.Option("--run", metavar="NAME", callback=_run_name, help="The training run.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings, failures and errors.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", callback=_remember, help="Say more, and show where an error came from.")
@@ -57,13 +67,18 @@ Verbose = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
+Lock = Literal["alone", "beside", "none"]
+
 FIRST_CONFIG = "demo"
 EXIT_PARTLY = 3
 
 
 @dataclass
 class Session:
-    """The settings in force, and what the stages run so far have left. Opened by `open_session`."""
+    """The settings in force, and what the stages run so far have left. Opened by `open_session`.
+
+    locks: what is held in the work folder until the command ends.
+    """
 
     config: "Config"
     work: "Work"
@@ -71,9 +86,20 @@ class Session:
     as_json: bool = False
     listing: bool = True
     reports: list["StageReport"] = field(default_factory=list)
+    locks: ExitStack = field(default_factory=ExitStack)
+
+    def lock(self, *, shared: bool = False, run: str | None = None) -> None:
+        """Keeps other runs out of the work folder, or out of one run in it. Raises WorkError where one is there."""
+        from .pipeline.storage.lock import NAME, hold
+
+        name = NAME if run is None else f"{NAME}.{self.work.run(run).name}"
+        if not self.locks.enter_context(hold(self.work.root, shared=shared, name=name)):
+            self.talk.detail(f"{self.work.root}: its file system has no locks; see to it that one run works there")
 
     def stage(self, function: Callable[..., "StageReport"], /, *args: Any, **options: Any) -> "StageReport":
         """Runs one stage, says in a line what it made, and records and lists what it had to give up."""
+        from .pipeline.errors import WorkError
+
         start = time.perf_counter()
         report = function(self.config, *args, talk=self.talk, **options)
         counts = f"{len(report.made)} made, {len(report.kept)} kept"
@@ -85,7 +111,10 @@ class Session:
             if self.listing and str(problem) not in told:
                 self.talk.warn(f"  {problem.kind}  {problem}")
         self.reports.append(report)
-        record_failures(self.work.failures, report)
+        try:
+            record_failures(self.work.failures, report)
+        except (OSError, WorkError) as error:
+            self.talk.warn(f"{self.work.failures}: cannot be written ({error})")
         return report
 
     def finish(self) -> None:
@@ -109,6 +138,7 @@ def open_session(
     verbose: Verbose = False,
     as_json: AsJson = False,
     create: bool = False,
+    lock: Lock = "alone",
 ) -> Session:
     """The session of a command that works in `work`, whose config is remembered there; these are the options that
     all stages share. create: the command may be the first one there. Raises WorkError, ConfigError."""
@@ -124,20 +154,32 @@ def open_session(
     if workers is not None:
         overrides.append(f"runtime.workers={workers}")
     chosen, remembered = resolve_config(place.config, config, overrides)
-    if remembered is not None:
-        try:
+    here = Session(chosen, place, Talk(quiet, verbose), as_json)
+    try:
+        if lock != "none":
             work.mkdir(parents=True, exist_ok=True)
-            write_text(place.config, remembered)
-        except OSError as error:
-            raise WorkError(f"{work} cannot be written: {error.strerror}", "Choose another --work.") from error
-    return Session(chosen, place, Talk(quiet, verbose), as_json)
+            here.lock(shared=lock == "beside")
+            if remembered is not None:
+                write_text(place.config, remembered)
+    except OSError as error:
+        raise WorkError(f"{work} cannot be written: {error.strerror}", "Choose another --work.") from error
+    return here
 
 
 def stage_command(
-    group: typer.Typer, name: str, *, panel: str | None = None, example: str, create: bool = False
+    group: typer.Typer,
+    name: str,
+    *,
+    panel: str | None = None,
+    example: str,
+    create: bool = False,
+    lock: Lock = "alone",
 ) -> Any:
     """Makes a command of a function: its first parameter is the open session, the others are options of its own.
-    The shared options are added behind them (--workers where there is a --scheduler), and the session is finished."""
+    The shared options are added behind them (--workers where there is a --scheduler), and the session is finished.
+
+    lock: whether the command wants the work folder alone, beside others that say so, or (`none`) changes nothing that
+    another could miss."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function).parameters.values())[1:]
@@ -145,16 +187,17 @@ def stage_command(
         shared = [
             parameter
             for parameter in inspect.signature(open_session).parameters.values()
-            if parameter.name != "create" and (parameter.name != "workers" or "scheduler" in names)
+            if parameter.name not in ("create", "lock") and (parameter.name != "workers" or "scheduler" in names)
         ]
 
         def command(**values: Any) -> None:
             mine = {key: values.pop(key) for key in names}
             if mine.get("data"):
                 need_folder(mine["data"], "--data")
-            here = open_session(**values, create=create)
-            function(here, **mine)
-            here.finish()
+            here = open_session(**values, create=create, lock=lock)
+            with here.locks:
+                function(here, **mine)
+                here.finish()
 
         both = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
         vars(command)["__signature__"] = inspect.Signature(both)
@@ -207,27 +250,33 @@ def need_folder(path: Path, option: str) -> Path:
 
 
 def record_failures(path: Path, report: "StageReport") -> None:
-    """Puts the stage's failures into the list at `path`, in the place of those of its last run."""
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        listed = {}
-    before = dict(listed)
-    listed.pop(report.stage, None)
-    if report.failed:
-        listed[report.stage] = [_problem(problem) for problem in report.failed]
-    if listed == before:
+    """Puts the stage's failures into the list at `path`, in the place of those of its last run. Raises OSError."""
+    from .pipeline.storage.lock import hold
+
+    def listed() -> dict[str, Any]:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    failed = [_problem(problem) for problem in report.failed]
+    if listed().get(report.stage, []) == failed:
         return
-    if listed:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
-    else:
-        path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with hold(path.parent, name=".failures.lock", wait=True):  # two trainings may end at the same time
+        known = {stage: own for stage, own in listed().items() if stage != report.stage}
+        if failed:
+            known[report.stage] = failed
+        if known:
+            write_text(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
 
