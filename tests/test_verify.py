@@ -57,22 +57,22 @@ def test_a_sound_folder_is_sound_and_stays_as_it_is(work: Path) -> None:
     } == before
 
 
-DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
+DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("frames/v.h5", flip, "affect extract-frames"),
     ("frames/v.h5", lambda path: frames(path, [0, 2, 1]), "affect extract-frames"),
-    ("features/v.h5", lambda path: path.write_bytes(path.read_bytes()[:-1]) and None, "affect cache-features"),
-    ("features/v.h5", lambda path: path.write_bytes(b"") and None, "affect cache-features"),
+    ("features/v.h5", lambda path: path.write_bytes(path.read_bytes()[:-1]), "affect cache-features"),
+    ("features/v.h5", lambda path: path.write_bytes(b""), "affect cache-features"),
     ("weights/stn.safetensors", flip, "run the stage"),
     ("train/default/model.safetensors", flip, "run the stage"),
-    ("train/default/run.json", lambda path: path.write_text("{") and None, "affect train"),
-    ("train/default/metrics.jsonl", lambda path: path.write_text("{}\n{\n") and None, "stage"),
-    ("audit.json", lambda path: path.write_text("[]") and None, "affect audit"),
+    ("train/default/run.json", lambda path: path.write_text("{"), "affect train"),
+    ("train/default/metrics.jsonl", lambda path: path.write_text("{}\n{\n"), "stage"),
+    ("audit.json", lambda path: path.write_text("[]"), "affect audit"),
 ]
 
 
 @pytest.mark.parametrize(("name", "damage", "remedy"), DAMAGE)
 def test_each_fault_is_named_with_its_remedy(
-    work: Path, name: str, damage: Callable[[Path], None], remedy: str
+    work: Path, name: str, damage: Callable[[Path], object], remedy: str
 ) -> None:
     damage(work / name)
     result = verify(work)

@@ -85,6 +85,7 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
 
 def by_pyav(path: str) -> Iterator[tuple[float, np.ndarray]]:
     import av
+    from av.error import FFmpegError
 
     with av.open(path, metadata_errors="ignore") as container:
         stream = container.streams.video[0]
@@ -96,9 +97,9 @@ def by_pyav(path: str) -> Iterator[tuple[float, np.ndarray]]:
                         if isinstance(frame, av.VideoFrame):
                             time = float(frame.pts * (frame.time_base or 0)) if frame.pts is not None else np.nan
                             yield time, np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-                except av.FFmpegError:
+                except FFmpegError:
                     continue
-        except (av.FFmpegError, OSError):
+        except (FFmpegError, OSError):
             return
 
 
