@@ -25,7 +25,7 @@ SPREAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(S
 PARTLY = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: all audit extract-frames pretrain adapt cache-features train evaluate predict report \
-	install test check format pictures screenshots docs bench ablation constraints clean help
+	install test check format pictures screenshots docs bench ablation torture constraints clean help
 
 all: $(AFFECT) $(DEMO)  ## Everything: install, data, training, report. DATA= FERPLUS= WORK= CONFIG= WORKERS= SET=
 	@$(AFFECT) all $(READ) $(SPREAD) --run $(RUN) $(if $(FERPLUS),--ferplus $(FERPLUS)) $(PARTLY)
@@ -114,6 +114,9 @@ bench: $(VENV)/.dev  ## How fast, against the bare limit
 	@shopt -s nullglob; found=(benchmarks/*.py); \
 	if [ $${#found[@]} -eq 0 ]; then echo "no benchmarks yet"; fi; \
 	for file in "$${found[@]}"; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+
+torture: $(VENV)/.dev $(DEMO)  ## Damage, kills, nonsense: what comes of them. SHARE=0.01 for a hundredth of it
+	@$(BIN)/python -m affect.benchmarks.torture --share $(or $(SHARE),1) --demo $(DATA)
 
 constraints: $(VENV)/.dev  ## Writes down the installed versions as the tested ones
 	@{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude affect \

@@ -6,6 +6,7 @@ needs them.
 """
 
 import os
+import signal
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from typer.core import TyperGroup
 # OpenMP threads that spin while they wait take the cores from those that work. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from . import __version__, commands_learn, commands_ship, commands_use
+from . import __version__, commands_keep, commands_learn, commands_ship, commands_use
 from .commands_app import app_command
 from .session import (
     VERBOSE,
@@ -41,7 +42,7 @@ from .session import (
 START, PREPARE, LEARN, USE, ABOUT = "Start", "Prepare", "Learn", "Use", "About"
 ORDER = (
     "all", "demo-data", "audit", "extract-frames", "detect-boxes", "pretrain", "adapt", "cache-features", "train",
-    "tune", "evaluate", "predict", "live", "app", "report", "submit", "export", "config", "doctor", "version",
+    "tune", "evaluate", "predict", "live", "app", "report", "submit", "export", "verify", "config", "doctor", "version",
 )  # fmt: skip
 
 
@@ -55,6 +56,8 @@ class Road(TyperGroup):
         from .pipeline.errors import AffectError
 
         try:
+            # Whoever stops it from afar wants the same as Ctrl-C: an end without anything half-written.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             return super().invoke(ctx)
         except AffectError as error:
             if ctx.meta.get(VERBOSE):
@@ -80,6 +83,7 @@ commands_learn.register(app, LEARN)
 app.add_typer(pretrain, name="pretrain", rich_help_panel=LEARN)
 app.add_typer(config_group, name="config", rich_help_panel=ABOUT)
 app.add_typer(commands_ship.commands)
+commands_keep.register(app, ABOUT)
 
 
 @stage_command(app, "all", panel=START, create=True, example="affect all --data demo --work work")
@@ -220,7 +224,9 @@ def cache_features(
     here.stage(cache_features, data, here.work, scheduler=scheduler)
 
 
-@stage_command(app, "train", panel=LEARN, example="affect train --data demo --run wide --set head.hidden=128")
+@stage_command(
+    app, "train", panel=LEARN, example="affect train --data demo --run wide --set head.hidden=128", lock="beside"
+)
 def train(
     here: Session,
     data: DataFolder,
@@ -232,10 +238,11 @@ def train(
     """Train the LSTM head on cached features, or the whole network on frames."""
     from .pipeline.stages.train import train
 
+    here.lock(run=run)
     here.stage(train, data, here.work, run=run, end_to_end=end_to_end, start=start, fold=fold)
 
 
-@stage_command(app, "evaluate", panel=USE, example="affect evaluate --data demo --run default --json")
+@stage_command(app, "evaluate", panel=USE, example="affect evaluate --data demo --run default --json", lock="none")
 def evaluate(
     here: Session,
     data: DataFolder,
@@ -259,7 +266,7 @@ commands_use.register(app, USE)
 app.command("app", rich_help_panel=USE, epilog="Example: affect app --model work/train/default")(app_command)
 
 
-@stage_command(app, "report", panel=USE, example="affect report --work work")
+@stage_command(app, "report", panel=USE, example="affect report --work work", lock="none")
 def report(here: Session) -> None:
     """Draw what was learned: curves, what the STN sees, prediction against truth. An HTML page and its pictures."""
     from .pipeline.stages.report import report

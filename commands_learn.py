@@ -9,7 +9,7 @@ from .session import Scheduler, Session, print_json, stage_command
 
 def register(app: typer.Typer, panel: str) -> None:
     """Adds the command to `app`."""
-    stage_command(app, "tune", panel=panel, example="affect tune --work work --trials 40")(tune)
+    stage_command(app, "tune", panel=panel, example="affect tune --work work --trials 40", lock="beside")(tune)
 
 
 def tune(

@@ -13,7 +13,11 @@ commands = typer.Typer()
 
 
 @stage_command(
-    commands, "submit", panel=USE, example="affect submit --data affwild2 --template test.txt --out predictions.txt"
+    commands,
+    "submit",
+    panel=USE,
+    lock="none",
+    example="affect submit --data affwild2 --template test.txt --out predictions.txt",
 )
 def submit(
     here: Session,

@@ -2,11 +2,13 @@
 
 import inspect
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -48,6 +50,18 @@ def _run_names(ctx: typer.Context, incomplete: str) -> list[str]:
     return sorted(path.parent.name for path in found if path.parent.name.startswith(incomplete))
 
 
+def _run_name(value: str) -> str:
+    from .pipeline.records import is_name
+
+    if not is_name(value):
+        raise typer.BadParameter(f"{value!r} is not the name of a run: letters, digits and . _ + - make one.")
+    return value
+
+
+def _each_run_name(values: list[str] | None) -> list[str] | None:
+    return [_run_name(value) for value in values] if values else values
+
+
 DataFolder = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="The data set: videos, annotations, boxes, wherever below it.")
 ]
@@ -80,11 +94,18 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, tcp://host:port.")
 ]
-RunName = Annotated[str, typer.Option("--run", metavar="NAME", autocompletion=_run_names, help="The training run.")]
+RunName = Annotated[
+    str,
+    typer.Option("--run", metavar="NAME", callback=_run_name, autocompletion=_run_names, help="The training run."),
+]
 RunNames = Annotated[
     list[str] | None,
     typer.Option(
-        "--run", metavar="NAME", autocompletion=_run_names, help="The training run; else default. Repeatable: averaged."
+        "--run",
+        metavar="NAME",
+        callback=_each_run_name,
+        autocompletion=_run_names,
+        help="The training run; else default. Repeatable: averaged.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings, failures and errors.")]
@@ -94,13 +115,18 @@ Verbose = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
+Lock = Literal["alone", "beside", "none"]
+
 FIRST_CONFIG = "demo"
 EXIT_PARTLY = 3
 
 
 @dataclass
 class Session:
-    """The settings in force, and what the stages run so far have left. Opened by `open_session`."""
+    """The settings in force, and what the stages run so far have left. Opened by `open_session`.
+
+    locks: what is held in the work folder until the command ends.
+    """
 
     config: "Config"
     work: "Work"
@@ -108,9 +134,22 @@ class Session:
     as_json: bool = False
     listing: bool = True
     reports: list["StageReport"] = field(default_factory=list)
+    locks: ExitStack = field(default_factory=ExitStack)
+
+    def lock(self, *, shared: bool = False, run: str | None = None) -> None:
+        """Keeps other runs out of the work folder, or out of one run in it. Raises WorkError where one is there."""
+        from .pipeline.storage.lock import NAME, hold
+
+        if _processes().rank:
+            return  # the first of the processes has it for all
+        name = NAME if run is None else f"{NAME}.{self.work.run(run).name}"
+        if not self.locks.enter_context(hold(self.work.root, shared=shared, name=name)):
+            self.talk.detail(f"{self.work.root}: its file system has no locks; see to it that one run works there")
 
     def stage(self, function: Callable[..., "StageReport"], /, *args: Any, **options: Any) -> "StageReport":
         """Runs one stage, says in a line what it made, and records and lists what it had to give up."""
+        from .pipeline.errors import WorkError
+
         together = _processes()
         if together.world > 1 and function.__name__ != "train":
             raise _one_process(function.__name__)
@@ -126,7 +165,10 @@ class Session:
                 self.talk.warn(f"  {problem.kind}  {problem}")
         self.reports.append(report)
         if not together.rank:
-            record_failures(self.work.failures, report)
+            try:
+                record_failures(self.work.failures, report)
+            except (OSError, WorkError) as error:
+                self.talk.warn(f"{self.work.failures}: cannot be written ({error})")
         return report
 
     def finish(self) -> None:
@@ -150,6 +192,7 @@ def open_session(
     verbose: Verbose = False,
     as_json: AsJson = False,
     create: bool = False,
+    lock: Lock = "alone",
 ) -> Session:
     """The session of a command that works in `work`, whose config is remembered there; these are the options that
     all stages share. create: the command may be the first one there. Raises WorkError, ConfigError."""
@@ -166,20 +209,34 @@ def open_session(
         overrides.append(f"runtime.workers={workers}")
     chosen, remembered = resolve_config(place.config, config, overrides)
     follows = _processes().rank > 0
-    if remembered is not None and not follows:
-        try:
+    here = Session(chosen, place, Talk(quiet or follows, verbose, follows), as_json and not follows)
+    if follows:
+        return here
+    try:
+        if lock != "none":
             work.mkdir(parents=True, exist_ok=True)
-            write_text(place.config, remembered)
-        except OSError as error:
-            raise WorkError(f"{work} cannot be written: {error.strerror}", "Choose another --work.") from error
-    return Session(chosen, place, Talk(quiet or follows, verbose, follows), as_json and not follows)
+            here.lock(shared=lock == "beside")
+            if remembered is not None:
+                write_text(place.config, remembered)
+    except OSError as error:
+        raise WorkError(f"{work} cannot be written: {error.strerror}", "Choose another --work.") from error
+    return here
 
 
 def stage_command(
-    group: typer.Typer, name: str, *, panel: str | None = None, example: str, create: bool = False
+    group: typer.Typer,
+    name: str,
+    *,
+    panel: str | None = None,
+    example: str,
+    create: bool = False,
+    lock: Lock = "alone",
 ) -> Any:
     """Makes a command of a function: its first parameter is the open session, the others are options of its own.
-    The shared options are added behind them (--workers where there is a --scheduler), and the session is finished."""
+    The shared options are added behind them (--workers where there is a --scheduler), and the session is finished.
+
+    lock: whether the command wants the work folder alone, beside others that say so, or (`none`) changes nothing that
+    another could miss."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function).parameters.values())[1:]
@@ -187,16 +244,17 @@ def stage_command(
         shared = [
             parameter
             for parameter in inspect.signature(open_session).parameters.values()
-            if parameter.name != "create" and (parameter.name != "workers" or "scheduler" in names)
+            if parameter.name not in ("create", "lock") and (parameter.name != "workers" or "scheduler" in names)
         ]
 
         def command(**values: Any) -> None:
             mine = {key: values.pop(key) for key in names}
             if mine.get("data"):
                 need_folder(mine["data"], "--data")
-            here = open_session(**values, create=create)
-            function(here, **mine)
-            here.finish()
+            here = open_session(**values, create=create, lock=lock)
+            with here.locks:
+                function(here, **mine)
+                here.finish()
 
         both = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
         vars(command)["__signature__"] = inspect.Signature(both)
@@ -249,27 +307,33 @@ def need_folder(path: Path, option: str) -> Path:
 
 
 def record_failures(path: Path, report: "StageReport") -> None:
-    """Puts the stage's failures into the list at `path`, in the place of those of its last run."""
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        listed = {}
-    before = dict(listed)
-    listed.pop(report.stage, None)
-    if report.failed:
-        listed[report.stage] = [_problem(problem) for problem in report.failed]
-    if listed == before:
+    """Puts the stage's failures into the list at `path`, in the place of those of its last run. Raises OSError."""
+    from .pipeline.storage.lock import hold
+
+    def listed() -> dict[str, Any]:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    failed = [_problem(problem) for problem in report.failed]
+    if listed().get(report.stage, []) == failed:
         return
-    if listed:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
-    else:
-        path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with hold(path.parent, name=".failures.lock", wait=True):  # two trainings may end at the same time
+        known = {stage: own for stage, own in listed().items() if stage != report.stage}
+        if failed:
+            known[report.stage] = failed
+        if known:
+            write_text(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
 

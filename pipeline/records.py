@@ -1,5 +1,6 @@
 """The records that travel between rooms. Frozen; they check their own shapes. No heavy imports."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -216,12 +217,20 @@ class Work:
         return self.root / "weights" / f"{name}.safetensors"
 
     def run(self, name: str) -> Path:
+        """Raises ValueError for what is no name: nothing may lead out of the folder."""
+        if not is_name(name):
+            raise ValueError(f"{name!r} is not the name of a run")
         return self.root / "train" / name
 
     def runs(self) -> Iterator[Path]:
         """The folders of the runs that hold a model, oldest first."""
         found = [path.parent for path in self.root.glob("train/*/model.safetensors")]
         yield from sorted(found, key=lambda path: (path / "model.safetensors").stat().st_mtime)
+
+
+def is_name(text: str) -> bool:
+    """Whether a run may be called so: at most 100 letters, digits and . _ + - that lead nowhere else."""
+    return len(text) <= 100 and re.fullmatch(r"\w[\w.+-]*", text) is not None
 
 
 def _check(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: type) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("cli", "commands_app", "commands_learn", "commands_ship", "commands_use")
+COMMANDS = ("cli", "commands_app", "commands_keep", "commands_learn", "commands_ship", "commands_use")
 PACKAGE = [ROOT / f"{name}.py" for name in ("__init__", "__main__", *COMMANDS, "road", "session")]
 PACKAGE += sorted(path for room in ("configs", "models", "pipeline") for path in (ROOT / room).rglob("*.py"))
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from affect.pipeline.errors import ShardError, WorkError
 from affect.pipeline.storage import jpeg
-from affect.pipeline.storage.shard import FEATURES, FRAMES, FrameShard, Shard, ShardWriter, is_fresh, sweep
+from affect.pipeline.storage.shard import FEATURES, FRAMES, VERSION, FrameShard, Shard, ShardWriter, is_fresh, sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +42,12 @@ def write_frames(path: Path, pictures: np.ndarray, quality: int = 95) -> None:
             (coded,) = jpeg.encode(picture[None], quality)
             end += len(coded)
             writer.append(jpeg=coded, offset=np.array([end]), index=np.array([number]), pts=np.array([number / 25]))
+
+
+def text(file: h5py.File, name: str) -> str:
+    value = file.attrs[name]
+    assert isinstance(value, bytes)
+    return value.decode()
 
 
 @pytest.fixture
@@ -74,8 +80,9 @@ def test_every_dataset_is_chunked_and_summed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "s.h5") as file:
         assert all(data.fletcher32 and data.chunks for data in file.values())
         assert tuple(file["feature"].chunks) == (64, 2048)  # type: ignore[union-attr]
-        assert json.loads(str(file.attrs["settings"])) == {"size": 3}
-        assert (file.attrs["format"], file.attrs["version"], file.attrs["source"]) == (FEATURES, 1, "v.mp4")
+        assert json.loads(text(file, "settings")) == {"size": 3}
+        assert [text(file, name) for name in ("format", "source")] == [FEATURES, "v.mp4"]
+        assert file.attrs["version"] == VERSION
 
 
 def test_the_same_content_is_the_same_file(tmp_path: Path) -> None:
@@ -162,7 +169,7 @@ def test_a_cut_file_is_damaged(tmp_path: Path, keep: float) -> None:
 
 def test_what_is_missing_or_another_is_named(tmp_path: Path) -> None:
     write_features(tmp_path / "s.h5")
-    with pytest.raises(ShardError, match=r"is affect-features version 1, expected affect-frames version 1"):
+    with pytest.raises(ShardError, match=r"is affect-features version 2, expected affect-frames version 2"):
         FrameShard(tmp_path / "s.h5")
     with pytest.raises(ShardError, match=r"there is no such shard. Run `affect extract-frames` first"):
         FrameShard(tmp_path / "t.h5")
@@ -172,6 +179,50 @@ def test_what_is_missing_or_another_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(ShardError, match="is damaged"):
         Shard(tmp_path / "u.h5", FEATURES)
+
+
+def test_a_shard_of_an_older_format_says_so(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.attrs.update({"format": FEATURES, "version": 1, "fingerprint": "f", "source": "v"})
+        file.attrs.update({"settings": "{}", "attributes": "{}"})
+    with pytest.raises(ShardError, match="is affect-features version 1, expected affect-features version 2"):
+        Shard(tmp_path / "s.h5", FEATURES)
+    assert not is_fresh(tmp_path / "s.h5", FEATURES, "f")
+
+
+@pytest.mark.parametrize("kind", ["link", "outside", "virtual", "unsummed"])
+def test_data_that_lie_elsewhere_are_not_read(tmp_path: Path, kind: str) -> None:
+    path, secret = tmp_path / "s.h5", tmp_path / "secret"
+    write_features(path, 8)
+    secret.write_bytes(bytes(range(80)))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.arange(8)
+    with h5py.File(path, "r+") as file:
+        del file["valid"]
+        match kind:
+            case "link":
+                file["valid"] = h5py.ExternalLink("other.h5", "x")
+            case "outside":
+                file.create_dataset("valid", (8,), "u1", external=[(str(secret), 0, 8)])
+            case "virtual":
+                layout = h5py.VirtualLayout((8,), "i8")
+                layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "x", (8,))
+                file.create_virtual_dataset("valid", layout)
+            case _:
+                file.create_dataset("valid", (8,), "u1", chunks=(8,))
+    with Shard(path, FEATURES) as shard, pytest.raises(ShardError, match="valid is not a dataset of its own"):
+        shard.read("valid")
+
+
+def test_any_change_behind_the_seal_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    write_features(path, 8)
+    whole = path.read_bytes()
+    assert whole.startswith(b"affect shard, sealed by sha256 ")
+    for changed in (whole + b"\0", whole[:40] + bytes([whole[40] ^ 1]) + whole[41:], whole[:511] + b"x" + whole[512:]):
+        path.write_bytes(changed)
+        with pytest.raises(ShardError, match="is damaged"), Shard(path, FEATURES) as shard:
+            shard.verify()
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ FOREIGN_HEADER = re.compile(r"neutral|AU ?[0-9]|image", re.IGNORECASE)
 SIDES: tuple[Side, ...] = ("left", "right")
 CROPS = re.compile(r"cropped_aligned.*", re.IGNORECASE)
 BATCH = re.compile(r"batch[ _-]?[0-9]+", re.IGNORECASE)
+ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, changes of the direction of writing, and bytes that are no text."""
 PTS = frozenset({"bboxes", "bboxs"})
 
 
@@ -91,7 +93,7 @@ def _look_around(root: Path) -> _Found:
         if (facts.st_dev, facts.st_ino) in seen:
             continue
         seen.add((facts.st_dev, facts.st_ino))
-        below = [entry for entry in entries if not entry.name.startswith(".")]
+        below = [entry for entry in entries if not entry.name.startswith(".") and not _odd(entry, found)]
         queue += reversed([Path(entry.path) for entry in below if entry.is_dir() and not _keep(entry, found)])
         for entry in below:
             if entry.is_file():
@@ -113,6 +115,15 @@ def _keep(entry: os.DirEntry[str], found: _Found) -> bool:
         found.boxes.setdefault(path.name, path)
         return True
     return False
+
+
+def _odd(entry: os.DirEntry[str], found: _Found) -> bool:
+    """Whether a name cannot be shown or written down as it is; what it names is refused then."""
+    if not ODD.search(entry.name):
+        return False
+    shown = entry.name.encode("unicode_escape").decode()
+    found.problems.append(Problem("refused", shown, "a name with characters that cannot be shown", "Rename it."))
+    return True
 
 
 def _sort_in(path: Path, found: _Found) -> None:

@@ -25,6 +25,14 @@ _HEADER = struct.Struct("<cq")
 _PR_SET_PDEATHSIG = 1
 
 
+LIMIT = 4 << 30
+"""Bytes of memory at which a child is killed: a damaged or hostile file must not take the machine down."""
+
+_LOOK = 0.25
+"""Seconds between two looks at the child's memory while it gives nothing. RLIMIT_AS would count what decoders' threads
+only reserve."""
+
+
 class Gone(Exception):  # noqa: N818
     """The child hung or died; the text says how."""
 
@@ -55,11 +63,9 @@ class Child:
 
     def pause_above(self, limit: int) -> None:
         """Stops the child until the next `receive` if it holds more than `limit` bytes of memory. On Linux only."""
-        with contextlib.suppress(OSError):
-            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-            if pages * resource.getpagesize() > limit:
-                self._process.send_signal(signal.SIGSTOP)
-                self._paused = True
+        if self._memory() > limit:
+            self._process.send_signal(signal.SIGSTOP)
+            self._paused = True
 
     def kill(self) -> None:
         self._process.kill()
@@ -72,13 +78,26 @@ class Child:
         data = np.empty(size, np.uint8)
         view, done = memoryview(data.data), 0
         while done < size:
-            if not self._poll.poll(deadline * 1000):
-                raise Gone(f"its decoder gave nothing for {deadline:g} s and was killed")
+            until = time.monotonic() + deadline
+            while True:
+                if self._memory() > LIMIT:
+                    raise Gone(f"its decoder took more than {LIMIT / (1 << 30):g} GiB of memory and was killed")
+                if self._poll.poll(min(_LOOK, max(0, until - time.monotonic())) * 1000):
+                    break
+                if time.monotonic() >= until:
+                    raise Gone(f"its decoder gave nothing for {deadline:g} s and was killed")
             got = os.readv(self._pipe, [view[done:]])
             if not got:
                 raise Gone(f"its decoder died ({self._last_words()})")
             done += got
         return data
+
+    def _memory(self) -> int:
+        """Bytes that the child holds; 0 where the system does not say."""
+        with contextlib.suppress(OSError, ValueError):
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+            return pages * resource.getpagesize()
+        return 0
 
     def _last_words(self) -> str:
         status = self._process.wait()

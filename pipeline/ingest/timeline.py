@@ -4,20 +4,27 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import VideoError
 from ..records import VideoFacts
+from .numbering import Packet, by_chunks, by_index, by_rhythm
 
 if TYPE_CHECKING:
-    from av import Packet
+    import av
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
 REMEDY = "Restore the file, or re-encode it with ffmpeg."
+
+
+PIXELS = 1 << 27
+"""Of the largest picture that is decoded: 16K video has fewer, and one takes a few hundred MB."""
+
+SCALE = "Scale it down with ffmpeg, or leave it out."
 
 
 @dataclass(frozen=True)
@@ -39,16 +46,6 @@ class Timeline:
     stamped: bool
 
 
-class _Packet(NamedTuple):
-    """What is kept of a packet: not its data, which would be the whole file."""
-
-    pts: int | None
-    dts: int | None
-    pos: int | None
-    is_discard: bool
-    is_corrupt: bool
-
-
 def open_video(path: Path) -> "tuple[InputContainer, VideoStream]":
     """The container and its best video stream, set to decode in one thread. Raises VideoError."""
     import av
@@ -66,6 +63,10 @@ def open_video(path: Path) -> "tuple[InputContainer, VideoStream]":
     if not isinstance(stream, av.VideoStream):
         container.close()
         raise VideoError(f"{path}: has no video stream", "Give a file with a picture.")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > PIXELS:
+        container.close()
+        raise VideoError(f"{path}: its pictures are {width} x {height}, expected at most {PIXELS:,} pixels", SCALE)
     # With more threads, which frames outlive an error depends on their timing.
     stream.thread_type = "NONE"
     return container, stream
@@ -82,23 +83,28 @@ def read_timeline(path: Path, beat: Callable[[], None] = lambda: None) -> Timeli
         index = [(entry.pos, entry.timestamp) for entry in stream.index_entries if entry.size]
         kind = container.format.name
         width, height, codec = stream.codec_context.width, stream.codec_context.height, stream.codec_context.name
-        packets: list[_Packet] = []
+        packets: list[Packet] = []
         # What was read before the damage is still good.
         with contextlib.suppress(FFmpegError, OSError):
             for packet in container.demux(stream):
                 beat()
                 if packet.size and not (codec == "vp8" and _is_hidden(packet)):
-                    packets.append(_Packet(packet.pts, packet.dts, packet.pos, packet.is_discard, packet.is_corrupt))
+                    facts = packet.pts, packet.dts, packet.pos, packet.size, packet.is_discard, packet.is_corrupt
+                    packets.append(Packet(*facts))
         promised = stream.frames
         base = float(stream.time_base or 1)
         origin = (container.start_time or 0) / av.time_base
     read = len(packets)
     if read > 1 and packets[-1].is_corrupt:
         packets.pop()  # A file cut short ends in half a frame.
-    slot, total = (
-        _slots(packets, index, promised) if kind.startswith(("mov", "avi")) else (np.arange(len(packets)), read)
-    )
     stamps = _stamps(packets)
+    if kind == "avi":
+        slot, total = by_chunks(path, packets, index, promised)
+    elif kind.startswith("mov"):
+        slot, total = by_index(packets, index, promised)
+    else:
+        slot, total = by_rhythm(np.sort(stamps))
+    packets, stamps = packets[: len(slot)], stamps[: len(slot)]
     hidden = np.array([packet.is_discard for packet in packets], bool)
     number = np.sort(slot[~hidden])
     number -= np.searchsorted(np.sort(slot[hidden]), number)
@@ -107,10 +113,14 @@ def read_timeline(path: Path, beat: Callable[[], None] = lambda: None) -> Timeli
         # A frame that is missing is shown no earlier than it was to be decoded; after that, numbers are not certain.
         certain = stamp < index[len(packets)][1]
         number, stamp = number[certain], stamp[certain]
+    if read and not len(packets):
+        raise VideoError(f"{path}: frames are missing, and nothing in the file tells which", REMEDY)
     if not len(stamp) or not width:
         raise VideoError(f"{path}: has no frame of video that can be shown", REMEDY)
     stamped = kind != "avi" and all(packet.pts is not None for packet in packets)
     time = np.asarray(stamp * base, np.float64)
+    if kind == "avi" and np.array_equal(stamp, np.arange(len(stamp))):
+        time = np.asarray(number * base, np.float64)  # counted, as if none were missing
     # The start of the file is told in microseconds, which is coarser than some time bases.
     time = _rising(time - (time[0] if not stamped or abs(time[0] - origin) < 2e-6 else origin))
     step = float(np.median(np.diff(time))) if len(time) > 1 else 0.0
@@ -128,23 +138,12 @@ def read_timeline(path: Path, beat: Callable[[], None] = lambda: None) -> Timeli
     return Timeline(facts, number, stamp, time, rotation, read == frames == len(stamp) and not odd, stamped)
 
 
-def _is_hidden(packet: "Packet") -> bool:
+def _is_hidden(packet: "av.Packet") -> bool:
     """Whether a VP8 packet is of a frame that only others refer to (RFC 6386, 9.1: show_frame)."""
     return not memoryview(packet)[0] & 0x10
 
 
-def _slots(packets: list[_Packet], index: list[tuple[int, int]], promised: int) -> tuple[NDArray[np.int64], int]:
-    """Each packet's place among all frames that the file's index or header says it had; and how many those are."""
-    places = {position: place for place, (position, _) in enumerate(index)}
-    if len(index) > len(packets):
-        # An AVI's index points at the head of a chunk, 8 bytes before its data.
-        found = [places.get(packet.pos or -1, places.get((packet.pos or 0) - 8)) for packet in packets]
-        if None not in found and len(set(found)) == len(found):
-            return np.array(found, np.int64), len(index)
-    return np.arange(len(packets)), max(promised, len(packets))
-
-
-def _stamps(packets: list[_Packet]) -> NDArray[np.int64]:
+def _stamps(packets: list[Packet]) -> NDArray[np.int64]:
     """Presentation timestamps; where the container has none, those of decoding, or else a count."""
     for stamps in ([packet.pts for packet in packets], [packet.dts for packet in packets]):
         if None not in stamps:

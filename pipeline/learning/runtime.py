@@ -2,17 +2,15 @@
 
 import contextlib
 import os
-import platform
 import random
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ... import __version__
 from ..errors import DeviceError
+from ..storage.versions import versions
 
 PIECE = 16
 """Frames that a CPU computes at once: its caches hold no more."""
@@ -71,11 +69,8 @@ def environment(device: torch.device | None = None, dtype: torch.dtype | None = 
     device = device or pick_device("auto")
     dtype = dtype or pick_dtype("auto", device)
     return {
-        "affect": __version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        **{name: _version(name) for name in ("torch", "torchvision", "numpy", "h5py")},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        **versions("torch", "torchvision", "numpy", "h5py"),
+        "device": device_name(device),
         "precision": "bf16" if dtype == torch.bfloat16 else "fp32",
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count() or 1,
@@ -90,11 +85,9 @@ def _computes_bf16(device: torch.device) -> bool:
     return any(check is not None and bool(check()) for check in checks)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def free_memory(device: torch.device) -> int:

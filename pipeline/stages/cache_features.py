@@ -23,6 +23,7 @@ from ..progress import Talk
 from ..records import Aligned, Problem, StageReport, Subject, Work
 from ..storage.fingerprint import fingerprint, source_digest
 from ..storage.shard import FEATURES, VERSION, FrameShard, ShardWriter, is_fresh, sweep
+from ..storage.versions import versions
 from .audit_record import accepted_subjects
 from .encoder import EncoderPlan, build_encoder, plan_encoder
 from .looking import Places, annotation_digest, find, fresh_frames, known_places, labels_of, place_digest, read_crops
@@ -204,6 +205,8 @@ def _shard_batches(
 
 def _write(item: Caching, width: int, height: int, batches: Any, labels: Any) -> int:
     """Encodes batch by batch into the shard; labels() is asked at the end, when the lost frames are known."""
+    from ..learning.runtime import device_name
+
     encoder = _encoder(item.plan, item.config.model_dump_json())
     numbers: list[NDArray[np.int64]] = []
     settings = {"stn": item.config.stn.model_dump(mode="json"), "views": item.config.features.views}
@@ -230,6 +233,9 @@ def _write(item: Caching, width: int, height: int, batches: Any, labels: Any) ->
             "encoder": item.plan.digest,
             "source": "frames" if item.frames else "video",
             "precision": str(encoder.dtype).removeprefix("torch."),
+            "device": device_name(encoder.device),
+            "environment": versions("torch", "torchvision", "numpy", "opencv-python-headless"),
+            "labels": annotation_digest(item.subject),
         }
     return len(index)
 

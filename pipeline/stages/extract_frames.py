@@ -16,6 +16,7 @@ from ..records import Problem, StageReport, Work
 from ..storage.fingerprint import fingerprint, source_digest
 from ..storage.jpeg import encode
 from ..storage.shard import FRAMES, VERSION, Shard, ShardWriter, is_fresh, sweep
+from ..storage.versions import versions
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def extract(item: Extraction) -> int | Problem:
             facts = decoding.facts
             writer.attributes |= {"width": facts.width, "height": facts.height, "codec": facts.codec}
             writer.attributes |= {"lost": list(decoding.lost), "decoder": decoding.decoder}
+            writer.attributes |= {"environment": versions("decord", "decord2", "av", "opencv-python-headless", "numpy")}
         return frames
 
     try:

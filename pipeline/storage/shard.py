@@ -1,14 +1,13 @@
 """Shards: HDF5 files of one video's frames or one subject's features, written whole or not at all. Only h5py import.
 
 A shard's root attributes are its format and version, the fingerprint of what it was made from, the settings and further
-attributes as JSON, the source's name and the version of affect. Every dataset is chunked and carries Fletcher32 sums.
+attributes as JSON, the source's name and the version of affect. Every dataset is chunked and carries Fletcher32 sums;
+the file is of HDF5 1.10, which sums its own tables too. In older ones a flipped bit may make a chunk read as zeros.
 """
 
 import contextlib
 import errno
-import json
 import os
-import re
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,20 +17,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ShardError, WorkError
+from .attributes import get_json, get_text, put_json, put_text
+from .leftovers import sweep, temporary_beside
+from .seal import ROOM, is_sealed, seal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["FEATURES", "FRAMES", "VERSION", "FrameShard", "Shard", "ShardWriter", "is_fresh", "sweep"]
+
 FRAMES = "affect-frames"
 FEATURES = "affect-features"
-VERSION = 1
+VERSION = 2
 MADE_BY = {FRAMES: "affect extract-frames", FEATURES: "affect cache-features"}
 
 _STREAM_CHUNK = 1 << 18
 _SMALL_CHUNK = 1 << 14
-_ATTRIBUTE_LIMIT = 1 << 15
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-_LEFTOVER = re.compile(r"^\..+\.(\d+)\.tmp$")
 
 
 class ShardWriter:
@@ -55,12 +57,12 @@ class ShardWriter:
         self._format, self._fingerprint, self._settings, self._source = format, fingerprint, settings, source
         # Held open: closing one writes out its last chunk, only half full as yet.
         self._data: dict[str, h5py.Dataset] = {}
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_beside(path)
 
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self._temporary, "w", locking="best-effort")
+            self._file = _create(self._temporary)
         except OSError as error:
             raise self._unwritable(error) from error
         return self
@@ -106,12 +108,15 @@ class ShardWriter:
 
         lengths = {name: len(data) for name, data in self._data.items()}
         attributes = self._file.attrs
-        attributes["format"], attributes["version"], attributes["tool"] = self._format, VERSION, __version__
-        attributes["fingerprint"], attributes["source"] = self._fingerprint, self._source
-        _put_json(attributes, "settings", self._settings)
-        _put_json(attributes, "attributes", self.attributes)
+        attributes["version"] = VERSION
+        texts = {"format": self._format, "tool": __version__, "fingerprint": self._fingerprint, "source": self._source}
+        for name, text in texts.items():
+            put_text(attributes, name, text)
+        put_json(attributes, "settings", self._settings)
+        put_json(attributes, "attributes", self.attributes)
         self._file.flush()
         self._file.close()
+        seal(self._temporary)
         _sync(self._temporary)
         try:
             with Shard(self._temporary, self._format) as shard:
@@ -160,14 +165,15 @@ class Shard:
             raise self._damaged(error) from error
         try:
             attributes = self._file.attrs
-            found, version = str(attributes["format"]), int(str(attributes["version"]))
-            self.fingerprint = str(attributes["fingerprint"])
-            self.source = str(attributes["source"])
-            self.settings: dict[str, Any] = _get_json(attributes, "settings")
-            self.attributes: dict[str, Any] = _get_json(attributes, "attributes")
+            found, version = get_text(attributes, "format"), int(str(attributes["version"]))
+            self.fingerprint = get_text(attributes, "fingerprint")
+            self.source = get_text(attributes, "source")
+            self.settings: dict[str, Any] = get_json(attributes, "settings")
+            self.attributes: dict[str, Any] = get_json(attributes, "attributes")
             self.names: tuple[str, ...] = tuple(self._file)
-            self._length = self.count("index")
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            if version == VERSION:
+                self._length = self.count("index")
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
             self.close()
             raise self._damaged(error) from error
         except ShardError:
@@ -194,7 +200,12 @@ class Shard:
             raise self._damaged(error) from error
 
     def verify(self) -> None:
-        """Reads all there is, against its checksums, in pieces. Raises ShardError."""
+        """Reads all there is, against its checksums and its seal, in pieces. Raises ShardError."""
+        try:
+            if not is_sealed(self.path):
+                raise OSError("its bytes are not those that were written")
+        except OSError as error:
+            raise self._damaged(error) from error
         for name in self.names:
             step = (self._dataset(name).chunks or (_STREAM_CHUNK,))[0]
             for start in range(0, self.count(name), step):
@@ -211,11 +222,13 @@ class Shard:
 
     def _dataset(self, name: str) -> h5py.Dataset:
         try:
-            data = self._file[name]
+            # A shard of a stranger may point to other files: they are not followed.
+            link = self._file.get(name, getlink=True)
+            data = self._file[name] if link is None or isinstance(link, h5py.HardLink) else None
         except (KeyError, OSError, RuntimeError) as error:
             raise self._damaged(error) from error
-        if not isinstance(data, h5py.Dataset):
-            raise ShardError(f"{self.path}: {name} is not a dataset", self._remedy)
+        if not isinstance(data, h5py.Dataset) or not data.chunks or not data.fletcher32:
+            raise ShardError(f"{self.path}: {name} is not a dataset of its own with checksums", self._remedy)
         return data
 
     def _damaged(self, error: Exception) -> ShardError:
@@ -261,27 +274,6 @@ def is_fresh(path: Path, format: str, fingerprint: str) -> bool:  # noqa: A002
         return False
 
 
-def sweep(folder: Path) -> int:
-    """Removes the temporaries that processes no longer alive left in a folder; returns how many."""
-    swept = 0
-    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
-        match = _LEFTOVER.match(path.name)
-        if match and not _alive(int(match[1])):
-            path.unlink(missing_ok=True)
-            swept += 1
-    return swept
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -290,20 +282,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _put_json(attributes: h5py.AttributeManager, name: str, value: dict[str, Any]) -> None:
-    """HDF5 holds at most 64 KiB an attribute, so what is longer goes on in name.1, name.2, ..."""
-    text = json.dumps(value, sort_keys=True)
-    pieces = [text[start : start + _ATTRIBUTE_LIMIT] for start in range(0, len(text), _ATTRIBUTE_LIMIT)]
-    for number, piece in enumerate(pieces):
-        attributes[f"{name}.{number}" if number else name] = piece
-
-
-def _get_json(attributes: h5py.AttributeManager, name: str) -> dict[str, Any]:
-    pieces, number = [str(attributes[name])], 1
-    while f"{name}.{number}" in attributes:
-        pieces.append(str(attributes[f"{name}.{number}"]))
-        number += 1
-    value = json.loads("".join(pieces))
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} is not a JSON object")
-    return value
+def _create(path: Path) -> h5py.File:
+    """A new file of HDF5 1.10, with room for the seal, and without times, so that the same content is the same file."""
+    access, creation = h5py.h5p.create(h5py.h5p.FILE_ACCESS), h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_file_locking(True, True)
+    creation.set_userblock(ROOM)
+    creation.set_obj_track_times(False)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))

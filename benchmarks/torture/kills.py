@@ -1,0 +1,131 @@
+"""kill -9 at random moments over extract-frames, cache-features and train; then the same command once more."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from affect.models.backbone import scratch
+from affect.models.stn import SpatialTransformer
+from affect.pipeline.stages.encoder import BACKBONE_FORMAT, STN_FORMAT
+from affect.pipeline.storage.checkpoint import load_weights, save_weights
+
+from .model import SETTINGS
+from .sources import FRAMES, film
+
+STAGES = ("extract-frames", "cache-features", "train")
+VIDEOS = 4
+
+
+def run(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Each kill falls at a moment drawn from the time that the stage takes undisturbed, its start included."""
+    rng = np.random.default_rng(seed)
+    data, still = prepare(folder)
+    seconds: dict[str, float] = {}
+    before: dict[str, Path] = {}
+    for stage in STAGES:
+        before[stage] = folder / f"before-{stage}"
+        shutil.copytree(still, before[stage])
+        start = time.perf_counter()
+        affect(stage, data, still)
+        seconds[stage] = time.perf_counter() - start
+    figures = {"kills": count, "killed in time": 0, "resumed": 0, "equal": 0, "left processes behind": 0}
+    for number in range(count):
+        stage = STAGES[number % len(STAGES)]
+        work = folder / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(before[stage], work)
+        process = begin(stage, data, work)
+        time.sleep(float(rng.uniform(0.1, 1.0)) * seconds[stage])
+        figures["killed in time"] += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        figures["left processes behind"] += bool(left_behind(work))
+        done = affect(stage, data, work, check=False)
+        figures["resumed"] += done.returncode == 0
+        same = done.returncode == 0 and outputs(work, stage) == outputs(still, stage)
+        figures["equal"] += same
+        if number % 5 == 4:
+            say(f"kills so far: {figures | {'kills': number + 1}}")
+        if not same:
+            say(f"  kill {number} of {stage}: exit code {done.returncode}, equal {same}: {done.stderr[-500:]!r}")
+    return figures
+
+
+def prepare(folder: Path) -> tuple[Path, Path]:
+    """A small data set, and a work folder with random networks in which the audit has run."""
+    data, work = folder / "data", folder / "still"
+    labels = {split: data / "VA_Set" / split for split in ("Train_Set", "Validation_Set")}
+    for place in (data / "videos", *labels.values()):
+        place.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(VIDEOS):
+        film(data / "videos" / f"v{number}.mp4", "libx264")
+        rows = rng.uniform(-1, 1, (FRAMES, 2)).round(3)
+        text = "valence,arousal\n" + "".join(f"{valence},{arousal}\n" for valence, arousal in rows.tolist())
+        (labels["Validation_Set" if number % 2 else "Train_Set"] / f"v{number}.txt").write_text(text, encoding="utf-8")
+    torch.manual_seed(0)
+    shape = {"kind": "crop", "view": 32, "crop": 32, "margin": 0.1}
+    stn = SpatialTransformer("crop", 32, 32, 0.1)
+    facts = {"format": STN_FORMAT, "fingerprint": "s", "stn": shape, "report": {}}
+    save_weights(work / "weights" / "stn.safetensors", stn.state_dict(), facts)
+    backbone = scratch()
+    facts = {"format": BACKBONE_FORMAT, "fingerprint": "b", "backbone": backbone.metadata(), "report": {}}
+    save_weights(work / "weights" / "backbone.safetensors", backbone.state_dict(), facts)
+    affect("audit", data, work)
+    return data, work
+
+
+def command(stage: str, data: Path, work: Path) -> list[str]:
+    settings = [*SETTINGS, "train.epochs=12", "train.batch=2", "runtime.workers=0"]
+    return [
+        sys.executable, "-m", "affect", stage, "--data", str(data), "--work", str(work), "--quiet",
+        *(part for setting in settings for part in ("--set", setting)),
+    ]  # fmt: skip
+
+
+def begin(stage: str, data: Path, work: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(command(stage, data, work), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+
+
+def affect(stage: str, data: Path, work: Path, *, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command(stage, data, work), capture_output=True, text=True, check=check)
+
+
+def outputs(work: Path, stage: str) -> dict[str, str]:
+    """Shards by their bytes; of a model, whose file tells how long it took, its tensors. No leftovers either."""
+    if stage == "train":
+        state, _ = load_weights(work / "train" / "default" / "model.safetensors")
+        return {name: hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest() for name, value in state.items()}
+    folder = work / {"extract-frames": "frames", "cache-features": "features"}[stage]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def left_behind(work: Path, seconds: float = 2.0) -> list[int]:
+    """Processes that still name this run's folders after a while."""
+    until = time.monotonic() + seconds
+    while found := _naming(str(work.parent)):
+        if time.monotonic() > until:
+            return found
+        time.sleep(0.05)
+    return []
+
+
+def _naming(text: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        if text.encode() in words and int(path.parent.name) != os.getpid() and b"affect" in words:
+            found.append(int(path.parent.name))
+    return found

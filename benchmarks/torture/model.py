@@ -1,0 +1,26 @@
+"""A tiny network with random weights: what is tortured is what surrounds it."""
+
+from pathlib import Path
+
+import torch
+from affect.configs.schema import load
+from affect.models.affect_net import AffectNet
+from affect.models.backbone import scratch
+from affect.models.head import TemporalHead
+from affect.models.stn import SpatialTransformer
+from affect.pipeline.learning.model_file import NAME, save_model
+
+SETTINGS = (
+    "frames.size=64", "stn.view=32", "stn.crop=32", "clip.length=16", "clip.hop=8", "head.project=8", "head.hidden=8",
+    "head.dense=[8]", "runtime.device=cpu", "runtime.precision=fp32", "adapt.epochs=0", "predict.face_threshold=0",
+)  # fmt: skip
+
+
+def tiny_model(folder: Path) -> Path:
+    """Writes a model as `affect train` would; returns its folder."""
+    config = load("demo", list(SETTINGS))
+    torch.manual_seed(1)
+    net = AffectNet(SpatialTransformer("crop", 32, 32, 0.1), scratch(), TemporalHead(2048, **config.head.model_dump()))
+    net.head.calibrate(torch.rand(2048), torch.rand(2048) + 0.1)
+    save_model(folder / NAME, net.eval(), fingerprint="tiny", encoder="e", config=config.model_dump(mode="json"))
+    return folder
