@@ -110,3 +110,37 @@ def test_the_stand_ins_of_a_missing_validation_split_are_evaluated(tmp_path: Pat
 def test_a_run_that_is_not_there_is_named_with_the_command_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(MissingStageError, match="affect train"):
         evaluate(settings(), NOWHERE, Work(tmp_path), QUIET)
+
+
+def values_of(work: Work, run: str) -> list[tuple[str, str, float]]:
+    with (work.run(run) / "predictions-validation.csv").open(newline="") as file:
+        return [(row["subject"], row["frame"], float(row["valence"])) for row in csv.DictReader(file)]
+
+
+def test_of_several_runs_each_frame_has_the_mean(work: Work) -> None:
+    train(settings("runtime.seed=1"), NOWHERE, work, QUIET, run="other")
+    for runs in (["default"], ["other"], ["default", "other"]):
+        evaluate(settings(), NOWHERE, work, QUIET, run=runs)
+    tables = [values_of(work, run) for run in ("default", "other", "default+other")]
+    for first, second, mean in zip(*tables, strict=True):
+        assert first[:2] == second[:2] == mean[:2]
+        assert mean[2] == pytest.approx((first[2] + second[2]) / 2, abs=2e-6)
+    assert evaluate(settings(), NOWHERE, work, QUIET, run=["default", "other"]).kept
+
+
+def test_a_fold_is_recorded_and_evaluated_on_whom_it_held_out(work: Work) -> None:
+    held_out = []
+    for which in (1, 2):
+        train(settings("train.epochs=1"), NOWHERE, work, QUIET, run=f"fold{which}", fold=f"{which}/2")
+        facts = json.loads((work.run(f"fold{which}") / "run.json").read_text())
+        assert facts["fold"] == f"{which}/2"
+        assert not set(facts["train"]) & set(facts["validation"])
+        report = evaluate(settings(), NOWHERE, work, QUIET, run=f"fold{which}")
+        assert sorted(report.facts["per_subject"]) == facts["validation"]
+        held_out += facts["validation"]
+    assert sorted(held_out) == ["a", "b", "v", "w"]
+    together = evaluate(settings(), NOWHERE, work, QUIET, run=["fold1", "fold2"])
+    assert sorted(together.facts["per_subject"]) == sorted(held_out)
+    assert [it[2] for it in values_of(work, "fold1+fold2") if it[0] == held_out[0]] == [
+        it[2] for it in values_of(work, "fold1") if it[0] == held_out[0]
+    ]

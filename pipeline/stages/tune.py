@@ -98,13 +98,13 @@ def table(report: StageReport, most: int = 12) -> "Table":
     """The best trials."""
     from rich.table import Table
 
-    rows = report.facts["best_trials"][:most]
-    shown = Table(title=f"the best of {report.facts['trials']} trials", box=None)
-    for column in ("trial", "mean CCC", "epoch", *(rows[0]["settings"] if rows else ())):
-        shown.add_column(column, justify="right", overflow="fold")
-    for row in rows:
-        values = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row["settings"].values())
-        shown.add_row(str(row["trial"]), f"{row['ccc_mean']:.4f}", str(row["best_epoch"]), *values)
+    shown = Table(title=f"the best of {report.facts['trials']} trials", box=None, title_justify="left")
+    for column in ("trial", "mean CCC", "epoch"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    shown.add_column("settings")
+    for row in report.facts["best_trials"][:most]:
+        said = (f"{key}={f'{it:.3g}' if isinstance(it, float) else it}" for key, it in row["settings"].items())
+        shown.add_row(str(row["trial"]), f"{row['ccc_mean']:.4f}", str(row["best_epoch"]), "  ".join(said))
     return shown
 
 
