@@ -1,7 +1,7 @@
-"""Two people in one video, never swapped: `python benchmarks/people.py DATA RUN [VIDEO…]`.
+"""Two people in one video, never swapped: `python benchmarks/people.py [DATA RUN [VIDEO…]]`, else the demo.
 
-Of each video in DATA with two people it prints, for each annotated person, the IoU of the followed box with the true one
-in frames where both are, and in how many frames the box was nearer to the other person.
+Of each video in DATA with two people it prints, for each annotated person, the IoU of the followed box with the true
+one in frames where both are, and in how many frames the box was nearer to the other person.
 """
 
 import sys
@@ -46,4 +46,8 @@ def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    folders = [Path(argument) for argument in sys.argv[1:3]] or [Path("demo"), Path("work/train/default")]
+    if all(folder.is_dir() for folder in folders):
+        main(folders[0], folders[1], sys.argv[3:])
+    else:
+        print("`make all` makes the demo and its model, on which this counts")
