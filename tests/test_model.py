@@ -155,7 +155,7 @@ def test_a_stream_holds_the_last_values_or_none(run: Path, talk: Path) -> None:
 
 def test_no_picture_is_refused(model: affect.Model) -> None:
     with pytest.raises(InputError, match=r"float64 \[4, 4\]"):
-        next(model.stream([np.zeros((4, 4))]))
+        next(model.stream([np.zeros((4, 4))]))  # pyright: ignore[reportArgumentType]
 
 
 def test_several_people_are_rows_of_one_table(trace: affect.Trace, tmp_path: Path) -> None:
