@@ -19,7 +19,7 @@ from affect.pipeline.stages.trace import in_words
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path]) -> Path:
-    return tiny_run(tmp_path_factory.mktemp("run"), "predict.face_threshold=0.3")
+    return tiny_run(tmp_path_factory.mktemp("run"), "predict.face_threshold=0")
 
 
 @pytest.fixture(scope="module")
