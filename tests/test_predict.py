@@ -161,6 +161,7 @@ def test_files_folders_and_patterns_name_videos_once(tmp_path: Path) -> None:
         "b/deep/two.MOV",
         "b/notes.txt",
         "b/._one.mp4",
+        "b/one.overlay.mp4",
         "b/.cache/three.mp4",
         "a [1].mp4",
         "empty/x.txt",

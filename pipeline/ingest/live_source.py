@@ -121,7 +121,6 @@ def squeeze(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def _from_camera(number: int, wait: Wait) -> Iterator[Arrival]:
     import cv2
 
-    cv2.setLogLevel(1)
     camera = cv2.VideoCapture(number)
     try:
         if not camera.isOpened():

@@ -133,8 +133,10 @@ def _with(base: Path, suffix: str) -> Path:
 
 
 def _videos(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those that are videos, and not what `--overlay` made of one."""
     for path in paths:
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file():
+        ours = path.name.startswith(".") or path.name.endswith(OVERLAY)
+        if path.suffix.lower() in VIDEO_SUFFIXES and not ours and path.is_file():
             yield path
 
 
