@@ -72,7 +72,7 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
         assert said.startswith("http://127.0.0.1:"), said
         yield Served(int(said.split(":")[2].split("/")[0]), place, process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
     assert not list(place.glob("affect-app-*")), "temporary files stay"
 
 
@@ -90,7 +90,7 @@ def ask(browser: "WebDriver", script: str) -> Any:
 def wait(browser: "WebDriver", script: str) -> Any:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(browser, 120, poll_frequency=0.1).until(lambda _: ask(browser, script))
+    return WebDriverWait(browser, 250, poll_frequency=0.1).until(lambda _: ask(browser, script))
 
 
 def request(port: int, method: str, path: str, body: bytes = b"", **headers: str) -> http.client.HTTPResponse:

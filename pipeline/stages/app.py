@@ -76,6 +76,9 @@ async def _serve(
     try:
         await ended.wait()
     finally:
+        with contextlib.suppress(NotImplementedError):  # asked again, it ends at once
+            for name in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().remove_signal_handler(name)
         server.stop()
         await asyncio.get_running_loop().run_in_executor(None, jobs.close)
         await server.close_all_connections()
