@@ -16,6 +16,7 @@ from ..learning.model_file import NAME, read_model_metadata
 from ..progress import Talk
 from ..records import Problem, StageReport, Work
 from ..storage.fingerprint import fingerprint
+from .card import CARD, card_facts, model_card
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
 from .runs import read_run, write_text
 from .splits import Cached, cached_subjects, evaluated
@@ -74,6 +75,7 @@ def evaluate(
     write_text(table, _csv(tracks, values))
     told = {"fingerprint": key, "run": run, "split": split, "failed": [asdict(problem) for problem in problems]}
     write_text(output, json.dumps(told | figures, indent=1) + "\n")
+    write_text(folder / CARD, model_card(metadata, card_facts(folder)))
     return _report(output, told | figures, made=(split,))
 
 
