@@ -76,7 +76,9 @@ def test_every_setting_that_is_named_exists(page: Path) -> None:
     ):
         if hasattr(sections.get(section), "model_fields"):
             known: Any = sections[section]
-            assert key in known.model_fields or key in ("py", "md", "yaml"), f"{page.name}: {section}.{key}"
+            assert key in known.model_fields or key in ("py", "md", "yaml", "onnx", "pt2"), (
+                f"{page.name}: {section}.{key}"
+            )
 
 
 def test_the_reference_is_that_of_the_code() -> None:

@@ -18,6 +18,7 @@ from ..learning.smoothing import NONE
 from ..progress import Talk
 from ..records import Problem, StageReport, Work
 from ..storage.fingerprint import fingerprint
+from .card import CARD, card_facts, model_card
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
 from .runs import read_run, write_text
 from .splits import Cached, cached_subjects, evaluated
@@ -100,6 +101,7 @@ def evaluate(
     if len(runs) == 1:
         told["smoothing"] = first.metadata.get("smoothing", NONE)
     write_text(output, json.dumps(told | figures, indent=1) + "\n")
+    write_text(folder / CARD, model_card(metadata, card_facts(folder)))
     return _report(output, told | figures, made=(split,))
 
 
