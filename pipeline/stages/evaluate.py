@@ -101,7 +101,8 @@ def evaluate(
     if len(runs) == 1:
         told["smoothing"] = first.metadata.get("smoothing", NONE)
     write_text(output, json.dumps(told | figures, indent=1) + "\n")
-    write_text(folder / CARD, model_card(metadata, card_facts(folder)))
+    if len(runs) == 1:
+        write_text(folder / CARD, model_card(first.metadata, card_facts(folder)))
     return _report(output, told | figures, made=(split,))
 
 
