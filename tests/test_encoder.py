@@ -78,6 +78,17 @@ def test_random_weights_are_warned_of(work: Work) -> None:
     assert "random" in plan_start(settings("stn.localiser=none", "adapt.epochs=1"), work).warnings[0]
 
 
+def test_without_any_training_it_looks_at_the_whole_picture_and_says_so(work: Work) -> None:
+    config = settings("backbone.weights=scratch")
+    plan = plan_encoder(config, work)
+    assert ["random" in plan.warnings[0], "whole picture" in plan.warnings[1]] == [True, True]
+    stn, _ = build_encoder(config, plan)
+    with torch.inference_mode():
+        theta, presence = stn.locate(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8))
+    torch.testing.assert_close(theta, torch.eye(2, 3).expand(2, 2, 3))
+    assert (presence.sigmoid() > 0.99).all()
+
+
 def test_the_digest_is_of_what_shapes_a_feature_and_of_nothing_else(work: Work, weights: Path) -> None:
     base = ("stn.localiser=box", f"backbone.weights={weights}")
     digest = plan_encoder(settings(*base), work).digest

@@ -35,6 +35,8 @@ def plan_encoder(config: Config, work: Work) -> EncoderPlan:
     """The encoder that features are cached with. Raises MissingStageError where an earlier stage has not run."""
     stn = plan_stn(config, work)
     backbone, warnings = _plan_backbone(config, work)
+    if stn is None and config.stn.localiser == "stn":
+        warnings += (f"{work.weights('stn')} is missing: the STN is the identity, every crop the whole picture.",)
     return EncoderPlan(stn, backbone, _digest(config, stn, backbone), warnings)
 
 
@@ -56,10 +58,13 @@ def plan_start(config: Config, work: Work) -> EncoderPlan:
 
 
 def plan_stn(config: Config, work: Work) -> Path | None:
-    """The STN's weights, or None where config.stn.localiser asks for another source of the crop."""
+    """The STN's weights; None where config.stn.localiser asks for another source of the crop, or where there are none
+    and the backbone is random too: then it is the identity, and the pipeline can be tried without any training."""
     if config.stn.localiser != "stn":
         return None
     path = work.weights("stn")
+    if not path.is_file() and config.backbone.weights == SCRATCH:
+        return None
     if not path.is_file():
         raise MissingStageError(
             f"{path} is missing",
@@ -128,7 +133,9 @@ def build_stn(config: Config, path: Path | None) -> "SpatialTransformer":
 
     shape = config.stn.model_dump(include={"kind", "view", "crop", "margin"})
     if path is None:
-        return SpatialTransformer(**shape)
+        stn = SpatialTransformer(**shape)
+        stn.look_everywhere()
+        return stn
     state, metadata = load_weights(path)
     check_format(path, metadata, STN_FORMAT)
     trained = metadata["stn"]
