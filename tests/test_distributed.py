@@ -155,7 +155,15 @@ def test_torchrun_trains_as_one_process_does(cached: Work, whole: Config) -> Non
     work, config = cached, changed(whole)
     train(config, work.root, work, QUIET, run="one")
     work.config.write_text(dump(config), encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "--",
+    ]  # else it takes --run for its own
     words = ["affect", "train", "--data", str(work.root), "--work", str(work.root), "--run", "two", "--json"]
     done = subprocess.run([*torchrun, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
