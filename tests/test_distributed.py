@@ -47,10 +47,10 @@ def in_two(function: str, *words: str) -> list[dict[str, Any]]:
         "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
         f"module.{function}(*sys.argv[1:])\n"
     )
-    both = []
+    both, port = [], free_port()
     for rank in range(2):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
         both.append(
             subprocess.Popen(
                 [sys.executable, "-c", code, *words],
