@@ -60,12 +60,12 @@ def step(settings: list[str]) -> None:
     with joined(device) as here:
         way = EndToEnd(net, tracks, tracks[:1], config, device, dtype, calibrate=False)
         before = peak_bytes(device)
-        started = time.perf_counter()
+        started, computed = time.perf_counter(), time.process_time()
         result = fit(
             way.model, way.batches, way.loss, lambda: {"score": 0.0}, groups=way.groups, epochs=1, steps=way.steps,
             score="score", talk=Talk(quiet=True), title="step", device=device, dtype=dtype, ema=config.train.ema,
         )  # fmt: skip
-        seconds = time.perf_counter() - started
+        seconds, computed = time.perf_counter() - started, time.process_time() - computed
         peaks = [int(it.item()) for it in all_of(torch.tensor([peak_bytes(device)]), device)]
         if here.rank:
             return
@@ -73,7 +73,7 @@ def step(settings: list[str]) -> None:
         print(
             f"{here.world} process(es), {torch.get_num_threads()} thread(s) each, {device}, {dtype}, "
             f"{windows} windows of {config.clip.length} frames, pieces of {config.features.batch}: "
-            f"{seconds:.1f} s; peak memory {' + '.join(f'{peak / 2**30:.2f}' for peak in peaks)} "
+            f"{seconds:.1f} s, of which it computed {computed:.1f} s; peak memory {' + '.join(f'{peak / 2**30:.2f}' for peak in peaks)} "
             f"= {sum(peaks) / 2**30:.2f} GiB, of which {before / 2**30:.2f} before the step; "
             f"steps {way.steps}, skipped {skipped}, loss {loss:.3f}"
         )

@@ -47,10 +47,10 @@ def in_two(function: str, *words: str) -> list[dict[str, Any]]:
         "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
         f"module.{function}(*sys.argv[1:])\n"
     )
-    both = []
+    both, port = [], free_port()
     for rank in range(2):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
         both.append(
             subprocess.Popen(
                 [sys.executable, "-c", code, *words],
@@ -155,7 +155,15 @@ def test_torchrun_trains_as_one_process_does(cached: Work, whole: Config) -> Non
     work, config = cached, changed(whole)
     train(config, work.root, work, QUIET, run="one")
     work.config.write_text(dump(config), encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "--",
+    ]  # else it takes --run for its own
     words = ["affect", "train", "--data", str(work.root), "--work", str(work.root), "--run", "two", "--json"]
     done = subprocess.run([*torchrun, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
