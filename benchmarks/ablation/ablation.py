@@ -232,6 +232,7 @@ def main() -> int:
             bench.talk.warn(f"{title}: {error}")
             if variant is baseline:
                 return 1
+            write_page(asked.out, table(variants, results, failed))
             continue
         mean, spread = summed(own)["ccc_mean"]
         seconds = sum(it["seconds"] for it in own.values())
