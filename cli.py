@@ -16,6 +16,8 @@ from typer.core import TyperGroup
 
 # OpenMP threads that spin while they wait take the cores from those that work. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# What OpenCV decodes at most, in pixels; read when it is loaded.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
 
 from . import __version__, commands_keep, commands_learn, commands_ship, commands_use
 from .commands_app import app_command

@@ -270,8 +270,8 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
         hint = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(names())}, or the path of a YAML file."
         raise ConfigError(f"config {name_or_path!r} does not exist", hint)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = _parse(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}", "Mend the file.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds a {type(values).__name__}, expected sections", "See configs/demo.yaml.")
@@ -290,6 +290,15 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def _parse(text: str) -> Any:
+    """Plain values. Aliases are refused, because a few lines of them can stand for more than fits into memory."""
+    if text.count("[") + text.count("{") > 1000:
+        raise yaml.YAMLError("it is nested without end, expected sections of plain values")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise yaml.YAMLError("it refers to a part of itself by an alias (*name), expected plain values")
+    return yaml.safe_load(text)
+
+
 def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
@@ -299,8 +308,8 @@ def _override(values: dict[str, Any], override: str) -> None:
     if not isinstance(inner, dict):
         raise ConfigError(f"--set {override!r}: {section} has no keys", f"Known: {', '.join(_known(()))}")
     try:
-        inner[name] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        inner[name] = _parse(text)
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML", "Quote it.") from error
 
 

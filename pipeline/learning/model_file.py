@@ -7,6 +7,10 @@ from ..errors import WeightsError
 from ..storage.checkpoint import load_weights, read_metadata, save_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from ...models.affect_net import AffectNet
 
 FORMAT = "affect-model"
@@ -66,6 +70,7 @@ def load_model(path: Path) -> tuple["AffectNet", dict[str, Any]]:
     path = model_path(path)
     state, _ = load_weights(path)
     try:
+        _check_sizes(metadata, state)
         head = TemporalHead(**{**metadata["head"], "dense": tuple(metadata["head"]["dense"])})
         net = AffectNet(SpatialTransformer(**metadata["stn"]), from_metadata(metadata["backbone"]), head)
         net.load_state_dict(state)
@@ -75,3 +80,13 @@ def load_model(path: Path) -> tuple["AffectNet", dict[str, Any]]:
             "Train the model again, or use the version of affect that wrote it.",
         ) from error
     return net.eval(), metadata
+
+
+def _check_sizes(metadata: dict[str, Any], state: "Mapping[str, Tensor]") -> None:
+    """Raises ValueError where the description asks for more than the file holds, before memory is taken for it."""
+    room = sum(tensor.numel() for tensor in state.values())
+    head, classes = metadata["head"], metadata["backbone"]["classes"]
+    sizes = (head["features"], head["project"], head["hidden"], head["layers"], *head["dense"], len(classes))
+    wanted = [int(size) for size in sizes]
+    if max(wanted) > room or wanted[3] + len(head["dense"]) > len(state) or wanted[2] ** 2 > room:
+        raise ValueError(f"the head is said to be {wanted}, and the file holds {room:,} numbers")

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from ...models.stn import SpatialTransformer
 
 
+CROP_BYTES = 1 << 24
+"""Of the largest file that is read as a provided crop; those of the release have some thousand."""
+
+
 @dataclass(frozen=True)
 class Places:
     """Crops known without the STN. theta: float32 [n, 2, 3]. presence: float32 [n], 1 where a face is known to be.
@@ -119,6 +123,8 @@ def read_crops(files: Sequence[Path], size: int) -> "Tensor":
     pictures = []
     for path in files:
         try:
+            if path.stat().st_size > CROP_BYTES:
+                raise OSError(f"it has {path.stat().st_size:,} bytes, expected at most {CROP_BYTES:,}")
             picture = decode([np.fromfile(path, np.uint8)]).float()
         except (OSError, RuntimeError) as error:
             raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]})", "Restore it.") from error

@@ -76,7 +76,7 @@ def _header(path: Path) -> dict[str, Any]:
         header = json.loads(text)
         if not isinstance(header["metadata"], dict) or not isinstance(header["sha256"], str):
             raise TypeError("unexpected types")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
     return header
 

@@ -1,5 +1,6 @@
 """JPEG in and out, by OpenCV. It and torch are imported when there is a picture, and torch only for tensors."""
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+PIXELS = 1 << 26
+"""Of the largest picture that is decoded: a few hundred bytes can claim to be a hundred times larger."""
 
 
 def encode(pixels: NDArray[np.uint8], quality: int) -> list[NDArray[np.uint8]]:
@@ -24,12 +28,16 @@ def encode(pixels: NDArray[np.uint8], quality: int) -> list[NDArray[np.uint8]]:
 def decode(jpegs: Sequence[NDArray[np.uint8]]) -> "Tensor":
     """The pictures of same-sized JPEGs: uint8 torch [t, 3, h, w], RGB, in memory as channels_last. Raises OSError for
     what is none."""
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(PIXELS))  # read when OpenCV is loaded
     import cv2
     import torch
 
     pixels = np.empty((0, 0, 0, 3), np.uint8)
     for place, jpeg in enumerate(jpegs):
-        picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB) if len(jpeg) else None
+        try:
+            picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB) if len(jpeg) else None
+        except cv2.error as error:
+            raise OSError(f"{len(jpeg)} bytes cannot be decoded as a JPEG") from error
         if picture is None:
             raise OSError(f"{len(jpeg)} bytes are not a JPEG")
         if not place:
