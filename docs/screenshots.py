@@ -13,7 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-SHOTS = {"report": (1280, 1010, "light"), "report-dark": (1280, 1010, "dark"), "report-phone": (390, 844, "light")}
+SHOTS = {"report": (1280, 1180, "light"), "report-dark": (1280, 1180, "dark"), "report-phone": (390, 844, "light")}
 
 
 def main(page: Path, folder: Path) -> None:

@@ -38,6 +38,7 @@ SETTINGS = (
 SET = [option for setting in SETTINGS for option in ("--set", setting)]
 MOST = 1
 """MiB of an upload."""
+ENTER = "\ue007"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def test_a_dropped_video_comes_in_plays_and_can_be_taken_home(
     assert said == [f"{frames} frames"] * 2
     assert ask(browser, "document.querySelectorAll('.job .panel .line[d^=M]').length") == 4
     wait(browser, "document.querySelector('.job video').readyState >= 3")
-    browser.find_element("css selector", ".job .play").click()
+    browser.find_element("css selector", ".job .play").send_keys(ENTER)
     wait(browser, "Number(document.querySelector('.job .player').dataset.row) > 2")
     links = ask(browser, "[...document.querySelectorAll('.job:last-child a')].map(it => [it.pathname, it.download])")
     assert [name for _, name in links] == ["my_talk.csv", "my_talk.html"]
@@ -126,7 +127,7 @@ def test_a_dropped_video_comes_in_plays_and_can_be_taken_home(
     assert 'class="clip"' in page
     assert "my_talk" in page
     assert not list(served.scratch.rglob("*.mp4")), "uploads are kept"
-    browser.find_element("css selector", ".job:last-child button.button").click()
+    browser.find_element("css selector", ".job:last-child button.button").send_keys(ENTER)
     wait(browser, "document.querySelectorAll('.job').length === 1")
 
 
