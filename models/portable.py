@@ -73,6 +73,11 @@ class PortableEncoder(nn.Module):
         return self.backbone.features(crop).float(), theta, presence.sigmoid()
 
 
+def streams(head: TemporalHead) -> bool:
+    """Whether a head leaves as a step with its state; else as a clip. Temporal convolutions leave as a clip."""
+    return head.kind == "lstm" and not head.bidirectional
+
+
 class PortableStep(nn.Module):
     """`TemporalHead.step`, its state in tensors: zeros at the start of a stream."""
 
@@ -80,12 +85,13 @@ class PortableStep(nn.Module):
         super().__init__()
         self.head = head
 
-    def start(self, streams: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """memory, cell: [layers, b, hidden]. total: [b, 1, 2], or [b, 1, hidden] if readout is clip. seen: [1]."""
+    def start(self, many: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """memory, cell: [layers, b, hidden]. total: float64 [b, 1, 2], or [b, 1, hidden] if readout is clip; it sums up
+        all frames, of which there may be many. seen: [1]."""
         lstm = self.head.lstm
-        memory = torch.zeros(lstm.num_layers, streams, lstm.hidden_size)
+        memory = torch.zeros(lstm.num_layers, many, lstm.hidden_size)
         width = lstm.hidden_size if self.head.readout == "clip" else 2
-        return memory, memory.clone(), torch.zeros(streams, 1, width), torch.zeros(1)
+        return memory, memory.clone(), torch.zeros(many, 1, width, dtype=torch.float64), torch.zeros(1)
 
     def forward(
         self, feature: Tensor, memory: Tensor, cell: Tensor, total: Tensor, seen: Tensor
@@ -104,7 +110,7 @@ class PortableClip(nn.Module):
     def __init__(self, head: TemporalHead, *, time_varies: bool = False) -> None:
         super().__init__()
         self.head = copy.deepcopy(head)
-        if time_varies:
+        if time_varies and head.kind == "lstm":
             self.head.lstm = _OnnxLstm(head.lstm)  # pyright: ignore[reportAttributeAccessIssue]  stands in for it
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -200,6 +200,7 @@ def film() -> Callable[[Path, int], Path]:
     return write
 
 
+@pytest.fixture(scope="session")
 def tiny_run() -> "Callable[..., Path]":
     """Makes the folder of a run: a tiny model with random weights, whose STN and face probability depend on the
     picture, and its config. Called with the folder, settings, and a backbone if it is to be another."""

@@ -21,7 +21,7 @@ from ..storage.fingerprint import fingerprint
 from .card import CARD, card_facts, model_card
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
 from .runs import read_run, write_text
-from .splits import Cached, cached_subjects, evaluated
+from .splits import Cached, cached_subjects, evaluated, in_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,10 +65,11 @@ def evaluate(
     its_config = Config.model_validate(first.metadata["config"])
     encoder = first.metadata["encoder"]
     shards = {name: shard for name, shard in cached_subjects(work).items() if shard.encoder == encoder}
+    shards = in_step(shards, data, work)
     asked = _asked({name: shard.split for name, shard in shards.items()}, split, runs)
     subjects = {}
     if not asked:
-        subjects = subjects_with_frames(data, work)
+        subjects = subjects_with_frames(config, data, work)
         asked = _asked({name: subject.split for name, subject in subjects.items()}, split, runs)
     if not asked:
         raise MissingStageError(

@@ -110,13 +110,13 @@ def _kept(out: Path, key: str) -> dict[str, Any] | None:
 def _parts(net: "AffectNet", its_config: Config) -> list[_Part]:
     import torch
 
-    from ...models.portable import PortableClip, PortableEncoder, PortableStep
+    from ...models.portable import PortableClip, PortableEncoder, PortableStep, streams
 
     side, width = its_config.frames.size, net.head.mean.numel()
     encoder = PortableEncoder(net, finds=its_config.stn.localiser == "stn")
     frames = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     parts = [_Part("encoder", dict.fromkeys(FORMATS, encoder), (frames,), ({0: "batch"},), ("frames",), ENCODER_OUT)]
-    if net.head.bidirectional:
+    if not streams(net.head):
         clip = torch.zeros(2, its_config.clip.length, width)
         modules: dict[str, nn.Module] = {
             "onnx": PortableClip(net.head, time_varies=True),
@@ -144,12 +144,14 @@ def _write(path: Path, part: _Part, form: str) -> None:
 
 def _describe(its_config: Config, metadata: dict[str, Any], net: "AffectNet", parts: Sequence[_Part]) -> dict[str, Any]:
     """What another program has to know to use the files."""
+    from ...models.portable import streams
+
     return {
         "model": metadata["fingerprint"],
         "frames": {"side": its_config.frames.size, "layout": "uint8 [batch, 3, side, side]", "colour": "RGB, 0 to 255"},
         "theta": "the face box: x0 = (tx - sx + 1) / 2 of the width; [[sx, 0, tx], [0, sy, ty]]",
         "clip": {"length": metadata["clip"]["length"], "hop": its_config.clip.hop},
-        "head": "clip" if net.head.bidirectional else "stream",
+        "head": "stream" if streams(net.head) else "clip",
         "inputs": {part.name: list(part.inputs) for part in parts},
         "outputs": {part.name: list(part.outputs) for part in parts},
     }

@@ -115,10 +115,11 @@ class Comparison:
         """Values [n, 2] of all frames: by windows, or where the head is a stream's frame by frame."""
         import torch
 
+        from ...models.portable import streams
         from ..learning.windows import OverlapAverage, head_predictor
 
         head, clip = self.net.head, self.config.clip
-        if not head.bidirectional:
+        if streams(head):
             return np.concatenate(list(self._stream(who, features)))[:, 0]
 
         def predict(windows: "Tensor") -> "Tensor":

@@ -14,7 +14,7 @@ from ..records import Problem, Subject, Work
 from ..storage.fingerprint import fingerprint
 from ..storage.shard import FRAMES, FrameShard, Shard
 from .audit_record import accepted_subjects
-from .looking import annotation_digest, known_places, labels_of, place_digest, read_crops
+from .looking import annotation_digest, fresh_frames, known_places, labels_of, place_digest, read_crops
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 REMEDY = "Run: affect extract-frames --data D --work W"
 
 
-def subjects_with_frames(data: Path, work: Work) -> dict[str, Subject]:
-    """The accepted subjects whose frames are extracted, by name. Raises MissingStageError where there are none."""
+def subjects_with_frames(config: Config, data: Path, work: Work) -> dict[str, Subject]:
+    """The accepted subjects whose frames are extracted, by name. Raises MissingStageError where there are none, or
+    where those of one are of an older video or of other settings."""
+    catalog = find_catalog(data)
     found = {
-        subject.name: subject
-        for subject in accepted_subjects(work, find_catalog(data))
-        if work.frames(subject.video).is_file()
+        subject.name: subject for subject in accepted_subjects(work, catalog) if work.frames(subject.video).is_file()
     }
+    for name, subject in found.items():
+        if fresh_frames(config, catalog.video(subject.video), work) is None:
+            raise MissingStageError(f"the frames of {name} are of an older video or other settings", REMEDY)
     if not found:
         raise MissingStageError(f"{work.root / 'frames'} holds no frames of accepted subjects", REMEDY)
     return found

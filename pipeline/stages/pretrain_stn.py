@@ -3,7 +3,7 @@
 Frames come from the frame shards; a frame of a subject that has a box file, but no box in it, shows no face.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -23,6 +23,7 @@ from ..storage.shard import FrameShard
 from .audit_record import accepted_subjects
 from .draws import share_out
 from .encoder import STN_FORMAT, stored_fingerprint
+from .looking import fresh_frames
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,8 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
     MissingStageError where no frames are extracted.
     """
     output = work.weights("stn")
-    subjects = [subject for subject in accepted_subjects(work, find_catalog(data)) if subject.split != "test"]
+    catalog = find_catalog(data)
+    subjects = [subject for subject in accepted_subjects(work, catalog) if subject.split != "test"]
     digest = fingerprint(
         version=VERSION,
         settings=config.pretrain_stn,
@@ -65,8 +67,13 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
     )
     if stored_fingerprint(output) == digest:
         return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
-    training, problems = _boxed([subject for subject in subjects if subject.split == "train"], work)
-    validation, more = _boxed([subject for subject in subjects if subject.split == "validation"], work)
+    stale = {
+        subject.video
+        for subject in subjects
+        if work.frames(subject.video).is_file() and fresh_frames(config, catalog.video(subject.video), work) is None
+    }
+    training, problems = _boxed([subject for subject in subjects if subject.split == "train"], work, stale)
+    validation, more = _boxed([subject for subject in subjects if subject.split == "validation"], work, stale)
     if not validation and len(training) > 1:
         held = max(1, len(training) // 5)
         training, validation = training[:-held], training[-held:]
@@ -122,8 +129,9 @@ def _source(subject: Subject, work: Work) -> list[Any]:
     return [subject.name, subject.split, made_from, content]
 
 
-def _boxed(subjects: Sequence[Subject], work: Work) -> tuple[list[Boxed], list[Problem]]:
-    """The subjects that have boxes and frames; those whose boxes or frames cannot be read become Problems.
+def _boxed(subjects: Sequence[Subject], work: Work, stale: Set[str] = frozenset()) -> tuple[list[Boxed], list[Problem]]:
+    """The subjects that have boxes and frames; those whose boxes or frames cannot be read, or whose frames are of an
+    older video or other settings (`stale`), become Problems.
 
     Videos that lost frames in decoding are left out: what a decoder shows beside them is smeared.
     """
@@ -135,6 +143,8 @@ def _boxed(subjects: Sequence[Subject], work: Work) -> tuple[list[Boxed], list[P
         if subject.boxes is None or not shard.is_file():
             continue
         try:
+            if subject.video in stale:
+                raise ShardError(f"{shard}: is of an older video or other settings", "Run `affect extract-frames`.")
             boxes = read_boxes(subject.boxes)
             with FrameShard(shard) as frames:
                 count = len(frames)

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, MissingStageError
+from ..ingest.catalog import find_catalog
 from ..records import Work
 from ..storage.shard import FEATURES, Shard
+from .audit_record import accepted_subjects
+from .looking import annotation_digest
+
+CACHE_REMEDY = "Run: affect cache-features --data D --work W"
 
 
 @dataclass(frozen=True)
 class Cached:
-    """A feature shard, by its attributes. encoder: the digest of what computed it."""
+    """A feature shard, by its attributes. encoder: the digest of what computed it. labels: of the annotation files."""
 
     subject: str
     path: Path
@@ -22,6 +27,7 @@ class Cached:
     video: str
     fingerprint: str
     encoder: str
+    labels: tuple[str, ...]
 
 
 def cached_subjects(work: Work) -> dict[str, Cached]:
@@ -31,9 +37,23 @@ def cached_subjects(work: Work) -> dict[str, Cached]:
         with Shard(path, FEATURES) as shard:
             own = shard.attributes
             found[path.stem] = Cached(
-                path.stem, path, own["split"], own.get("video", path.stem), shard.fingerprint, own["encoder"]
-            )
+                path.stem, path, own["split"], own.get("video", path.stem), shard.fingerprint, own["encoder"],
+                tuple(own.get("labels", ())),
+            )  # fmt: skip
     return found
+
+
+def in_step(shards: Mapping[str, Cached], data: Path, work: Work) -> dict[str, Cached]:
+    """The shards of subjects that are still in the data and accepted by the audit. Where there is no data folder any
+    more, all. Raises MissingStageError where a subject's labels changed after its features were cached."""
+    if not data.is_dir():
+        return dict(shards)
+    subjects = {subject.name: subject for subject in accepted_subjects(work, find_catalog(data))}
+    kept = {name: shard for name, shard in shards.items() if name in subjects}
+    for name, shard in kept.items():
+        if shard.labels and list(shard.labels) != annotation_digest(subjects[name]):
+            raise MissingStageError(f"the labels of {name} changed after its features were cached", CACHE_REMEDY)
+    return kept
 
 
 def divide(splits: Mapping[str, str]) -> tuple[list[str], list[str], str]:

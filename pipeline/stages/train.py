@@ -18,7 +18,7 @@ from .fitting import STAGE, fit_run, smoothing_of
 from .frames_of import frame_tracks, frames_digest, subjects_with_frames
 from .networks import save_run, start_head, whole_network
 from .runs import plain, read_run, stored_key
-from .splits import Cached, cached_subjects, divide, redeal
+from .splits import CACHE_REMEDY, Cached, cached_subjects, divide, in_step, redeal
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ..learning.loop import FitResult
     from ..processes import Place
 
-CACHE_REMEDY = "Run: affect cache-features --data D --work W"
 CHANGES_NOTHING = {"state_minutes", "tensorboard"}
 ONLY_END_TO_END = {
     "batch_end_to_end", "learning_rate_backbone", "learning_rate_stn", "unfreeze_backbone", "unfreeze_stn",
@@ -69,8 +68,8 @@ def train(
     InputError.
     """
     folder = work.run(run)
-    shards = {} if end_to_end else cached_shards(config, work)
-    subjects = subjects_with_frames(data, work) if end_to_end else {}
+    shards = {} if end_to_end else in_step(cached_shards(config, work), data, work)
+    subjects = subjects_with_frames(config, data, work) if end_to_end else {}
     plan = _plan(config, work, shards, subjects, start, fold)
     if stored_key(folder) == plan.key:
         return _report(folder, read_run(folder), kept=(run,))
