@@ -70,11 +70,11 @@ def step(settings: list[str]) -> None:
         if here.rank:
             return
         loss, skipped = result.history[0]["train_loss"], result.history[0]["skipped"]
-        each = " + ".join(f"{peak / 2**30:.2f}" for peak in peaks)
         print(
             f"{here.world} process(es), {torch.get_num_threads()} thread(s) each, {device}, {dtype}, "
             f"{windows} windows of {config.clip.length} frames, pieces of {config.features.batch}: "
-            f"{seconds:.1f} s, of which it computed {computed:.1f} s; peak memory {each} "
+            f"{seconds:.1f} s, of which it computed {computed:.1f} s; "
+            f"peak memory {' + '.join(f'{peak / 2**30:.2f}' for peak in peaks)} "
             f"= {sum(peaks) / 2**30:.2f} GiB, of which {before / 2**30:.2f} before the step; "
             f"steps {way.steps}, skipped {skipped}, loss {loss:.3f}"
         )

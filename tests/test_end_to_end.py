@@ -11,8 +11,15 @@ from affect.models.affect_net import AffectNet
 from affect.models.backbone import scratch
 from affect.models.head import TemporalHead
 from affect.models.stn import SpatialTransformer
-from affect.pipeline.learning.end_to_end import EndToEnd
-from affect.pipeline.learning.frame_tracks import FrameTrack, draw_changes, predict_frames, read_windows
+from affect.pipeline.learning.end_to_end import EndToEnd, _changed
+from affect.pipeline.learning.frame_tracks import (
+    MOST_BLUR,
+    UNCHANGED,
+    FrameTrack,
+    draw_changes,
+    predict_frames,
+    read_windows,
+)
 from affect.pipeline.learning.loop import fit
 from affect.pipeline.learning.windows import predict_track
 from affect.pipeline.progress import Talk
@@ -177,3 +184,23 @@ def test_the_change_of_colour_is_one_for_a_window() -> None:
     first, second = feature.split(6)
     assert torch.allclose(first, first[:1].expand_as(first), atol=1e-5)
     assert not torch.allclose(first[0], second[0], atol=1e-5)
+
+
+def test_augmentation_does_what_it_says_and_nothing_else() -> None:
+    """Grey has one value in all channels, blur takes detail away, what is erased is even, and `unchanged` changes
+    nothing."""
+    crop = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255
+    change = torch.from_numpy(np.tile(UNCHANGED, (4, 1)))
+    change[1, 3], change[2, 4] = 1, MOST_BLUR
+    change[3, 5:] = torch.tensor([0.25, 0.5, 0.5, 1.0])
+    plain, grey, soft, holed = _changed(crop, change)
+    torch.testing.assert_close(plain, crop[0])
+    torch.testing.assert_close(grey[0], grey[2])
+    assert soft.std() < crop[2].std()
+    hole = holed[:, 16:, 8:16]
+    assert hole.std() < 1e-3
+    holed[:, 16:, 8:16] = crop[3, :, 16:, 8:16]
+    torch.testing.assert_close(holed, crop[3])
+    many = draw_changes(4000, np.random.default_rng(0))
+    assert (many[:, 3:5] > 0).mean(0) == pytest.approx([0.1, 0.15], abs=0.03)
+    assert ((many[:, 5:7] >= 0) & (many[:, 7:] <= 1) & (many[:, 7:] >= many[:, 5:7])).all()

@@ -115,19 +115,22 @@ def blur(pixels: Tensor, chance: float, sigma: float, generator: torch.Generator
     widths = (0.2 + (sigma - 0.2) * torch.rand(n, generator=generator)).clamp(min=0.2)
     if not chosen.any():
         return pixels
-    radius = max(1, math.ceil(2.5 * sigma))
-    steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernels = torch.exp(-0.5 * (steps / widths[chosen, None]) ** 2)
-    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(3, 0).to(pixels.device)
     chosen = chosen.to(pixels.device)
-    some = pixels[chosen]
-    k, _, height, width = some.shape
-    planes = F.pad(some.reshape(1, k * 3, height, width), (radius,) * 4, mode="replicate")
-    planes = F.conv2d(planes, kernels[:, None, None, :], groups=k * 3)
-    planes = F.conv2d(planes, kernels[:, None, :, None], groups=k * 3)
     out = pixels.clone()
-    out[chosen] = planes.view(k, 3, height, width)
+    out[chosen] = gaussian(pixels[chosen], widths[chosen.cpu()], sigma)
     return out
+
+
+def gaussian(pixels: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """Each crop blurred by its own sigma [n], in pixels, up to `largest`."""
+    radius = max(1, math.ceil(2.5 * largest))
+    steps = torch.arange(-radius, radius + 1, dtype=torch.float32, device=sigma.device)
+    kernels = torch.exp(-0.5 * (steps / sigma[:, None]) ** 2)
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(3, 0).to(pixels.device, pixels.dtype)
+    k, _, height, width = pixels.shape
+    planes = F.pad(pixels.reshape(1, k * 3, height, width), (radius,) * 4, mode="replicate")
+    planes = F.conv2d(planes, kernels[:, None, None, :], groups=k * 3)
+    return F.conv2d(planes, kernels[:, None, :, None], groups=k * 3).view(k, 3, height, width)
 
 
 def noise(pixels: Tensor, chance: float, sigma: float, generator: torch.Generator) -> Tensor:

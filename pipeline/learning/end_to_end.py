@@ -15,8 +15,9 @@ from ...configs.schema import Config
 from ...models.affect_net import AffectNet
 from ...models.losses import affect_loss
 from ...models.theta import box_iou
+from .augment import LUMA, gaussian
 from .distributed import gathered, shared_out
-from .frame_tracks import FrameBatch, FrameBatches, FrameTrack, predict_frames
+from .frame_tracks import MOST_BLUR, FrameBatch, FrameBatches, FrameTrack, predict_frames
 from .from_cache import Outputs, judge
 from .runtime import autocast
 from .windows import draw_windows
@@ -175,8 +176,18 @@ def _learns(part: nn.Module) -> bool:
 
 
 def _changed(crop: Tensor, change: Tensor) -> Tensor:
-    """crop: float [n, 3, c, c] in 0..255. change: [n, 3], see draw_changes."""
-    flip, gain, lift = (it[:, None, None, None] for it in change.unbind(1))
+    """crop: float [n, 3, c, c] in 0..255. change: [n, 9], see draw_changes. What is erased becomes the crop's mean."""
+    flip, gain, lift, grey = (it[:, None, None, None] for it in change[:, :4].unbind(1))
     crop = torch.where(flip > 0, crop.flip(3), crop)
+    luma = (crop * crop.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    crop = torch.where(grey > 0, luma.expand_as(crop), crop)
+    side, blurred = crop.shape[-1], change[:, 4] > 0
+    if blurred.any():
+        soft = gaussian(crop[blurred], change[blurred, 4] * side, MOST_BLUR * side)
+        crop = crop.index_put((blurred.nonzero()[:, 0],), soft)
     middle = crop.mean((1, 2, 3), keepdim=True)
-    return ((crop - middle) * gain + middle + lift).clamp(0, 255)
+    crop = (crop - middle) * gain + middle + lift
+    steps = (torch.arange(side, device=crop.device) + 0.5) / side
+    x0, y0, x1, y1 = change[:, 5:, None].unbind(1)
+    hole = ((steps >= y0) & (steps < y1))[:, None, :, None] & ((steps >= x0) & (steps < x1))[:, None, None, :]
+    return torch.where(hole, middle + lift, crop).clamp(0, 255)

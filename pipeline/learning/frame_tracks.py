@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 CONTRAST, BRIGHTNESS = 0.2, 25.0
 """How far a training window's contrast (share) and brightness (of 255) are moved, either way."""
+GREY, BLUR, ERASE = 0.1, 0.15, 0.15
+"""Shares of the training windows that lose their colours, their sharpness, or a rectangle of each picture."""
+MOST_BLUR = 0.012
+"""The largest deviation of the blur, as a share of the crop's side."""
+UNCHANGED = np.array([0, 1, 0, 0, 0, 0, 0, 0, 0], np.float32)
+"""The change of draw_changes that changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class FrameBatch:
 
     frames: uint8 [m, 3, s, s]. window: int64 [m], whose window each is. region: float32 [m, 4]. theta: [m, 2, 3] where
     to look, or None. boxes: float32 [m, 2, 3], boxed: bool [m]; known: bool [m], whether its subject has boxes at all.
-    present, valid: bool [b, t]. target: float32 [b, t, 2]. change: float32 [b, 3], see draw_changes.
+    present, valid: bool [b, t]. target: float32 [b, t, 2]. change: float32 [b, 9], see draw_changes.
     """
 
     frames: Tensor
@@ -104,11 +110,16 @@ class FrameBatches:
 
 
 def draw_changes(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """float32 [n, 3] for n windows: whether flipped (0 or 1), the factor of contrast, and what is added to brightness
-    (of 255)."""
+    """float32 [n, 9] for n windows, the same for all frames of one: whether flipped (0 or 1), the factor of contrast,
+    what is added to brightness (of 255), whether grey (0 or 1), the deviation of the blur (share of the side; 0: none),
+    and the rectangle that is erased: x0, y0, x1, y1 as shares of the crop."""
     flip = rng.random(n) < 0.5
     gain, lift = (far * (2 * rng.random(n) - 1) for far in (CONTRAST, BRIGHTNESS))
-    return np.stack((flip, 1 + gain, lift), 1).astype(np.float32)
+    grey = rng.random(n) < GREY
+    blur = (rng.random(n) < BLUR) * rng.uniform(0.2, 1.0, n) * MOST_BLUR
+    sides = (rng.random((n, 1)) < ERASE) * rng.uniform(0.1, 0.35, (n, 2))
+    corner = rng.random((n, 2)) * (1 - sides)
+    return np.column_stack((flip, 1 + gain, lift, grey, blur, corner, corner + sides)).astype(np.float32)
 
 
 def read_windows(
@@ -145,7 +156,7 @@ def read_windows(
     if not counts:
         valid, boxed, known = valid & False, [it & False for it in boxed], [it | True for it in known]
     if change is None:
-        change = np.tile(np.array([0, 1, 0], np.float32), (b, 1))
+        change = np.tile(UNCHANGED, (b, 1))
     joined = [torch.from_numpy(np.concatenate(pieces)) for pieces in (window, region, boxes, boxed, known)]
     return FrameBatch(
         torch.cat(frames), joined[0], joined[1], torch.from_numpy(np.concatenate(theta)) if theta else None,

@@ -151,7 +151,9 @@ def fit(
                 if state and agreed(time.perf_counter() - saved >= 60 * state_minutes, device):
                     save()
                 tracker.advance()
-                tracker.note(f"epoch {epoch}/{epochs}  loss {sums.mean('loss'):.4f}  {run.describe(score)}")
+                rate, norm = optimizer.param_groups[0]["lr"], sums.mean("gradient_norm")
+                now = f"loss {sums.mean('loss'):.4f}  lr {rate:.1e}  gradient {norm:.2f}"
+                tracker.note(f"epoch {epoch}/{epochs}  {now}  {run.describe(score)}")
             if not sums.taken:
                 raise _diverged(title, epoch)
             trained = time.perf_counter() - started
