@@ -40,7 +40,7 @@ def test_a_model_file_runs_no_code(tmp_path: Path, how: str) -> None:
     if how == "zip":
         torch.save({"conv1": Bomb(mark)}, path)
     else:
-        path.write_bytes(pickle.dumps({"conv1": Bomb(mark)}))
+        path.write_bytes(pickle.dumps({"conv1": Bomb(mark)}, protocol=2))
     with pytest.raises(WeightsError):
         load_ferplus_dag(path)
     for name in ("model.safetensors", "x.safetensors"):
