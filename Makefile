@@ -110,10 +110,8 @@ screenshots: $(VENV)/.dev  ## The README's picture of the report of WORK, by a h
 	@$(BIN)/python docs/screenshots.py $(WORK)/report/index.html $(WORK)/report/screenshots
 	@mkdir -p docs/images && cp $(WORK)/report/screenshots/report.png docs/images/
 
-bench: $(VENV)/.dev  ## How fast, against the bare limit
-	@shopt -s nullglob; found=(benchmarks/*.py); \
-	if [ $${#found[@]} -eq 0 ]; then echo "no benchmarks yet"; fi; \
-	for file in "$${found[@]}"; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+bench: $(VENV)/.dev  ## How fast: ratios to the bare limit and the naive way. PARTS="cache extract head memory predict start"
+	@$(BIN)/python -m affect.benchmarks.speed $(PARTS) --out $(WORK)/speed.json
 
 torture: $(VENV)/.dev $(DEMO)  ## Damage, kills, nonsense: what comes of them. SHARE=0.01 for a hundredth of it
 	@$(BIN)/python -m affect.benchmarks.torture --share $(or $(SHARE),1) --demo $(DATA)
