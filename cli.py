@@ -21,7 +21,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
 
 from . import __version__, commands_keep, commands_learn, commands_ship, commands_use
 from .commands_app import app_command
-from .session import (
+from .options import (
     VERBOSE,
     AsJson,
     ConfigName,
@@ -31,15 +31,10 @@ from .session import (
     RunName,
     RunNames,
     Scheduler,
-    Session,
     Settings,
     Verbose,
-    need,
-    print_json,
-    print_metrics,
-    resolve_config,
-    stage_command,
 )
+from .session import Session, need, print_json, print_metrics, resolve_config, stage_command
 
 START, PREPARE, LEARN, USE, ABOUT = "Start", "Prepare", "Learn", "Use", "About"
 ORDER = (

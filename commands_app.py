@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .session import ConfigName, Quiet, Settings, Verbose, need, resolve_config
+from .options import ConfigName, Quiet, Settings, Verbose
+from .session import need, resolve_config
 
 HOST = "127.0.0.1"
 

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from .session import Scheduler, Session, print_json, stage_command
+from .options import Scheduler
+from .session import Session, print_json, stage_command
 
 
 def register(app: typer.Typer, panel: str) -> None:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .session import AsJson, DataFolder, Quiet, Session, Verbose, need, print_json, stage_command
+from .options import AsJson, DataFolder, Quiet, Verbose
+from .session import Session, need, print_json, stage_command
 
 USE, ABOUT = "Use", "About"
 

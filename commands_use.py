@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .session import AsJson, ConfigName, Quiet, Session, Settings, Verbose, need
+from .options import AsJson, ConfigName, Quiet, Settings, Verbose
+from .session import Session, need
 
 RunFolders = Annotated[
     list[Path],

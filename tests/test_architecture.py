@@ -11,13 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("cli", "commands_app", "commands_keep", "commands_learn", "commands_ship", "commands_use")
-PACKAGE = [ROOT / f"{name}.py" for name in ("__init__", "__main__", *COMMANDS, "road", "session")]
+PACKAGE = [ROOT / f"{name}.py" for name in ("__init__", "__main__", *COMMANDS, "options", "road", "session")]
 PACKAGE += sorted(path for room in ("configs", "models", "pipeline") for path in (ROOT / room).rglob("*.py"))
 
 # Floors from the top. A module may import from its own room and from any lower floor; from the package itself only
 # its version.
 FLOORS = (
-    (*COMMANDS, "road", "session", "__main__"),
+    (*COMMANDS, "options", "road", "session", "__main__"),
     ("pipeline.stages",),
     ("pipeline.learning", "pipeline.cluster"),
     ("pipeline.storage", "pipeline.ingest", "models", "configs"),
@@ -30,7 +30,7 @@ DOORS = {
     "h5py": {"pipeline.storage.shard"},
     "dask": {"pipeline.cluster"},
     "distributed": {"pipeline.cluster"},
-    "typer": {*COMMANDS, "session"},
+    "typer": {*COMMANDS, "options", "session"},
     "tornado": {"pipeline.stages.app"},
     "click": set(),
 }
