@@ -5,7 +5,7 @@ import pytest
 from affect.pipeline.errors import AlignmentError
 from affect.pipeline.ingest.align import align
 from affect.pipeline.records import Labels
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -38,6 +38,7 @@ def test_each_decoded_frame_has_its_own_row_or_none(case: tuple[int, int, frozen
         assert target.tolist() == ([np.float32(number / 1000), 0] if valid else [0, 0])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 10))
 def test_refuses_beyond_the_tolerance_and_only_there(rows: int, frames: int, tolerance: int) -> None:
     if abs(rows - frames) <= tolerance:

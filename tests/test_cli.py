@@ -332,7 +332,7 @@ def advised() -> list[tuple[str, str]]:
     found = set()
     for path in files:
         text = path.read_text(encoding="utf-8")
-        for match in re.finditer(r"(?:`|Run: |Example: |bin/|\"|&& )affect ((?:[a-z]+)[^`\"\n()]*)", text):
+        for match in re.finditer(r"(?:`|Run: |Example: |bin/|(?<!b)\"|&& )affect ((?:[a-z]+)[^`\"\n()]*)", text):
             found.add((str(path.relative_to(root)), match[1].split(" && ")[0].strip()))
     return sorted(found)
 
@@ -417,6 +417,8 @@ def test_colour_only_on_a_terminal_that_wants_it(terminal: bool, tmp_path: Path)
     assert not re.search(rb"\x1b\[[0-9;]*3[0-9]", shown["none"])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_tutorials_commands_run(road: tuple[Path, str], tree: Path, tmp_path: Path) -> None:
     """In their order, on the small tree, in a work folder in which the road has run."""
     text = (Path(__file__).parent.parent / "docs" / "tutorial.md").read_text(encoding="utf-8")

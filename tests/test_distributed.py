@@ -24,7 +24,7 @@ FEATURES = 2048
 
 def changed(config: Config, **train: Any) -> Config:
     """The settings without anything drawn at random in the network."""
-    settings = {"noise": 0.0, "ema": 0.0, "state_minutes": 10.0, **train}
+    settings = {"noise": 0.0, "time_mask": 0.0, "ema": 0.0, "state_minutes": 10.0, **train}
     return config.model_copy(
         update={
             "head": config.head.model_copy(update={"dropout": 0.0}),
@@ -138,6 +138,7 @@ def _frame_track(seed: int, n: int) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_have_the_gradient_of_one(cached: Work, whole: Config) -> None:
     """Also where a batch has less than a window for each process, and where they differ in boxes and lengths."""
     config = changed(whole, batch=3, batch_end_to_end=2)
@@ -151,9 +152,10 @@ def test_two_processes_have_the_gradient_of_one(cached: Work, whole: Config) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_torchrun_trains_as_one_process_does(cached: Work, whole: Config) -> None:
     work, config = cached, changed(whole)
-    train(config, work.root, work, QUIET, run="one")
+    train(config, Path("nowhere"), work, QUIET, run="one")
     work.config.write_text(dump(config), encoding="utf-8")
     torchrun = [
         sys.executable,
@@ -192,11 +194,12 @@ def trainings(text: str, root: str, port: str, *runs: str) -> None:
         os.environ["MASTER_PORT"] = str(int(port) + number)
         talk = Impatient() if run.endswith("!") else QUIET
         with contextlib.suppress(KeyboardInterrupt):
-            train(Config.model_validate_json(text), Path(root), Work(Path(root)), talk, run=run.rstrip("!"))
+            train(Config.model_validate_json(text), Path("nowhere"), Work(Path(root)), talk, run=run.rstrip("!"))
     print("{}")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_that_were_stopped_end_as_if_they_had_not_been(cached: Work, whole: Config) -> None:
     """Each has its own dropout and noise, and goes on with it."""
     words = [whole.model_dump_json(), str(cached.root)]

@@ -113,6 +113,7 @@ def killed(config: Config, root: Path, data: Path, *, end_to_end: bool, kills: i
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_random_moments_it_ends_in_the_same_weights(cached: Work, whole: Config) -> None:
     """Ten times: half of them at a random step, half at a random moment, be it while the state is written."""
     signals = killed(whole, cached.root, Path("nowhere"), end_to_end=False, kills=10)
@@ -121,6 +122,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_weights(cached: Work, whol
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_end_to_end_it_ends_in_the_same_weights(tree: Path, whole: Config, tmp_path: Path) -> None:
     config = whole.model_copy(update={"train": whole.train.model_copy(update={"epochs": 1, "accumulate": 2})})
     work, talk = Work(tmp_path), Talk(quiet=True)

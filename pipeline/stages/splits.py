@@ -45,8 +45,9 @@ def cached_subjects(work: Work) -> dict[str, Cached]:
 
 def in_step(shards: Mapping[str, Cached], data: Path, work: Work) -> dict[str, Cached]:
     """The shards of subjects that are still in the data and accepted by the audit. Where there is no data folder any
-    more, all. Raises MissingStageError where a subject's labels changed after its features were cached."""
-    if not data.is_dir():
+    more, or the shards do not say what labels they hold, all. Raises MissingStageError where a subject's labels changed
+    after its features were cached."""
+    if not data.is_dir() or not any(shard.labels for shard in shards.values()):
         return dict(shards)
     subjects = {subject.name: subject for subject in accepted_subjects(work, find_catalog(data))}
     kept = {name: shard for name, shard in shards.items() if name in subjects}
