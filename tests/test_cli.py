@@ -248,6 +248,24 @@ def test_a_second_road_does_nothing_quickly_and_without_torch(road: tuple[Path, 
     assert time.perf_counter() - start < 5
 
 
+def test_labels_that_changed_after_caching_are_not_trained_on(
+    road: tuple[Path, str], tree: Path, tmp_path: Path
+) -> None:
+    data, work = tmp_path / "data", tmp_path / "work"
+    shutil.copytree(tree, data)
+    shutil.copytree(road[0], work)
+    label = next(
+        path for path in sorted(data.rglob("Train_Set/*.txt")) if (work / f"features/{path.stem}.h5").is_file()
+    )
+    lines = label.read_text().splitlines()
+    label.write_text("\n".join([*lines[:-1], "0.5,0.25"]) + "\n")
+    assert_one_line(
+        run("train", "--data", data, "--work", work, "--run", "again"), f"the labels of {label.stem}", "cache"
+    )
+    assert run("cache-features", "--data", data, "--work", work).exit_code in (0, 3)
+    assert run("train", "--data", data, "--work", work, "--run", "again", "--set", "train.epochs=1").exit_code == 0
+
+
 def test_stages_without_trouble_exit_0(road: tuple[Path, str], tree: Path) -> None:
     work, _ = road
     for command in ("extract-frames", "pretrain stn", "adapt", "cache-features", "train", "evaluate"):
