@@ -176,7 +176,8 @@ def table(variants: list[Variant], results: dict[str, dict[str, dict[str, Any]]]
     for variant in variants:
         shown, choice = "" if variant.choice == choice else variant.choice, variant.choice
         if variant.title not in results:
-            rows.append(f"| {shown} | {variant.name} | | | not tried: {failed.get(variant.title, '')} | | |")
+            why = f"not tried: {failed[variant.title]}" if variant.title in failed else "not run yet"
+            rows.append(f"| {shown} | {variant.name} | | | {why} | | |")
             continue
         found = summed(results[variant.title])
         cells = [_cell(*found[column]) for column in COLUMNS]
