@@ -9,7 +9,7 @@ import os
 import signal
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -36,6 +36,7 @@ from .options import (
 )
 from .session import Session, need, print_json, print_metrics, resolve_config, stage_command
 
+SplitName = Literal["train", "validation", "test"]
 START, PREPARE, LEARN, USE, ABOUT = "Start", "Prepare", "Learn", "Use", "About"
 ORDER = (
     "all", "demo-data", "audit", "extract-frames", "detect-boxes", "pretrain", "adapt", "cache-features", "train",
@@ -244,7 +245,7 @@ def evaluate(
     here: Session,
     data: DataFolder,
     run: RunNames = None,
-    split: Annotated[str, typer.Option("--split", metavar="NAME", help="train, validation or test.")] = "validation",
+    split: Annotated[SplitName, typer.Option("--split", help="Whose frames.")] = "validation",
 ) -> None:
     """How well a run predicts: CCC and its kin over all frames of a split; a CSV of every prediction."""
     from .pipeline.stages.evaluate import evaluate
