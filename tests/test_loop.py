@@ -10,10 +10,7 @@ import pytest
 import torch
 from affect.pipeline.errors import AffectError
 from affect.pipeline.learning.loop import FitResult, fit
-from affect.pipeline.learning.schedule import rate_factor
 from affect.pipeline.progress import Talk
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 CPU = torch.device("cpu")
@@ -290,23 +287,6 @@ def test_the_gradient_is_clipped() -> None:
     result = task.fit(gradient_clip=1e-12, epochs=1, groups=[{"params": task.net.parameters(), "lr": 1e-9}])
     assert result.history[0]["gradient_norm"] > 0.1
     assert max(parameter.grad.norm() for parameter in task.net.parameters() if parameter.grad is not None) < 1e-11
-
-
-@given(
-    schedule=st.sampled_from(SCHEDULES), total=st.integers(1, 400), warmup=st.floats(0, 0.9), step=st.integers(0, 500)
-)
-def test_the_rate_stays_between_nothing_and_all(schedule: Any, total: int, warmup: float, step: int) -> None:
-    assert 0 <= rate_factor(schedule, step, total, warmup) <= 1
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_the_rate_rises_to_one_and_falls_only_after(schedule: Any) -> None:
-    factors = [rate_factor(schedule, step, 200, 0.1) for step in range(200)]
-    top = factors.index(max(factors))
-    assert max(factors) == pytest.approx(1)
-    assert factors[: top + 1] == sorted(factors[: top + 1])
-    assert factors[top:] == sorted(factors[top:], reverse=True)
-    assert (factors[-1] < 0.01) == (schedule in ("cosine", "one-cycle"))
 
 
 def test_a_plateau_halves_the_rate() -> None:
