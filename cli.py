@@ -245,7 +245,9 @@ def evaluate(
     here: Session,
     data: DataFolder,
     run: RunNames = None,
-    split: Annotated[SplitName, typer.Option("--split", metavar="NAME", help="train, validation or test.")] = "validation",
+    split: Annotated[
+        SplitName, typer.Option("--split", metavar="NAME", help="train, validation or test.")
+    ] = "validation",
 ) -> None:
     """How well a run predicts: CCC and its kin over all frames of a split; a CSV of every prediction."""
     from .pipeline.stages.evaluate import evaluate
