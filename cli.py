@@ -75,6 +75,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
 pretrain = typer.Typer(no_args_is_help=True, help="Teach the STN to find faces, or the backbone to read them.")
 config_group = typer.Typer(no_args_is_help=True, help="The settings.")
 commands_learn.register(app, LEARN)

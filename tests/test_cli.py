@@ -73,7 +73,7 @@ def test_every_command_has_an_example(command: str) -> None:
 
 
 def test_version() -> None:
-    assert run("version").stdout == f"{__version__}\n"
+    assert run("version").stdout == run("--version").stdout == f"{__version__}\n"
     assert shell("version").stdout == f"{__version__}\n"
 
 

@@ -65,6 +65,17 @@ def boxes(n: int) -> dict[str, Any]:
     return {"boxes": theta, "boxed": np.arange(n) % 3 > 0}
 
 
+@pytest.mark.parametrize(("balance", "least", "most"), [("none", 0.8, 0.95), ("subject", 0.4, 0.6)])
+def test_a_short_subject_teaches_as_much_as_a_long_one_where_that_is_asked(
+    balance: str, least: float, most: float
+) -> None:
+    config = settings(f"train.balance={balance}")
+    tracks = [replace(track(str(n), n, n), target=np.full((n, 2), n > 20, np.float32)) for n in (72, 12)]
+    road = EndToEnd(network(config), tracks, tracks, config, CPU, torch.float32, calibrate=False)
+    targets = [batch.target[batch.present] for epoch in range(4) for batch in road.batches(epoch)]
+    assert least < torch.cat(targets).mean() < most, "of the frames shown, this share is the long subject's"
+
+
 @pytest.mark.parametrize("n", [1, 6, 23])
 def test_cache_and_raw_frames_give_the_same_values(n: int) -> None:
     config = settings()

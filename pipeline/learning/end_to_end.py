@@ -73,7 +73,10 @@ class EndToEnd:
             self._calibrate()
 
     def batches(self, epoch: int) -> FrameBatches:
-        return FrameBatches(self.learned, self.config.clip.length, self.steps, self.config.runtime.seed, epoch)
+        config = self.config
+        return FrameBatches(
+            self.learned, config.clip.length, self.steps, config.runtime.seed, epoch, config.train.balance
+        )
 
     def loss(self, batch: FrameBatch) -> tuple[Tensor, dict[str, Any]]:
         self.model.stn.eval()

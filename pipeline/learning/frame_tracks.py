@@ -13,7 +13,7 @@ from ..records import Region
 from .ahead import ahead
 from .distributed import own_share
 from .runtime import autocast
-from .windows import draw_windows, track_reader
+from .windows import Balance, draw_windows, track_reader
 
 if TYPE_CHECKING:
     from ...models.affect_net import AffectNet
@@ -82,8 +82,8 @@ class FrameBatch:
 class FrameBatches:
     """The training windows of an epoch in `count` batches, decoded in threads ahead of their use.
 
-    Several processes share each batch. Colours follow from seed, epoch and the window's place in the epoch, whatever
-    the number of processes.
+    balance: see draw_windows. Several processes share each batch. Colours follow from seed, epoch and the window's
+    place in the epoch, whatever the number of processes.
     """
 
     tracks: Sequence[FrameTrack]
@@ -91,13 +91,17 @@ class FrameBatches:
     count: int
     seed: int
     epoch: int
+    balance: Balance = "none"
 
     def __iter__(self) -> Iterator[FrameBatch]:
         return self.after(0)
 
     def after(self, first: int) -> Iterator[FrameBatch]:
         """The batches from number `first` on."""
-        windows = draw_windows([track.valid for track in self.tracks], self.length, self.seed, self.epoch)
+        windows = draw_windows(
+            [track.valid for track in self.tracks], self.length, self.seed, self.epoch,
+            balance=self.balance, targets=[track.target for track in self.tracks],
+        )  # fmt: skip
         changes = draw_changes(len(windows), np.random.default_rng([self.seed, self.epoch, 2]))
         rows = np.arange(len(windows))
         parts = [own_share(part) for part in np.array_split(rows, self.count) if len(part)]
