@@ -19,6 +19,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # What OpenCV decodes at most, in pixels; read when it is loaded.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
 
+# What goes wrong in it is said by affect, in its own words.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
 from . import __version__, commands_keep, commands_learn, commands_ship, commands_use
 from .commands_app import app_command
 from .options import (

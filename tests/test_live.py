@@ -1,11 +1,14 @@
 """Live: the newest frame, never a queue; it ends when its source does, when told to, and on Ctrl-C, all whole."""
 
+import http.server
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from affect.configs.schema import Config, load
@@ -131,3 +134,40 @@ def test_what_is_not_there_is_said(run: Path, config: Config, tmp_path: Path) ->
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(VideoError, match="cannot be opened"):
         live(config, tmp_path / "text.mp4", run, QUIET)
+
+
+@pytest.fixture
+def camera() -> Iterator[tuple[str, list[int]]]:
+    """The URL of a network camera, which sends pictures of a size as MJPEG, and how many it has sent so far."""
+    sent: list[int] = []
+
+    class Camera(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/stream" else 404)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+            self.end_headers()
+            for level in range(40) if self.path == "/stream" else ():
+                coded = cv2.imencode(".jpg", np.full((48, 64, 3), 6 * level, np.uint8))[1].tobytes()
+                head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(coded)}\r\n\r\n"
+                self.wfile.write(head.encode() + coded + b"\r\n")
+                sent.append(level)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", sent
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_network_camera_is_watched(run: Path, config: Config, camera: tuple[str, list[int]]) -> None:
+    url, sent = camera
+    lines: list[str] = []
+    facts = live(config, f"{url}/stream", run, QUIET, as_json=True, emit=lines.append)
+    told = [json.loads(line) for line in lines]
+    assert len(sent) == 40
+    assert facts["frames"] + facts["late"] == told[-1]["frame"] + 1 >= 38
+    assert all(0 <= it["box"][0] < it["box"][2] <= 64 and it["box"][3] <= 48 for it in told)
+    with pytest.raises(VideoError, match="cannot be opened"):
+        live(config, f"{url}/nothing", run, QUIET)

@@ -162,4 +162,8 @@ def _from_stream(place: str, wait: Wait, timeout: float | None = None) -> Iterat
                 count += 1
         except (FFmpegError, OSError) as error:
             if not count:
-                raise VideoError(f"{place}: cannot be decoded ({error.strerror})", "Check it with a player.") from error
+                remedy = "A file on a server has to be downloaded first where the server only sends it whole."
+                raise VideoError(
+                    f"{place}: cannot be decoded ({error.strerror})",
+                    remedy if "://" in place else "Check it with a player.",
+                ) from error
