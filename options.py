@@ -76,7 +76,12 @@ Settings = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=-1, metavar="N", help="Dask processes; 0: none; -1: one for every two cores."),
+    typer.Option(
+        "--workers",
+        min=-1,
+        metavar="N",
+        help="Dask processes; 0: none; -1: one for every two cores, to extract frames for every core.",
+    ),
 ]
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, tcp://host:port.")

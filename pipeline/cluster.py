@@ -22,13 +22,13 @@ DEATHS = 2
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def worker_count(setting: int) -> int:
-    """Worker processes for runtime.workers: -1 stands for one for every two cores, at least one."""
+def worker_count(setting: int, cores: int = 2) -> int:
+    """Worker processes for runtime.workers: -1 stands for one for every two (`cores`) cores, at least one."""
     if setting >= 0:
         return setting
     from dask.system import CPU_COUNT
 
-    return max(1, CPU_COUNT // 2)
+    return max(1, CPU_COUNT // cores)
 
 
 def run_tasks(

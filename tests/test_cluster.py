@@ -102,6 +102,8 @@ def test_worker_count() -> None:
     assert worker_count(0) == 0
     assert worker_count(7) == 7
     assert worker_count(-1) >= 1
+    assert worker_count(-1, cores=1) >= worker_count(-1)
+    assert worker_count(-1, cores=10**6) == 1
 
 
 LONG = """

@@ -89,6 +89,19 @@ def test_statistics_are_those_of_all_frames(shards: list[Path], memory: int | No
     np.testing.assert_allclose(spread, every.std(0), rtol=1e-5, atol=1e-6)
 
 
+def test_statistics_of_a_long_set_are_of_frames_from_all_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("affect.pipeline.learning.tracks.ENOUGH", 80)
+    monkeypatch.setattr("affect.pipeline.learning.tracks.STRIDE", 4)
+    tracks = tracks_of([write(tmp_path / f"{n}.h5", n, seed=n) for n in (400, 200)], memory=0)
+    row, _, owner = tracks.statistics()[0][:3].tolist()
+    # Feature 0 is the row, feature 2 the number of rows of the track.
+    assert row == pytest.approx((400 * 199.5 + 200 * 99.5) / 600, rel=0.05)
+    assert owner == pytest.approx((400 * 400 + 200 * 200) / 600, rel=0.05)
+    assert row != pytest.approx((400 * 199.5 + 200 * 99.5) / 600, rel=1e-6)
+
+
 def test_views_that_not_all_shards_have_are_left_out(shards: list[Path], tmp_path: Path) -> None:
     assert tracks_of([*shards, write(tmp_path / "plain.h5", 5)]).views == 1
 

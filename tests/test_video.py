@@ -271,6 +271,18 @@ def test_a_decoder_too_far_ahead_is_paused_until_it_is_wanted(tmp_path: Path, mo
     assert paused >= 5
 
 
+def test_lent_pictures_are_those_of_their_batch_until_the_next(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4", frames=100)
+    kept = list(decode(path, 160, batch=16))
+    seen: list[int] = []
+    with decode(path, 160, batch=16, lent=True) as decoding:
+        for lent, own in zip(decoding, kept, strict=True):
+            seen += [read(picture) for picture in lent.pixels]
+            np.testing.assert_array_equal(lent.pixels, own.pixels)
+            np.testing.assert_array_equal(lent.time, own.time)
+    assert seen == list(range(100)) == [read(picture) for batch in kept for picture in batch.pixels]
+
+
 def test_leaving_early_leaves_no_process(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", frames=300)
     with decode(path, 512, batch=4) as decoding:

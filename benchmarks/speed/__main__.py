@@ -1,6 +1,6 @@
 """python -m affect.benchmarks.speed [PART ...]: prints a table of ratios and writes them as JSON.
 
-Parts: cache, extract, head, memory, predict, start; all of them where none is named. Machines are noisy, so what is
+All parts where none is named; what other parts wrote to the JSON before stays there. Machines are noisy, so what is
 compared is measured in turns, and only ratios are to be quoted.
 """
 
@@ -10,31 +10,49 @@ import os
 import platform
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .caching import cache, compiled
+from .extracting import extract
+from .learning import epoch, head
 from .measure import Row
-from .parts import PARTS
+from .watching import memory, predict, start
+
+PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
+    "extract": extract, "cache": cache, "head": head, "epoch": epoch, "memory": memory, "predict": predict,
+    "start": start, "compile": compiled,
+}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="speed")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--frames", type=int, default=400, help="length of the videos that are drawn")
+    parser.add_argument("--frames", type=int, default=400, help="length of the videos, a multiple of 200")
     parser.add_argument("--out", type=Path, default=Path("work/speed.json"))
+    parser.add_argument("--keep", type=Path, help="a folder where what is drawn is kept for the next time")
     wished = parser.parse_args()
     if unknown := [part for part in wished.parts if part not in PARTS]:
         parser.error(f"{unknown[0]} is none of {', '.join(PARTS)}")
+    if wished.frames % 200 or wished.frames < 200:
+        parser.error("--frames has to be a multiple of 200")
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}", file=sys.stderr)
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
+    known = json.loads(wished.out.read_text(encoding="utf-8")) if wished.out.is_file() else {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = wished.keep or Path(temporary)
         for name in wished.parts or PARTS:
-            print(f"{name} …", file=sys.stderr)
-            (Path(folder) / name).mkdir()
-            for row in PARTS[name](Path(folder) / name, wished.frames):
-                print(f"{row.what:<64} {row.figure:>9.3g} {row.unit:<12} {row.told}", flush=True)
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            began = time.perf_counter()
+            rows: list[Row] = []
+            for row in PARTS[name](folder / name, wished.frames):
+                figures = f"{row.what:<68} {row.figure:>9.3g} {row.unit:<9}"
+                print(f"{figures} {row.wanted and f'(wanted {row.wanted}) '}{row.told}", flush=True)
                 rows.append(row)
-    wished.out.parent.mkdir(parents=True, exist_ok=True)
-    wished.out.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+            print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+            known[name] = [vars(row) for row in rows]
+            wished.out.parent.mkdir(parents=True, exist_ok=True)
+            wished.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     print(f"→ {wished.out}", file=sys.stderr)
 
 

@@ -1,8 +1,12 @@
-"""A process apart for native code that may hang or crash, and the pipe on which it answers in messages."""
+"""A process apart for native code that may hang or crash, and the pipe on which it answers in messages.
+
+What is large goes through memory that the two share: through the pipe it would be copied twice.
+"""
 
 import contextlib
 import ctypes
 import json
+import mmap
 import os
 import resource
 import select
@@ -13,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,17 +41,22 @@ class Gone(Exception):  # noqa: N818
 
 
 class Child:
-    """Runs `python -m module task-as-JSON`, in a session of its own so that Ctrl-C is the parent's alone to handle."""
+    """Runs `python -m module task-as-JSON handle`, in a session of its own so that Ctrl-C is the parent's alone to
+    handle. The handle is of the shared memory, for its Sender."""
 
     def __init__(self, module: str, task: dict[str, Any], environment: dict[str, str]) -> None:
+        self._shared = _Shared(_nameless_file())
         self._words = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, json.dumps(task)],
+            [sys.executable, "-P", "-m", module, json.dumps(task), str(self._shared.handle)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, bufsize=0, start_new_session=True,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment}, pass_fds=(self._shared.handle,),
         )  # fmt: skip
         assert self._process.stdout is not None
         self._pipe = self._process.stdout.fileno()
+        self._statm = -1
+        with contextlib.suppress(OSError):
+            self._statm = os.open(f"/proc/{self._process.pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._paused = False
         self._poll = select.poll()
         self._poll.register(self._pipe, select.POLLIN)
@@ -61,9 +69,19 @@ class Child:
         kind, size = _HEADER.unpack(self._read(_HEADER.size, deadline).tobytes())
         return kind, self._read(size, deadline)
 
+    def lent(self, size: int) -> NDArray[np.uint8]:
+        """The first bytes of the shared memory, which the child leaves as they are until `give_back`."""
+        return self._shared.bytes(size)
+
+    def give_back(self) -> None:
+        """Lets the child write to the shared memory again."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # `receive` will tell
+            self._process.stdin.write(b".")
+
     def pause_above(self, limit: int) -> None:
         """Stops the child until the next `receive` if it holds more than `limit` bytes of memory. On Linux only."""
-        if self._memory() > limit:
+        if self._taken() > limit:
             self._process.send_signal(signal.SIGSTOP)
             self._paused = True
 
@@ -73,6 +91,10 @@ class Child:
         for pipe in (self._process.stdin, self._process.stdout, self._words):
             assert pipe is not None
             pipe.close()
+        self._shared.close()
+        if self._statm >= 0:
+            os.close(self._statm)
+            self._statm = -1
 
     def _read(self, size: int, deadline: float) -> NDArray[np.uint8]:
         data = np.empty(size, np.uint8)
@@ -80,7 +102,7 @@ class Child:
         while done < size:
             until = time.monotonic() + deadline
             while True:
-                if self._memory() > LIMIT:
+                if self._taken() > LIMIT:
                     raise Gone(f"its decoder took more than {LIMIT / (1 << 30):g} GiB of memory and was killed")
                 if self._poll.poll(min(_LOOK, max(0, until - time.monotonic())) * 1000):
                     break
@@ -92,11 +114,10 @@ class Child:
             done += got
         return data
 
-    def _memory(self) -> int:
+    def _taken(self) -> int:
         """Bytes that the child holds; 0 where the system does not say."""
-        with contextlib.suppress(OSError, ValueError):
-            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-            return pages * resource.getpagesize()
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return int(os.pread(self._statm, 256, 0).split()[1]) * resource.getpagesize()
         return 0
 
     def _last_words(self) -> str:
@@ -111,7 +132,8 @@ class Child:
 class Sender:
     """The child's end of the pipe. Its process ends as soon as the parent is gone, whatever it is doing."""
 
-    def __init__(self) -> None:
+    def __init__(self, handle: int) -> None:
+        self._shared, self._free = _Shared(handle), threading.Semaphore(1)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         if sys.platform == "linux":
             # Paused, this process could not see for itself that the parent is gone.
@@ -120,7 +142,7 @@ class Sender:
         self._pipe = os.dup(1)
         os.dup2(2, 1)
         self._beat = time.monotonic()
-        threading.Thread(target=_watch_parent, daemon=True).start()
+        threading.Thread(target=self._listen, daemon=True).start()
 
     def send(self, kind: bytes, *parts: Any) -> None:
         """Sends bytes, or the bytes of contiguous arrays, as one message."""
@@ -131,14 +153,49 @@ class Sender:
                 sent += os.write(self._pipe, view[sent:])
         self._beat = time.monotonic()
 
+    def lend(self, kind: bytes, *parts: Any, large: NDArray[np.uint8]) -> None:
+        """Sends a message, and what is large in the shared memory; waits until the parent has given that back."""
+        self._free.acquire()
+        shared = self._shared.bytes(large.size).reshape(large.shape)
+        np.copyto(shared, large)
+        self.send(kind, *parts)
+
     def tick(self) -> None:
         """Says once a second, in a message of kind t, that work goes on."""
         if time.monotonic() - self._beat > 1:
             self.send(b"t")
 
+    def _listen(self) -> None:
+        """Each byte from the parent gives the shared memory back. Standard input ends when the parent does, and not
+        when the thread that started this process does."""
+        while os.read(0, 1):
+            self._free.release()
+        os._exit(1)
 
-def _watch_parent() -> None:
-    # Standard input ends when the parent does, and not when the thread that started this process does.
-    while os.read(0, 1):
-        pass
-    os._exit(1)
+
+class _Shared:
+    """Memory of a file that two processes hold; it grows as it is asked for."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self._map: mmap.mmap | None = None
+
+    def bytes(self, size: int) -> NDArray[np.uint8]:
+        if self._map is None or len(self._map) < size:
+            if os.fstat(self.handle).st_size < size:
+                os.truncate(self.handle, size)
+            self._map = mmap.mmap(self.handle, size)  # arrays hold on to an older one
+        return np.frombuffer(self._map, np.uint8, size)
+
+    def close(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle, self._map = -1, None
+
+
+def _nameless_file() -> int:
+    """A handle of memory, or of a file on the disk where the system has no such memory."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("affect")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -5,6 +5,7 @@ killed when it gives nothing for too long and ends with its parent. decord count
 counting would go wrong, or decord fails, PyAV decodes instead and numbers frames by their timestamps.
 """
 
+import ctypes
 import json
 import os
 import struct
@@ -36,7 +37,8 @@ MEMORY = 3 << 28
 """Bytes that a decoder may hold while it works ahead: decord on its own would hold the whole video, decoded."""
 
 _BATCH = struct.Struct("<qqqq")
-"""A batch on the pipe: its decoder, frames, height and width; then int64 numbers, float64 times and the pixels."""
+"""A batch on the pipe: its decoder, frames, height and width; then int64 numbers and float64 times. The pixels are in
+the shared memory."""
 
 Result = TypeVar("Result")
 
@@ -64,13 +66,16 @@ def decode(
     start: int = 0,
     stop: int | None = None,
     decoders: Sequence[str] = DECODERS,
+    lent: bool = False,
 ) -> "Decoding":
     """Decodes frames start to stop of a video, in order, in batches of at most `batch`.
+
+    lent: the pixels of a batch are good until the next one is asked for, which saves copying them.
 
     size: side in pixels of the square pictures, or None for the video's own size, upright. deadline: seconds without a
     sign of life after which a decoder is killed. Raises VideoError, here or in the iteration; DecordError among them.
     """
-    return Decoding(path, size, batch, deadline, start, stop, decoders)
+    return Decoding(path, size, batch, deadline, start, stop, decoders, lent)
 
 
 def decoded(path: Path, size: int | None, use: "Callable[[Decoding], Result]", **options: Any) -> Result:
@@ -98,8 +103,10 @@ class Decoding(Iterator[FrameBatch]):
         start: int,
         stop: int | None,
         decoders: Sequence[str],
+        lent: bool,
     ) -> None:
         self.path = path
+        self._lent, self._holds = lent, False
         self.lost: tuple[int, ...] = ()
         self.facts: VideoFacts
         self.decoder = ""
@@ -150,6 +157,9 @@ class Decoding(Iterator[FrameBatch]):
 
     def _receive(self) -> tuple[bytes, NDArray[np.uint8]]:
         """The next message but for ticks."""
+        if self._holds and self._child is not None:
+            self._child.give_back()
+        self._holds = False
         try:
             while True:
                 assert self._child is not None
@@ -183,12 +193,17 @@ class Decoding(Iterator[FrameBatch]):
         self.decoder = DECODERS[decoder]
         assert self._child is not None
         self._child.pause_above(MEMORY)
-        cuts = _BATCH.size + 8 * frames * np.arange(3)
-        index, time = payload[cuts[0] : cuts[1]].view(np.int64), payload[cuts[1] : cuts[2]].view(np.float64)
+        pixels = self._child.lent(3 * frames * height * width).reshape(frames, height, width, 3)
+        self._holds = self._lent
+        if not self._lent:
+            pixels = pixels.copy()
+            self._child.give_back()
+        index, time = payload[_BATCH.size :].view(np.int64).reshape(2, frames)
+        time = time.view(np.float64)
         for number in index.tolist():
             self._gaps.extend(range(self._next, number))
             self._next = number + 1
-        return FrameBatch(index, time, payload[cuts[2] :].reshape(frames, height, width, 3))
+        return FrameBatch(index, time, pixels)
 
 
 def _serve(sender: Sender, path: Path, size: int | None, batch: int, start: int, stop: int | None, by: str) -> None:
@@ -230,8 +245,8 @@ def _by_decord(
         )
         for first in range(start, stop, batch) if _agrees(reader, timeline) else ():
             numbers = list(range(first, min(first + batch, stop)))
-            pixels = reader.get_batch(numbers).asnumpy()
-            _send_batch(sender, "decord", timeline, numbers, pixels)
+            pixels = reader.get_batch(numbers)
+            _send_batch(sender, "decord", timeline, numbers, _view(pixels))
             sent = True
     except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, OSError, IndexError) as error:
         if sent:
@@ -252,15 +267,21 @@ def _agrees(reader: Any, timeline: Timeline) -> bool:
     return bool(np.allclose(theirs - theirs[0], ours - ours[0], rtol=1e-6, atol=2e-3))
 
 
+def _view(pixels: Any) -> NDArray[np.uint8]:
+    """The pixels of decord's array where they lie, without the copy that asnumpy() makes; as long as the array is."""
+    start = ctypes.cast(pixels.handle.contents.data, ctypes.POINTER(ctypes.c_uint8))
+    return np.ctypeslib.as_array(start, tuple(pixels.shape))
+
+
 def _send_batch(sender: Sender, by: str, timeline: Timeline, numbers: list[int], pixels: NDArray[np.uint8]) -> None:
     index = np.array(numbers, np.int64)
     times = timeline.time[np.searchsorted(timeline.number, index)]
-    sender.send(b"b", _BATCH.pack(DECODERS.index(by), *pixels.shape[:3]), index, times, np.ascontiguousarray(pixels))
+    sender.lend(b"b", _BATCH.pack(DECODERS.index(by), *pixels.shape[:3]), index, times, large=pixels)
 
 
-def main(task: dict[str, Any]) -> None:
+def main(task: dict[str, Any], shared: int) -> None:
     """The child process."""
-    sender = Sender()
+    sender = Sender(shared)
     try:
         by = task.pop("decoder")
         _serve(sender, Path(task.pop("path")), **task, by=by)
@@ -271,4 +292,4 @@ def main(task: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(sys.argv[1]), int(sys.argv[2]))

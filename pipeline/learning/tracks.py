@@ -16,6 +16,11 @@ from .distributed import own_share
 from .runtime import free_memory
 from .windows import Balance, draw_windows
 
+ENOUGH = 1 << 17
+"""Frames that tell the statistics of a feature: of a longer set, evenly spread ones are read."""
+STRIDE = 64
+"""Frames of a set that are read in one piece for that: a chunk of a shard."""
+
 
 @dataclass(frozen=True)
 class Track:
@@ -110,16 +115,27 @@ class FeatureTracks:
         return len(draw_windows([track.valid for track in self.tracks], length, 0, 0))
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each feature over all frames: float32 [f]. Summed in float64."""
+        """Mean and standard deviation of each feature over the frames, or over ENOUGH of them: float32 [f]. Summed in
+        float64."""
         total = torch.zeros(self.width, dtype=torch.float64, device=self.device)
-        squares = torch.zeros_like(total)
-        for track in range(len(self.tracks)):
-            for rows in self.features(track).split(4096):
-                rows = rows.to(self.device, torch.float64)
-                total += rows.sum(0)
-                squares += rows.square().sum(0)
-        mean = total / max(1, len(self))
-        return mean.float(), (squares / max(1, len(self)) - mean.square()).clamp(min=0).sqrt().float()
+        squares, count = torch.zeros_like(total), 0
+        for rows in ahead(self._sample(), lambda piece: self.features(*piece)):
+            for part in rows.split(4096):
+                part = part.to(self.device, torch.float64)
+                total += part.sum(0)
+                squares += part.square().sum(0)
+                count += len(part)
+        mean = total / max(1, count)
+        return mean.float(), (squares / max(1, count) - mean.square()).clamp(min=0).sqrt().float()
+
+    def _sample(self) -> Iterator[tuple[int, int, int]]:
+        """Pieces (track, start, stop): all of them, or every so many where they hold more than ENOUGH frames."""
+        if len(self) <= ENOUGH:
+            yield from ((number, 0, len(track)) for number, track in enumerate(self.tracks))
+            return
+        every = -(-len(self) // ENOUGH)
+        pieces = [(n, at, at + STRIDE) for n, track in enumerate(self.tracks) for at in range(0, len(track), STRIDE)]
+        yield from pieces[::every]
 
     def _rows(self, windows: NDArray[np.int64], rates: NDArray[np.float64], length: int) -> NDArray[np.int64]:
         """int64 [k, length]: the rows of each window, which may lie beyond the end of its track. A fast window, which

@@ -18,6 +18,9 @@ from ..storage.jpeg import encode
 from ..storage.shard import FRAMES, VERSION, Shard, ShardWriter, is_fresh, sweep
 from ..storage.versions import versions
 
+BATCH = 16
+"""Frames decoded at once: more of them would no longer be in the processor's cache when they are encoded."""
+
 
 @dataclass(frozen=True)
 class Extraction:
@@ -79,7 +82,7 @@ def extract_frames(
                 done(item, Problem("damaged", item.name, reason, "Free memory, or set fewer runtime.workers."))
 
             alone = len(wanted) == 1 and scheduler is None
-            workers = 0 if alone else worker_count(config.runtime.workers)
+            workers = 0 if alone else worker_count(config.runtime.workers, cores=1)
             run_tasks(extract, wanted, workers=workers, scheduler=scheduler, on_result=done, on_error=died)
     return StageReport(
         "extract-frames",
@@ -116,7 +119,7 @@ def extract(item: Extraction) -> int | Problem:
         return frames
 
     try:
-        return decoded(item.video, item.settings["size"], write, deadline=item.deadline)
+        return decoded(item.video, item.settings["size"], write, batch=BATCH, lent=True, deadline=item.deadline)
     except VideoError as error:
         return Problem("damaged", item.name, error.problem, error.remedy)
 

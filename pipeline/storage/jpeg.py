@@ -19,8 +19,9 @@ def encode(pixels: NDArray[np.uint8], quality: int) -> list[NDArray[np.uint8]]:
     import cv2
 
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    turned = np.empty(pixels.shape[1:], np.uint8)  # one for all, which stays in the processor's cache
     return [
-        cast(NDArray[np.uint8], cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1])
+        cast(NDArray[np.uint8], cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR, turned), options)[1])
         for picture in pixels
     ]
 

@@ -1,0 +1,114 @@
+"""cache-features at full size against the network alone, and against OpenCV frame by frame and the plain network."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from affect.models.backbone import folded, scratch
+from affect.pipeline.learning.runtime import PIECE
+from affect.pipeline.records import Work
+from affect.pipeline.stages.audit import audit
+from affect.pipeline.stages.cache_features import THREADS, cache_features
+from affect.pipeline.stages.extract_frames import extract_frames
+from torchvision.models import resnet50
+
+from .measure import HUSH, Row, draw_data, full_size, median, seconds
+
+TURNS = 2
+NAIVE = 60
+"""Frames that the naive way is given."""
+
+
+def cache(folder: Path, frames: int) -> Iterator[Row]:
+    """From a 720p video and from its frame shard, in turns with the network alone. All by as many threads."""
+    config = full_size("runtime.precision=fp32")
+    data = draw_data(folder / "data", 1, frames, width=1280, height=720)
+    tiny = draw_data(folder / "tiny", 1, 8, width=1280, height=720)
+    works = {data: Work(folder / "work"), tiny: Work(folder / "small")}
+    for source, work in works.items():
+        audit(config, source, work, HUSH)
+    bare = bare_network(folded(scratch("torchvision", 0)).features, config.stn.crop)
+
+    def ours(source: Path) -> float:
+        shard = works[source].features("v0")
+        shard.unlink(missing_ok=True)
+        took = seconds(lambda: cache_features(config, source, works[source], HUSH))
+        assert shard.is_file(), source
+        return took
+
+    def a_frame() -> float:
+        """Seconds, without those of a video of 8 frames."""
+        return (ours(data) - ours(tiny)) / (frames - 8)
+
+    shard, kept = works[data].frames("v0"), folder / "kept.h5"
+    ours(tiny)  # networks loaded
+    extract_frames(config, data, works[data], HUSH)
+    shard.replace(kept)
+    times: dict[str, list[float]] = {"bare": [], "video": [], "shard": []}
+    for _ in range(TURNS):
+        times["bare"].append(bare())
+        times["video"].append(a_frame())
+        kept.replace(shard)
+        times["bare"].append(bare())
+        times["shard"].append(a_frame())
+        shard.replace(kept)
+    limit, video = median(times["bare"]), median(times["video"])
+    told = f"{1 / video:.1f} and {1 / limit:.1f} frames/s, {frames} frames, fp32, {THREADS} threads, start told apart"
+    yield Row("cache-features from 720p video / bare network", limit / video, "", told, ">= 0.9")
+    from_shard = median(times["shard"])
+    yield Row("  from frame shards / bare network", limit / from_shard, "", f"{1 / from_shard:.1f} frames/s", ">= 0.93")
+    yield Row("  start of cache-features from video", ours(tiny), "s", "a video of 8 frames, networks loaded")
+    yield Row("  frames/s of a worker", 1 / from_shard, "frames/s", f"fp32, {THREADS} threads", rate="cache")
+    naive = _naive(data / "videos" / "v0.mp4", folder / "naive", config.stn.crop)
+    yield Row("cache-features from video / naive way", naive / video, "times", f"naive {1 / naive:.1f}", ">= 2")
+
+
+def bare_network(features: Callable[[torch.Tensor], torch.Tensor], size: int) -> Callable[[], float]:
+    """A function that measures the seconds a frame of the network on random pictures."""
+    crop = torch.rand(PIECE, 3, size, size) * 255
+
+    def measured() -> float:
+        torch.set_num_threads(THREADS)
+        with torch.inference_mode():
+            features(crop)
+            return median([seconds(lambda: features(crop)) / PIECE for _ in range(6)])
+
+    return measured
+
+
+def compiled(folder: Path, frames: int) -> Iterator[Row]:
+    """torch.compile on the folded network, in fp32: what it gains on a frame, and what it costs at the start."""
+    size = full_size().stn.crop
+    plain = folded(scratch("torchvision", 0))
+    made = torch.compile(folded(scratch("torchvision", 0)).features, dynamic=False)
+    crop = torch.rand(PIECE, 3, size, size) * 255
+    torch.set_num_threads(THREADS)
+    with torch.inference_mode():
+        cost = seconds(lambda: made(crop))
+    alone, fast = bare_network(plain.features, size), bare_network(made, size)
+    times = [(alone(), fast()) for _ in range(3)]
+    gain = median([before / after for before, after in times])
+    yield Row("compiled network / folded network", gain, "times", f"fp32, {THREADS} threads, batches of {PIECE}")
+    saved = median([before - after for before, after in times])
+    told = f"pays back after {cost / saved:,.0f} frames of a worker" if saved > 0 else "never pays back"
+    yield Row("  compiling it", cost, "s", told)
+
+
+def _naive(video: Path, out: Path, size: int) -> float:
+    """Seconds a frame of OpenCV, torchvision's ResNet-50 in fp32 and a file for each frame."""
+    out.mkdir(exist_ok=True)
+    network = resnet50(weights=None)
+    network.fc = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    network.eval()
+    torch.set_num_threads(THREADS)
+    reader = cv2.VideoCapture(str(video))
+    began = time.perf_counter()
+    for number in range(NAIVE):
+        picture = cv2.resize(cv2.cvtColor(reader.read()[1], cv2.COLOR_BGR2RGB), (size, size))
+        with torch.no_grad():
+            feature = network(torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255)
+        np.save(out / f"{number:05d}.npy", feature.numpy())
+    return (time.perf_counter() - began) / NAIVE

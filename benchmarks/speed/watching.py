@@ -1,0 +1,80 @@
+"""predict, and memory over the length of a video; how long the commands take to begin."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from affect.configs.schema import dump, load
+from affect.models.affect_net import AffectNet
+from affect.models.backbone import Backbone
+from affect.models.head import TemporalHead
+from affect.models.stn import SpatialTransformer
+from affect.pipeline.learning.model_file import NAME, save_model
+from affect.pipeline.records import Work
+from affect.pipeline.stages.audit import audit
+
+from .measure import HUSH, Row, affect, draw_data, seconds
+
+SHORT = 100
+"""Frames of the shorter video whose memory is measured."""
+
+
+def memory(folder: Path, frames: int) -> Iterator[Row]:
+    """Peak memory of predict and cache-features on a video ten times as long."""
+    peaks: dict[str, list[int]] = {"predict": [], "cache-features": []}
+    model = random_model(folder / "run", "demo")
+    for times in (1, 10):
+        data = draw_data(folder / "data", 1, times * SHORT, width=640, height=360)
+        work, options = folder / f"work{times}", ("--quiet", "--config", "demo", "--set", "runtime.workers=0")
+        video = data / "videos" / "v0.mp4"
+        peaks["predict"].append(
+            affect("predict", video, "--model", model, "--out", folder / f"o{times}", "--quiet", "--no-plot")[1]
+        )
+        affect("audit", "--data", data, "--work", work, *options)
+        choices = ("--set", "backbone.weights=scratch", "--set", "adapt.epochs=0")
+        peaks["cache-features"].append(affect("cache-features", "--data", data, "--work", work, *options, *choices)[1])
+    for name, (short, long) in peaks.items():
+        told = f"{short / 2**20:.0f} and {long / 2**20:.0f} MiB of the largest process, {SHORT} and {10 * SHORT} frames"
+        yield Row(f"peak memory of {name}, video ten times as long", long / short, "times", told, "<= 1.05")
+
+
+def predict(folder: Path, frames: int) -> Iterator[Row]:
+    """predict of 640 x 360 video with the full ResNet-50 at 224, all cores."""
+    data = draw_data(folder / "data", 1, frames, width=640, height=360)
+    tiny = draw_data(folder / "tiny", 1, 8, width=640, height=360)
+    model = random_model(folder / "run", "affwild2")
+    options = ("--model", model, "--out", folder / "out", "--quiet", "--no-plot")
+    begun, _ = affect("predict", tiny / "videos" / "v0.mp4", *options)
+    took, peak = affect("predict", data / "videos" / "v0.mp4", *options)
+    told = f"{peak / 2**20:.0f} MiB; the start, {begun:.1f} s, told apart"
+    yield Row(
+        "predict of 640 x 360, network at 224", (frames - 8) / (took - begun), "frames/s", told,
+        ">= 30 on 4 cores with bf16",
+    )  # fmt: skip
+
+
+def start(folder: Path, frames: int) -> Iterator[Row]:
+    """How long the commands take to begin, and an audit of as many subjects as Aff-Wild2 has."""
+    least = min(affect("--help")[0] for _ in range(5))
+    yield Row("affect --help", least, "s", "a second process around it included", "<= 0.3")
+    data = draw_data(folder / "data", 1, 16, width=64, height=64)
+    video = data / "videos" / "v0.mp4"
+    rows = "valence,arousal\n" + "0.1403,-0.072\n" * 5050
+    for number in range(594):
+        (data / "videos" / f"n{number}.mp4").write_bytes(video.read_bytes())
+        (data / "annotations" / "VA_Set" / "Train_Set" / f"n{number}.txt").write_text(rows, encoding="utf-8")
+    config, work = load("demo"), Work(folder / "work")
+    work.audit.unlink(missing_ok=True)
+    took = seconds(lambda: audit(config, data, work, HUSH))
+    told = "videos of 16 frames, so all are refused"
+    yield Row("audit of 594 subjects with 3 million rows, cold", took, "s", told, "<= 20")
+
+
+def random_model(folder: Path, config: str) -> Path:
+    """The folder of a run with random weights, at the sizes of this config."""
+    chosen = load(config)
+    stn = SpatialTransformer(**chosen.stn.model_dump(include={"kind", "view", "crop", "margin"}))
+    net = AffectNet(stn, Backbone(), TemporalHead(2048, **chosen.head.model_dump())).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder / NAME, net, fingerprint="f", encoder="e", config=chosen.model_dump(mode="json"))
+    (folder / "config.yaml").write_text(dump(chosen), encoding="utf-8")
+    return folder
