@@ -20,6 +20,9 @@ DEATHS = 2
 """Workers that a task may take down with it before it is given up."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+KEPT = {"MALLOC_ARENA_MAX": 1, "MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_MMAP_THRESHOLD_": 1 << 30}
+"""What workers do with memory that is freed: keep it, in one heap for all threads. As Dask sets it, all that networks
+free goes back to the system, and comes back page by page (see learning/runtime, keep_freed_memory)."""
 
 
 def worker_count(setting: int, cores: int = 2) -> int:
@@ -121,6 +124,7 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
         # A worker holds the one task it works on, so that no other is blamed when it dies.
         "distributed.scheduler.worker-saturation": 1.0,
         **{f"distributed.nanny.pre-spawn-environ.{name}": threads for name in THREAD_VARIABLES},
+        **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in KEPT.items()},
     }
     with config.set(settings), _same_environment():
         cluster = LocalCluster(

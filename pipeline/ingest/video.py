@@ -152,7 +152,8 @@ class Decoding(Iterator[FrameBatch]):
         task = {**self._task, "decoder": self._left.pop(0)}
         # At its end, decord waits for the last frames this many rounds; as shipped, and whatever the user's shell says.
         # What is freed goes back to the system, or memory would not tell how far ahead the decoder is.
-        environment = {"DECORD_EOF_RETRY_MAX": "10240", "MALLOC_MMAP_THRESHOLD_": "65536"}
+        heap = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "0"}
+        environment = {"DECORD_EOF_RETRY_MAX": "10240", **heap}
         return Child("affect.pipeline.ingest.video", task, environment)
 
     def _receive(self) -> tuple[bytes, NDArray[np.uint8]]:

@@ -16,7 +16,7 @@ from ...models.head import StreamState
 from ...models.several import find_several
 from ...models.theta import corners_from_theta
 from .ensemble import WIDTH, Averaged, describe_models, load_several
-from .runtime import autocast, pick_device, pick_dtype, pieces
+from .runtime import autocast, keep_freed_memory, pick_device, pick_dtype, pieces
 from .windows import head_predictor
 
 
@@ -48,6 +48,7 @@ class Network:
         self.classes: tuple[str, ...] = tuple(metadata["backbone"]["classes"])
         self.device = pick_device(config.runtime.device)
         self.dtype = pick_dtype(config.runtime.precision, self.device)
+        keep_freed_memory(self.device)
         self.several = load_several(models, self.device)
         self.net, self.finds = self.several.encoders[0]
 

@@ -289,9 +289,10 @@ def theta_of_view(theta: "Tensor", subject: str, view: int, seed: int) -> "Tenso
 def _encoder(plan: EncoderPlan, settings: str) -> Encoder:
     """The networks, loaded once in each process."""
     from ...models.backbone import folded
-    from ..learning.runtime import pick_device, pick_dtype
+    from ..learning.runtime import keep_freed_memory, pick_device, pick_dtype
 
     config = Config.model_validate_json(settings)
     device = pick_device(config.runtime.device)
+    keep_freed_memory(device)
     stn, backbone = build_encoder(config, plan)
     return Encoder(stn.to(device), folded(backbone).to(device), device, pick_dtype(config.runtime.precision, device))
