@@ -18,11 +18,12 @@ from .caching import cache, compiled
 from .extracting import extract
 from .learning import epoch, head
 from .measure import Row
+from .profiling import profile
 from .watching import memory, predict, start
 
 PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "extract": extract, "cache": cache, "head": head, "epoch": epoch, "memory": memory, "predict": predict,
-    "start": start, "compile": compiled,
+    "start": start, "profile": profile, "compile": compiled,
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """predict, and memory over the length of a video; how long the commands take to begin."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,11 +25,12 @@ def memory(folder: Path, frames: int) -> Iterator[Row]:
     model = random_model(folder / "run", "demo")
     for times in (1, 10):
         data = draw_data(folder / "data", 1, times * SHORT, width=640, height=360)
-        work, options = folder / f"work{times}", ("--quiet", "--config", "demo", "--set", "runtime.workers=0")
+        work, out = folder / "work", folder / "out"
+        for made in (work, out):
+            shutil.rmtree(made, ignore_errors=True)  # or nothing would be made again
+        options = ("--quiet", "--config", "demo", "--set", "runtime.workers=0")
         video = data / "videos" / "v0.mp4"
-        peaks["predict"].append(
-            affect("predict", video, "--model", model, "--out", folder / f"o{times}", "--quiet", "--no-plot")[1]
-        )
+        peaks["predict"].append(affect("predict", video, "--model", model, "--out", out, "--quiet", "--no-plot")[1])
         affect("audit", "--data", data, "--work", work, *options)
         choices = ("--set", "backbone.weights=scratch", "--set", "adapt.epochs=0")
         peaks["cache-features"].append(affect("cache-features", "--data", data, "--work", work, *options, *choices)[1])
@@ -43,6 +45,7 @@ def predict(folder: Path, frames: int) -> Iterator[Row]:
     tiny = draw_data(folder / "tiny", 1, 8, width=640, height=360)
     model = random_model(folder / "run", "affwild2")
     options = ("--model", model, "--out", folder / "out", "--quiet", "--no-plot")
+    shutil.rmtree(folder / "out", ignore_errors=True)
     begun, _ = affect("predict", tiny / "videos" / "v0.mp4", *options)
     took, peak = affect("predict", data / "videos" / "v0.mp4", *options)
     told = f"{peak / 2**20:.0f} MiB; the start, {begun:.1f} s, told apart"

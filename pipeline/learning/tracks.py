@@ -16,7 +16,7 @@ from .distributed import own_share
 from .runtime import free_memory
 from .windows import Balance, draw_windows
 
-ENOUGH = 1 << 17
+ENOUGH = 1 << 16
 """Frames that tell the statistics of a feature: of a longer set, evenly spread ones are read."""
 STRIDE = 64
 """Frames of a set that are read in one piece for that: a chunk of a shard."""

@@ -1,0 +1,86 @@
+"""Where the time goes: what each step of extract-frames and cache-features takes of a core, frame by frame."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import decord
+import numpy as np
+import torch
+from affect.models.backbone import folded, scratch
+from affect.models.pyramid import Pyramid
+from affect.models.stn import SpatialTransformer
+from affect.pipeline.learning.runtime import PIECE, keep_freed_memory
+from affect.pipeline.stages.cache_features import THREADS
+from affect.pipeline.storage.jpeg import decode, encode
+from affect.pipeline.storage.shard import FEATURES, FRAMES, ShardWriter
+
+from .measure import Row, draw_data, full_size
+
+TURNS = 5
+
+
+def profile(folder: Path, frames: int) -> Iterator[Row]:
+    """Milliseconds of one core for each frame of 720p video, the least of some turns."""
+    config = full_size("runtime.precision=fp32")
+    side, count = config.frames.size, 8 * PIECE
+    video = draw_data(folder / "data", 1, 200, width=1280, height=720) / "videos" / "v0.mp4"
+    reader = decord.VideoReader(str(video), decord.cpu(0), width=side, height=side, num_threads=1)
+    kept: list[np.ndarray] = []
+
+    def read() -> None:
+        reader.seek(0)
+        kept[:] = [reader.get_batch(list(range(at, at + PIECE))).asnumpy() for at in range(0, count, PIECE)]
+
+    told = f"decord, 1280 x 720 to {side} x {side}"
+    extracting = [("decode", _core_time(read, count), told)]
+    jpegs = encode(kept[0], config.frames.jpeg_quality)
+    size = sum(map(len, jpegs)) / len(jpegs)
+    extracting.append(("encode", _core_time(lambda: encode(kept[0], config.frames.jpeg_quality), PIECE), "JPEG"))
+
+    def write() -> None:
+        with ShardWriter(folder / "frames.h5", FRAMES, "f", {}, "v") as writer:
+            writer.append(offset=np.zeros(1, np.int64))
+            for turn in range(count // PIECE):
+                index = np.arange(PIECE) + turn * PIECE
+                writer.append(jpeg=np.concatenate(jpegs), offset=index, index=index, pts=index / 25)
+
+    extracting.append(("write", _core_time(write, count), f"{size / 1024:.0f} KiB a frame, sums and seal included"))
+
+    torch.set_num_threads(THREADS)
+    keep_freed_memory(torch.device("cpu"))
+    stn = SpatialTransformer(config.stn.kind, config.stn.view, config.stn.crop, config.stn.margin).eval()
+    network, pixels = folded(scratch("torchvision", 0)), torch.from_numpy(kept[0]).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        pyramid = Pyramid(pixels)
+        theta = stn.locate(pyramid)[0]
+        crop = stn.sample(pyramid, theta)
+        caching = [
+            ("decode JPEG", _core_time(lambda: decode(jpegs), PIECE), ""),
+            ("find the face", _core_time(lambda: stn.locate(Pyramid(pixels)), PIECE), "the STN's glances"),
+            ("sample the crop", _core_time(lambda: stn.sample(pyramid, theta), PIECE), f"{crop.shape[-1]} pixels wide"),
+            ("network", _core_time(lambda: network.features(crop), PIECE), f"ResNet-50, fp32, {THREADS} threads"),
+        ]
+        feature = network.features(crop).half().numpy()
+
+    def keep() -> None:
+        with ShardWriter(folder / "features.h5", FEATURES, "f", {}, "v") as writer:
+            for turn in range(count // PIECE):
+                writer.append(feature=feature, theta=theta.numpy(), index=np.arange(PIECE) + turn * PIECE)
+
+    caching.append(("write", _core_time(keep, count), "float16"))
+    for stage, steps in (("extract-frames", extracting), ("cache-features", caching)):
+        whole = sum(cost for _, cost, _ in steps)
+        for step, cost, told in steps:
+            name = "jpeg" if step == "decode JPEG" else ""
+            yield Row(f"{stage}: {step}", cost, "ms", f"{cost / whole:.0%} {told}".rstrip(), rate=name)
+
+
+def _core_time(work: Callable[[], object], frames: int) -> float:
+    """Milliseconds of processor time a frame."""
+    least = float("inf")
+    for _ in range(TURNS):
+        began = time.process_time()
+        work()
+        least = min(least, time.process_time() - began)
+    return least / frames * 1e3
