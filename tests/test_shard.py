@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 from affect.pipeline.errors import ShardError, WorkError
 from affect.pipeline.storage import jpeg
-from affect.pipeline.storage.shard import FEATURES, FRAMES, VERSION, FrameShard, Shard, ShardWriter, is_fresh, sweep
+from affect.pipeline.storage.shard import (
+    FEATURES,
+    FRAMES,
+    VERSION,
+    FrameShard,
+    Shard,
+    ShardWriter,
+    is_fresh,
+    read_rows,
+    sweep,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,6 +149,35 @@ def test_freshness_is_by_fingerprint_not_by_existence(tmp_path: Path) -> None:
     assert not is_fresh(path, FEATURES, "f1")
     path.write_bytes(b"")
     assert not is_fresh(path, FEATURES, "f1")
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 10), (60, 70), (190, 300), (200, 201), (7, 7)])
+def test_rows_read_the_short_way_are_the_same(tmp_path: Path, start: int, stop: int) -> None:
+    arrays = write_features(tmp_path / "a.h5")
+    for name in ("feature", "theta", "index"):
+        rows = read_rows(tmp_path / "a.h5", name, start, stop)
+        assert rows.dtype == arrays[name].dtype
+        np.testing.assert_array_equal(rows, arrays[name][start:stop])
+
+
+def test_rows_read_the_short_way_hide_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_features(path)
+    with h5py.File(path) as file:
+        place = file["feature"].id.get_chunk_info(1).byte_offset + 1000
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ShardError, match="is damaged"):
+        read_rows(path, "feature", 60, 70)
+    read_rows(path, "feature", 0, 10)
+    with h5py.File(tmp_path / "link.h5", "w") as file:
+        file["feature"] = h5py.ExternalLink(str(path), "feature")
+    for name in ("nothing", "feature"):
+        with pytest.raises(ShardError, match="is damaged"):
+            read_rows(tmp_path / "link.h5", name, 0, 1)
+    with pytest.raises(ShardError, match="is damaged"):
+        read_rows(tmp_path / "gone.h5", "feature", 0, 1)
 
 
 def test_a_flipped_byte_is_found(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ShardError
-from ..storage.shard import FEATURES, Shard
+from ..storage.shard import FEATURES, Shard, read_rows
 from .ahead import ahead
 from .distributed import own_share
 from .runtime import free_memory
@@ -84,8 +84,7 @@ class FeatureTracks:
         if self._held is not None:
             first = view * len(self) + int(self._offset[track])
             return self._held[first + start : first + stop]
-        with Shard(self.tracks[track].path, FEATURES) as shard:
-            return torch.from_numpy(shard.read(_view(view), start, stop))
+        return torch.from_numpy(read_rows(self.tracks[track].path, _view(view), start, stop))
 
     def batches(
         self, length: int, count: int, seed: int, epoch: int, *, balance: Balance = "none", speed: float = 0.0
