@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import h5py
+import h5py.h5l
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
