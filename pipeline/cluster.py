@@ -123,6 +123,11 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
         "distributed.scheduler.allowed-failures": DEATHS,
         # A worker holds the one task it works on, so that no other is blamed when it dies.
         "distributed.scheduler.worker-saturation": 1.0,
+        # What Dask watches of its own processes takes a twentieth of a core from the work.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.system-monitor.interval": "5s",
+        "distributed.admin.system-monitor.gil.enabled": False,
+        "distributed.admin.tick.interval": "1s",
         **{f"distributed.nanny.pre-spawn-environ.{name}": threads for name in THREAD_VARIABLES},
         **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in KEPT.items()},
     }
