@@ -110,7 +110,7 @@ screenshots: $(VENV)/.dev  ## The README's picture of the report of WORK, by a h
 	@$(BIN)/python docs/screenshots.py $(WORK)/report/index.html $(WORK)/report/screenshots
 	@mkdir -p docs/images && cp $(WORK)/report/screenshots/report.png docs/images/
 
-bench: $(VENV)/.dev  ## How fast: ratios to the bare limit and the naive way. PARTS="cache extract head memory predict start"
+bench: $(VENV)/.dev  ## How fast: ratios to the bare limit and the naive way. PARTS="extract cache head epoch memory predict start profile compile"
 	@$(BIN)/python -m affect.benchmarks.speed $(PARTS) --out $(WORK)/speed.json
 
 torture: $(VENV)/.dev $(DEMO)  ## Damage, kills, nonsense: what comes of them. SHARE=0.01 for a hundredth of it

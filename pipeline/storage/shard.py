@@ -267,8 +267,8 @@ class FrameShard(Shard):
 
 
 def read_rows(path: Path, name: str, start: int, stop: int) -> NDArray[Any]:
-    """Rows of a dataset in a shard that was read before, a sixth of the work of opening it as a Shard: what it says of
-    itself is not looked at again. Raises ShardError where it is damaged or gone."""
+    """Rows of a dataset in a shard that was read before, for much less work than opening it as a Shard: what it says
+    of itself is not looked at again. Raises ShardError where it is damaged or gone."""
     try:
         file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, _READS)
         own = file.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD
