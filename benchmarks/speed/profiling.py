@@ -12,6 +12,7 @@ from affect.models.pyramid import Pyramid
 from affect.models.stn import SpatialTransformer
 from affect.pipeline.learning.runtime import PIECE, keep_freed_memory
 from affect.pipeline.stages.cache_features import THREADS
+from affect.pipeline.stages.extract_frames import WRITTEN
 from affect.pipeline.storage.jpeg import decode, encode
 from affect.pipeline.storage.shard import FEATURES, FRAMES, ShardWriter
 
@@ -41,9 +42,10 @@ def profile(folder: Path, frames: int) -> Iterator[Row]:
     def write() -> None:
         with ShardWriter(folder / "frames.h5", FRAMES, "f", {}, "v") as writer:
             writer.append(offset=np.zeros(1, np.int64))
-            for turn in range(count // PIECE):
-                index = np.arange(PIECE) + turn * PIECE
-                writer.append(jpeg=np.concatenate(jpegs), offset=index, index=index, pts=index / 25)
+            for at in range(0, count, WRITTEN):
+                index = np.arange(at, min(at + WRITTEN, count))
+                some = [jpegs[number % PIECE] for number in index.tolist()]
+                writer.append(jpeg=np.concatenate(some), offset=index, index=index, pts=index / 25)
 
     extracting.append(("write", _core_time(write, count), f"{size / 1024:.0f} KiB a frame, sums and seal included"))
 

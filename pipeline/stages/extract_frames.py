@@ -1,10 +1,12 @@
 """Every annotated video, decoded once, into a shard of square JPEG frames with their numbers and times."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...configs.schema import Config
 from ..cluster import run_tasks, worker_count
@@ -20,6 +22,8 @@ from ..storage.versions import versions
 
 BATCH = 16
 """Frames decoded at once: more of them would no longer be in the processor's cache when they are encoded."""
+WRITTEN = 64
+"""Frames written at once: each writing costs as much as some frames."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,10 @@ def extract(item: Extraction) -> int | Problem:
         with ShardWriter(item.shard, FRAMES, item.fingerprint, item.settings, item.video.name) as writer:
             end = frames = 0
             writer.append(offset=np.zeros(1, np.int64))
-            for batch in decoding:
-                jpegs = encode(batch.pixels, item.settings["jpeg_quality"])
+            for jpegs, index, time in _encoded(decoding, item.settings["jpeg_quality"]):
                 offset = end + np.cumsum([len(jpeg) for jpeg in jpegs], dtype=np.int64)
-                writer.append(jpeg=np.concatenate(jpegs), offset=offset, index=batch.index, pts=batch.time)
-                end, frames = int(offset[-1]), frames + len(batch)
+                writer.append(jpeg=np.concatenate(jpegs), offset=offset, index=index, pts=time)
+                end, frames = int(offset[-1]), frames + len(jpegs)
             facts = decoding.facts
             writer.attributes |= {"width": facts.width, "height": facts.height, "codec": facts.codec}
             writer.attributes |= {"lost": list(decoding.lost), "decoder": decoding.decoder}
@@ -122,6 +125,24 @@ def extract(item: Extraction) -> int | Problem:
         return decoded(item.video, item.settings["size"], write, batch=BATCH, lent=True, deadline=item.deadline)
     except VideoError as error:
         return Problem("damaged", item.name, error.problem, error.remedy)
+
+
+def _encoded(
+    decoding: Decoding, quality: int
+) -> Iterator[tuple[list[NDArray[np.uint8]], NDArray[np.int64], NDArray[np.float64]]]:
+    """JPEGs, numbers and times of the frames, WRITTEN of them or a few more at a time."""
+    jpegs: list[NDArray[np.uint8]] = []
+    index: list[NDArray[np.int64]] = []
+    time: list[NDArray[np.float64]] = []
+    for batch in decoding:
+        jpegs += encode(batch.pixels, quality)
+        index.append(batch.index)
+        time.append(batch.time)
+        if len(jpegs) >= WRITTEN:
+            yield jpegs, np.concatenate(index), np.concatenate(time)
+            jpegs, index, time = [], [], []
+    if jpegs:
+        yield jpegs, np.concatenate(index), np.concatenate(time)
 
 
 def _reads_through(path: Path, talk: Talk) -> bool:
