@@ -14,7 +14,8 @@ AffectError               exit code 1; text is one line: what was found, what wa
 ├── WeightsError          weights that do not fit, or are damaged
 ├── DeviceError           a device that was asked for and is not there
 ├── MissingExtraError     a package that only some commands need is not installed
-└── WorkError             the work folder: not writable, full, or in use
+└── WorkError             the work folder: not writable or full
+    └── InUseError        a folder, or files in it, that another process is at
 """
 
 
@@ -83,4 +84,8 @@ class MissingExtraError(AffectError):
 
 
 class WorkError(AffectError):
-    """The work folder cannot be written, is full, or is in use."""
+    """The work folder cannot be written or is full."""
+
+
+class InUseError(WorkError):
+    """Another process is at work there."""

@@ -190,7 +190,9 @@ def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
     path.write_bytes(data)
     with Shard(path, FEATURES) as shard:
         shard.read("feature", 0, 64)
-        with pytest.raises(ShardError, match=r"s\.h5: is damaged .* Delete it and run `affect cache-features` again"):
+        with pytest.raises(
+            ShardError, match=r"s\.h5: is damaged .* Run `affect cache-features` again, which makes it anew"
+        ):
             shard.read("feature", 64, 128)
         with pytest.raises(ShardError):
             shard.verify()

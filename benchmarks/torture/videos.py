@@ -27,6 +27,12 @@ RUN = 3
 """So many frames in a row that all show the same number of frames too early or too late: the numbers have shifted.
 A decoder that conceals a lost frame by repeating another shows ever older ones instead."""
 
+ALIKE = 8
+"""Pictures whose values differ by no more than this in the mean, of 255, show the same."""
+UNLIKE = "frames without their like in PyAV"
+UNKNOWN = "of these, unlike the sound file too"
+"""PyAV counts the frames of an AVI that lost some, and so gives later ones the times of others."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -85,7 +91,7 @@ def run(
     }
     figures |= {key: sum(found[key] for found in judged) for key in judged[0]}
     for case, found in zip(cases, judged, strict=True):
-        if found["frames shifted"] or found["frames without their like in PyAV"]:
+        if found["frames shifted"] or found[UNKNOWN]:
             say(f"  {case.name}: {found}")
     if peers:
         for by in ("opencv", "decord"):
@@ -98,7 +104,7 @@ def run(
 
 def judge(case: Case, work: Work, sound: Seen, pyav: Reader) -> dict[str, int]:
     """One video's frames against the sound file and against PyAV on the damaged one."""
-    found = {"frames": 0, "frames lost and named": 0, "frames shifted": 0, "frames without their like in PyAV": 0}
+    found = {"frames": 0, "frames lost and named": 0, "frames shifted": 0, UNLIKE: 0, UNKNOWN: 0}
     if not work.frames(case.name).is_file():
         return found
     with FrameShard(work.frames(case.name)) as shard:
@@ -109,7 +115,9 @@ def judge(case: Case, work: Work, sound: Seen, pyav: Reader) -> dict[str, int]:
     theirs = pyav.read(case.damaged)
     found["frames"], found["frames lost and named"] = len(index), len(lost)
     found["frames shifted"] = shifted(index, pictures, sound.picture) if whole else len(index)
-    found["frames without their like in PyAV"] = _unlike(times, pictures, theirs)
+    unlike = _unlike(times, pictures, theirs)
+    found[UNLIKE] = int(unlike.sum())
+    found[UNKNOWN] = int((unlike & ~_alike(index, pictures, sound.picture)).sum())
     return found
 
 
@@ -141,16 +149,23 @@ def peer(case: Case, sound: Seen, reader: Reader) -> dict[str, int]:
     return outcomes | {"frames": len(seen.time), "frames shifted": wrong, "videos shifted": int(wrong > 0)}
 
 
-def _unlike(times: np.ndarray, pictures: np.ndarray, theirs: Seen) -> int:
-    """Frames for which PyAV has no frame of that time that looks the same. Times may begin elsewhere."""
+def _alike(index: np.ndarray, pictures: np.ndarray, sound: np.ndarray) -> np.ndarray:
+    """bool [n]: which frames show what the frame of their number does in the sound file."""
+    apart = np.abs(sound[index.clip(0, len(sound) - 1)].astype(np.int16) - pictures).mean((1, 2, 3))
+    return (index < len(sound)) & (apart <= ALIKE)
+
+
+def _unlike(times: np.ndarray, pictures: np.ndarray, theirs: Seen) -> np.ndarray:
+    """bool [n]: for which frames PyAV has none of that time that looks the same. Times may begin elsewhere."""
+    best = np.ones(len(times), bool)
     if np.isnan(theirs.time).any() or not len(theirs.time):
-        return 0  # the container has no times to compare by
-    best = len(times)
+        return ~best  # the container has no times to compare by
     for start in {0.0, *(theirs.time[:4] - times[0]).tolist()}:
         places = np.searchsorted(theirs.time, times + start - 1e-3).clip(0, len(theirs.time) - 1)
         timely = np.abs(theirs.time[places] - times - start) < 2e-3
         apart = np.abs(theirs.picture[places].astype(np.int16) - pictures).mean((1, 2, 3))
-        best = min(best, int((~timely | (apart > 8)).sum()))
+        found = ~timely | (apart > ALIKE)
+        best = found if found.sum() < best.sum() else best
     return best
 
 

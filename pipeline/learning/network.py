@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,11 @@ from ...models.head import StreamState
 from ...models.several import find_several
 from ...models.theta import corners_from_theta
 from .ensemble import WIDTH, Averaged, describe_models, load_several
-from .runtime import autocast, keep_freed_memory, pick_device, pick_dtype, pieces
+from .runtime import autocast, environment, keep_freed_memory, pick_device, pick_dtype, pieces
 from .windows import head_predictor
+
+READERS = ("decord", "decord2", "av", "opencv-python-headless")
+"""The packages that decode what is looked at."""
 
 
 class Seen(NamedTuple):
@@ -98,6 +101,10 @@ class Network:
         window's last frame is the answer. Memory does not grow either way.
         """
         return _Carried(self) if not self.net.head.bidirectional else _Sliding(self)
+
+    def environment(self) -> dict[str, Any]:
+        """What it computes with, decoders included."""
+        return environment(self.device, self.dtype, READERS)
 
     def _frames(self, pixels: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(0, 3, 1, 2)

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,12 +83,15 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def environment(device: torch.device | None = None, dtype: torch.dtype | None = None) -> dict[str, Any]:
-    """What a result was computed with: for run.json. JSON values only."""
+def environment(
+    device: torch.device | None = None, dtype: torch.dtype | None = None, packages: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What a result was computed with, to be recorded beside it: versions (of `packages` too), device, precision. JSON
+    values only."""
     device = device or pick_device("auto")
     dtype = dtype or pick_dtype("auto", device)
     return {
-        **versions("torch", "torchvision", "numpy", "h5py"),
+        **versions("torch", "torchvision", "numpy", "h5py", *packages),
         "device": device_name(device),
         "precision": "bf16" if dtype == torch.bfloat16 else "fp32",
         "threads": torch.get_num_threads(),

@@ -25,13 +25,14 @@ from .encoder import (
     BACKBONE_FORMAT,
     SCRATCH,
     EncoderPlan,
+    asked_precision,
     build_encoder,
     plan_start,
     stn_digest,
     stored_fingerprint,
     weights_digest,
 )
-from .looking import Places, annotation_digest, find, known_places, place_digest, read_crops
+from .looking import Places, annotation_digest, boxes_digest, find, known_places, place_digest, read_crops
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ def adapt(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
     """Fine-tunes the backbone and writes weights/adapted.safetensors; with adapt.epochs 0 there is nothing to do.
 
     Needs `extract-frames`, and the STN where stn.localiser says so. Starts from weights/backbone.safetensors, or from
-    random weights where there are none. Raises MissingStageError, InputError.
+    random weights where there are none. Raises MissingStageError, InputError, ShardError.
     """
     output = work.weights("adapted")
     if config.adapt.epochs == 0:
@@ -60,14 +61,7 @@ def adapt(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
     plan = plan_start(config, work)
     catalog = find_catalog(data)
     subjects = accepted_subjects(work, catalog)
-    digest = fingerprint(
-        version=VERSION,
-        settings=config.adapt,
-        stn=stn_digest(config, work),
-        start=weights_digest(plan.backbone),
-        subjects=[_source(config, subject, work) for subject in subjects if subject.split != "test"],
-        seed=config.runtime.seed,
-    )
+    digest = adapted_fingerprint(config, subjects, work)
     if stored_fingerprint(output) == digest:
         return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
     for warning in plan.warnings:
@@ -91,6 +85,19 @@ def adapt(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
     return StageReport(STAGE, output, made=(output.name,), failed=tuple(problems), facts=_facts(report))
 
 
+def adapted_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> str:
+    """What adapted weights bear that are up to date. Raises MissingStageError, ShardError."""
+    return fingerprint(
+        version=VERSION,
+        settings=config.adapt,
+        stn=stn_digest(config, work),
+        start=weights_digest(plan_start(config, work).backbone),
+        subjects=[_source(config, subject, work) for subject in subjects if subject.split != "test"],
+        seed=config.runtime.seed,
+        **asked_precision(config),
+    )
+
+
 def _facts(report: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in report.items() if name not in ("history", "environment")}
 
@@ -101,7 +108,9 @@ def _source(config: Config, subject: Subject, work: Work) -> list[Any]:
         return [subject.name, subject.split]
     with FrameShard(shard) as frames:
         made_from = frames.fingerprint
-    return [subject.name, subject.split, made_from, annotation_digest(subject), place_digest(config, subject)]
+    # Whatever says where to look, training leaves out frames without a box.
+    boxes = boxes_digest(subject) if subject.split == "train" else None
+    return [subject.name, subject.split, made_from, annotation_digest(subject), place_digest(config, subject), boxes]
 
 
 def _train(

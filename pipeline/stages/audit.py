@@ -17,6 +17,7 @@ from ..ingest.video import probe
 from ..progress import Talk
 from ..records import StageReport, Subject, Video, Work
 from ..storage.fingerprint import content_digest, fingerprint, source_digest
+from ..storage.versions import versions
 from .audit_record import FORMAT, VERSION, accepted, accepted_subjects, failures, load_audit, table, totals
 
 __all__ = ["accepted", "accepted_subjects", "audit", "failures", "load_audit", "table"]
@@ -53,6 +54,7 @@ def audit(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
         "version": VERSION,
         "data": str(data),
         "tolerance": TOLERANCE,
+        "environment": versions("av", "numpy"),
         "videos": list(facts.values()),
         "subjects": subjects,
         "problems": [asdict(problem) for problem in catalog.problems],

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...configs.schema import Config
-from ..errors import AffectError, InputError, MissingStageError
+from ..errors import AffectError, InputError, MissingStageError, ShardError
 from ..ingest.boxes import read_boxes
 from ..records import Catalog, Problem, Split, Subject, Work
 from ..storage.shard import FrameShard
@@ -31,7 +31,7 @@ def draw_frames(
     """About `total` annotated frames of a split, as many of each subject as can be, evenly over its time; for training
     not those without a box, where the subject has boxes.
 
-    A subject that cannot be read is left out and becomes a Problem. Raises MissingStageError, InputError.
+    A subject that cannot be read is left out and becomes a Problem. Raises MissingStageError, InputError, ShardError.
     """
     labelled: list[Draw] = []
     problems: list[Problem] = []
@@ -46,6 +46,8 @@ def draw_frames(
             with FrameShard(path) as shard:
                 labels = labels_of(subject, shard)
                 boxes = read_boxes(subject.boxes).frame if subject.boxes else labels.index
+        except ShardError:
+            raise  # what is learned without it would pass for what is learned with it
         except AffectError as error:
             problems.append(Problem("refused", subject.name, error.problem, error.remedy))
             continue

@@ -117,6 +117,13 @@ def stored_fingerprint(path: Path) -> str | None:
         return None
 
 
+def asked_precision(config: Config) -> dict[str, str]:
+    """For the fingerprint of weights: the precision that was asked for. `auto` asks for none; what it came to is in the
+    weights' environment."""
+    wish = config.runtime.precision
+    return {} if wish == "auto" else {"precision": wish}
+
+
 def weights_digest(weights: Path | str) -> str:
     """Of the content of a weights file, or the word that names built-in weights."""
     return content_digest(weights) if isinstance(weights, Path) else weights

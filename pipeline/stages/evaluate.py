@@ -94,11 +94,11 @@ def evaluate(
             raise MissingStageError(f"no subject can be used: {problems[0]}", "See: affect audit")
     else:
         tracks, problems = _tracks(shards, list(asked)), []
-    values = _predict(config, runs, asked, tracks, bool(subjects), talk)
+    values, computed = _predict(config, runs, asked, tracks, bool(subjects), talk)
     figures = _figures(tracks, values)
     write_text(table, _csv(tracks, values))
     told: dict[str, Any] = {"fingerprint": key, "run": folder.name, "split": split}
-    told |= {"failed": [asdict(problem) for problem in problems], "runs": len(runs)}
+    told |= {"failed": [asdict(problem) for problem in problems], "runs": len(runs), "environment": computed}
     if len(runs) == 1:
         told["smoothing"] = first.metadata.get("smoothing", NONE)
     write_text(output, json.dumps(told | figures, indent=1) + "\n")
@@ -136,7 +136,7 @@ def _kept(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _report(output: Path, told: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
-    own = ("fingerprint", "run", "runs", "split", "failed")
+    own = ("fingerprint", "run", "runs", "split", "failed", "environment")
     facts = {name: value for name, value in told.items() if name not in own}
     return StageReport(STAGE, output, failed=tuple(Problem(**it) for it in told["failed"]), facts=facts, **names)
 
@@ -149,11 +149,12 @@ def _tracks(shards: dict[str, Cached], names: list[str]) -> list[Any]:
 
 def _predict(
     config: Config, runs: Sequence[_Run], asked: dict[str, list[int]], tracks: list[Any], raw: bool, talk: Talk
-) -> list["NDArray[np.float32]"]:
-    """Of each track, the mean of what the runs that are asked for it say, each smoothed in its own way."""
+) -> tuple[list["NDArray[np.float32]"], dict[str, Any]]:
+    """Of each track, the mean of what the runs that are asked for it say, each smoothed in its own way; and what it was
+    computed with."""
     from ..learning.frame_tracks import predict_frames
     from ..learning.model_file import load_model
-    from ..learning.runtime import pick_device, pick_dtype
+    from ..learning.runtime import environment, pick_device, pick_dtype
     from ..learning.smoothing import smooth
     from ..learning.tracks import FeatureTracks
     from ..learning.windows import predict_track
@@ -178,7 +179,8 @@ def _predict(
                     found = predict_frames(net, track, length, hop, carry=carry, device=device, dtype=dtype).values
                 sums[number] += smooth(found, **metadata.get("smoothing", NONE))
                 tracker.advance(len(track))
-    return [(own / len(asked[track.subject])).astype(np.float32) for own, track in zip(sums, tracks, strict=True)]
+    values = [(own / len(asked[track.subject])).astype(np.float32) for own, track in zip(sums, tracks, strict=True)]
+    return values, environment(device, dtype)
 
 
 def _figures(tracks: list[Any], values: list["NDArray[np.float32]"]) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def export(
 
     from ..learning.model_file import load_model
     from ..learning.portable_file import beside, need_onnx
+    from ..learning.runtime import environment, pick_device, pick_dtype
 
     if "onnx" in formats:
         need_onnx()
@@ -93,7 +94,10 @@ def export(
         for path in sorted(draft.iterdir()):
             path.replace(out / path.name)
     write_text(out / "README.md", model_card(metadata, card_facts(model), exported=facts))
-    write_text(out / "export.json", json.dumps({"fingerprint": key, "facts": facts}, indent=1) + "\n")
+    cpu = pick_device("cpu")
+    computed = environment(cpu, pick_dtype("fp32", cpu), ("onnx", "onnxruntime"))
+    text = json.dumps({"fingerprint": key, "environment": computed, "facts": facts}, indent=1) + "\n"
+    write_text(out / "export.json", text)
     return StageReport(STAGE, out, tuple(sorted(facts["files"])), (), tuple(failed), facts)
 
 

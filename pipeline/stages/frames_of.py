@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...configs.schema import Config
-from ..errors import AffectError, MissingStageError
+from ..errors import AffectError, MissingStageError, ShardError
 from ..ingest.catalog import find_catalog
 from ..records import Problem, Subject, Work
 from ..storage.fingerprint import fingerprint
@@ -53,12 +53,14 @@ def frames_digest(config: Config, subject: Subject, work: Work) -> str:
 
 
 def frame_tracks(config: Config, subjects: Sequence[Subject], work: Work) -> tuple[list["FrameTrack"], list[Problem]]:
-    """The tracks of the subjects that have what the config asks for, and why the others have not."""
+    """The tracks of the subjects that have what the config asks for, and why the others have not. Raises ShardError."""
     tracks: list[FrameTrack] = []
     problems: list[Problem] = []
     for subject in subjects:
         try:
             tracks.append(_track(config, subject, work))
+        except ShardError:
+            raise  # what is learned without it would pass for what is learned with it
         except AffectError as error:
             problems.append(Problem("refused", subject.name, error.problem, error.remedy))
     return tracks, problems

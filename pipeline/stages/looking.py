@@ -16,8 +16,9 @@ from ..ingest.align import align
 from ..ingest.annotations import arousal_beside, is_affwild, read_labels
 from ..ingest.boxes import read_boxes
 from ..records import Aligned, Boxes, Region, Subject, Video, Work
-from ..storage.fingerprint import content_digest
-from ..storage.shard import FRAMES, FrameShard, is_fresh
+from ..storage.damage import mark
+from ..storage.fingerprint import content_digest, folder_digest
+from ..storage.shard import FrameShard
 from .extract_frames import frames_fingerprint
 
 if TYPE_CHECKING:
@@ -69,9 +70,13 @@ def known_places(config: Config, subject: Subject, index: NDArray[np.int64], wid
 
 
 def fresh_frames(config: Config, video: Video, work: Work) -> Path | None:
-    """The shard of a video's frames; None where there is none, or one of an older video or other settings."""
+    """The shard of a video's frames; None where there is none, or one of an older video or other settings. Raises
+    ShardError where it is damaged."""
     path = work.frames(video.name)
-    return path if path.is_file() and is_fresh(path, FRAMES, frames_fingerprint(config, video.path)) else None
+    if not path.is_file():
+        return None
+    with FrameShard(path) as shard:
+        return path if shard.fingerprint == frames_fingerprint(config, video.path) else None
 
 
 def labels_of(subject: Subject, shard: FrameShard) -> Aligned:
@@ -79,7 +84,11 @@ def labels_of(subject: Subject, shard: FrameShard) -> Aligned:
     index, lost = shard.read("index"), frozenset(shard.attributes["lost"])
     aligned = align(read_labels(subject.annotation), len(index) + len(lost), lost=lost)
     if not np.array_equal(aligned.index, index):
-        raise ShardError(f"{shard.path}: its frame numbers have holes that `lost` does not name", "Delete the file.")
+        mark(shard.path)
+        raise ShardError(
+            f"{shard.path}: its frame numbers have holes that `lost` does not name",
+            "Run `affect extract-frames` again.",
+        )
     return aligned
 
 
@@ -93,12 +102,18 @@ def annotation_digest(subject: Subject) -> list[str]:
 
 def place_digest(config: Config, subject: Subject) -> str | None:
     """Of the files, other than the video, that say where to look."""
-    if config.stn.localiser == "box" and subject.boxes is not None:
-        boxes = subject.boxes
-        return content_digest(boxes) if boxes.is_file() else str(boxes.stat().st_mtime_ns)
+    if config.stn.localiser == "box":
+        return boxes_digest(subject)
     if config.stn.localiser == "aligned" and subject.crops is not None:
-        return str(subject.crops.stat().st_mtime_ns)
+        return folder_digest(subject.crops)
     return None
+
+
+def boxes_digest(subject: Subject) -> str | None:
+    """Of the subject's box file, or of its folder of them; None where it has none. Raises InputError."""
+    if subject.boxes is None:
+        return None
+    return content_digest(subject.boxes) if subject.boxes.is_file() else folder_digest(subject.boxes)
 
 
 def crop_files(subject: Subject) -> dict[int, Path]:

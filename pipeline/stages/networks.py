@@ -74,7 +74,7 @@ def save_run(
     told = {"config": settings, "run": facts["run"], "metrics": facts["metrics"]}
     write_text(folder / CARD, model_card(told, facts))
     best = {name: value.detach().clone() for name, value in trained.state_dict().items()}
-    known = {name: facts[name] for name in ("fingerprint", "encoder", "run", "best_epoch")}
+    known = {name: facts[name] for name in ("fingerprint", "encoder", "run", "best_epoch", "environment")}
     known["smoothing"] = {name: facts["smoothing"][name] for name in ("kind", "width")}
     trained.load_state_dict(last)
     save_model(folder / LAST, net, config=settings, **known, epoch=facts["epochs"], metrics=plain(last_line))

@@ -1,15 +1,17 @@
 """What predict reads and leaves, by name: which videos are meant, what their files are called, which are there."""
 
+import contextlib
 import glob
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import WorkError
 from ..ingest.catalog import VIDEO_SUFFIXES
 from ..records import Problem
+from ..storage.lock import hold
 from .runs import write_text
 
 PLOT, OVERLAY, FACTS = ".png", ".overlay.mp4", ".facts.json"
@@ -21,13 +23,15 @@ SUFFIXES = (
 
 @dataclass(frozen=True)
 class Recorded:
-    """What <name>.facts.json says. base: the path without suffix. suffixes: of the files made from the same `key`."""
+    """What <name>.facts.json says. base: the path without suffix. suffixes: of the files made from the same `key`.
+    environment: what they were computed with."""
 
     base: Path
     key: str
     source: Path
     facts: dict[str, Any]
     suffixes: tuple[str, ...]
+    environment: dict[str, Any] = field(default_factory=dict)
 
     def has(self, wanted: Sequence[str]) -> bool:
         """Whether all of these are there."""
@@ -35,7 +39,13 @@ class Recorded:
 
     def save(self) -> None:
         """Raises WorkError."""
-        told = {"fingerprint": self.key, "source": str(self.source), "facts": self.facts, "files": self.suffixes}
+        told: dict[str, Any] = {
+            "fingerprint": self.key,
+            "source": str(self.source),
+            "facts": self.facts,
+            "files": self.suffixes,
+        }
+        told["environment"] = self.environment
         try:
             write_text(_with(self.base, FACTS), json.dumps(told, indent=1) + "\n")
         except WorkError as error:
@@ -47,7 +57,14 @@ def recorded(out: Path, name: str) -> Recorded | None:
     try:
         told = json.loads((out / f"{name}{FACTS}").read_text(encoding="utf-8"))
         suffixes = tuple(it for it in told.get("files", (".csv", ".clips.csv", PLOT)) if it in SUFFIXES)
-        return Recorded(out / name, str(told["fingerprint"]), Path(told["source"]), dict(told["facts"]), suffixes)
+        return Recorded(
+            out / name,
+            str(told["fingerprint"]),
+            Path(told["source"]),
+            dict(told["facts"]),
+            suffixes,
+            dict(told.get("environment", {})),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -59,6 +76,27 @@ def remove_others(out: Path, name: str, known: Recorded | None, keep: Sequence[s
         for suffix in (*known.suffixes, *([FACTS] if mark else [])):
             if suffix not in keep:
                 (out / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(out: Path, name: str, path: Path, *, wait: bool) -> Iterator[str]:
+    """Holds the name under which a video's files go: no other process writes files of that name until the block ends.
+    Yields another name where that one went to another video meanwhile.
+
+    wait: where another process holds it, until it is done. Raises InUseError where it does and `wait` is false, and
+    WorkError where `out` cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkError(f"{out}: cannot be written ({error.strerror})", "Choose another --out.") from error
+    while True:
+        with hold(out, name=f".{_key(name)}.lock", wait=wait):
+            known = recorded(out, name)
+            if known is None or known.source == path.resolve() or not known.source.exists():
+                yield name
+                return
+        name = output_names([path], out)[0][0]
 
 
 def find_videos(named: Sequence[Path]) -> tuple[list[Path], list[Problem]]:

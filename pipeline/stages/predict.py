@@ -1,20 +1,21 @@
 """predict: valence and arousal of any video, a row per frame, a row per clip, a picture, and the video with both drawn
 over it."""
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ...configs.schema import Config, load
-from ..errors import InputError, MissingStageError, WeightsError, WorkError
+from ..errors import InputError, InUseError, MissingStageError, WeightsError
 from ..learning.model_file import model_path, read_model_metadata
 from ..progress import Talk
 from ..records import Problem, StageReport
 from ..storage.fingerprint import fingerprint, source_digest
 from .arrivals import Watch
-from .outputs import FACTS, OVERLAY, PLOT, Recorded, find_videos, output_names, recorded, remove_others
+from .outputs import FACTS, OVERLAY, PLOT, Recorded, claimed, find_videos, output_names, recorded, remove_others
 from .tables import clip_file, frame_file, need_format
 from .trace import Trace, in_words, make_trace
 from .trace_plot import draw_traces
@@ -52,8 +53,9 @@ def predict(
     faces, boxes, emotions and clips are those of the first. emotions: adds the backbone's eight classes.
     people: how many to follow in each video. format: of the tables, one of tables.FORMATS. plot: the PNG. overlay: also
     <video>.overlay.mp4. watch: is told of frames as their values become final, before those without a face are seen to;
-    of several people, of the first. A video that cannot be read is in `failed`. Raises MissingStageError, WeightsError,
-    DeviceError, WorkError; InputError for a format or a number of people that cannot be had.
+    of several people, of the first. A video that cannot be read is in `failed`. Several processes may write into one
+    `out`: a video that another one is at comes last, and is kept if it is done by then. Raises MissingStageError,
+    WeightsError, DeviceError, WorkError; InputError for a format or a number of people that cannot be had.
     """
     need_format(format)
     models = [model] if isinstance(model, Path) else list(dict.fromkeys(model))
@@ -63,39 +65,59 @@ def predict(
     files, failed = find_videos(videos)
     made, kept, facts = [], [], {}
     network: Network | None = None
-    for number, (name, path) in enumerate(output_names(files, out), 1):
-        title = f"{STAGE} {number}/{len(files)}  {name}" if len(files) > 1 else f"{STAGE} {name}"
+    queue = [(number, name, path, False) for number, (name, path) in enumerate(output_names(files, out), 1)]
+    for number, planned, path, wait in queue:
+        title = f"{STAGE} {number}/{len(files)}  {planned}" if len(files) > 1 else f"{STAGE} {planned}"
         try:
             key = fingerprint(
                 version=VERSION, model=digest, source=source_digest(path), predict=config.predict,
                 clip=[config.clip.hop, config.clip.carry], precision=config.runtime.precision, emotions=emotions,
                 people=people,
             )  # fmt: skip
-            known = recorded(out, name)
-            if known is None or known.key != key or not known.has(wanted):
-                network = network or _network(models, config)
-                began = time.perf_counter()
-                traces = trace_video(
-                    network, path, talk, name=name, title=title, classes=classes, people=people, told=watch
-                )
-                rate = len(traces[0]) / (time.perf_counter() - began)
-                others = known.suffixes if known is not None and known.key == key else ()
-                remove_others(out, name, known, others)
-                _write(traces, out, name, wanted, talk, f"{title}: overlay", config)
-                told = _facts(traces, rate)
-                known = Recorded(out / name, key, path.resolve(), told, tuple(dict.fromkeys((*others, *wanted))))
-                known.save()
-                talk.say(f"{title}: {len(traces[0])} frames, {rate:,.1f} frames/s")
-                _say(traces, talk, one_line=len(files) >= MANY)
-                made.append(name)
-            else:
+            name, known = planned, recorded(out, planned)
+            if not _is_done(known, key, wanted):
+                with claimed(out, planned, path, wait=wait) as name:
+                    known = recorded(out, name)
+                    if not _is_done(known, key, wanted):  # as nobody else has done it meanwhile
+                        network = network or _network(models, config)
+                        began = time.perf_counter()
+                        traces = trace_video(
+                            network, path, talk, name=name, title=title, classes=classes, people=people, told=watch
+                        )
+                        rate = len(traces[0]) / (time.perf_counter() - began)
+                        others = known.suffixes if known is not None and known.key == key else ()
+                        remove_others(out, name, known, others)
+                        _write(traces, out, name, wanted, talk, f"{title}: overlay", config)
+                        told, suffixes = _facts(traces, rate), tuple(dict.fromkeys((*others, *wanted)))
+                        known = Recorded(out / name, key, path.resolve(), told, suffixes, network.environment())
+                        known.save()
+                        talk.say(f"{title}: {len(traces[0])} frames, {rate:,.1f} frames/s")
+                        _say(traces, talk, one_line=len(files) >= MANY)
+                        made.append(name)
+            if name not in made:
                 kept.append(name)
             _remark(name, known.facts, people, talk)
             facts[name] = known.facts
+        except InUseError:
+            talk.say(f"{title}: another process is at it, so it comes last")
+            queue.append((number, planned, path, True))
         except InputError as error:
-            failed.append(Problem("damaged", name, error.problem, error.remedy))
-            remove_others(out, name, recorded(out, name), (), mark=True)
+            failed.append(Problem("damaged", planned, error.problem, error.remedy))
+            _forget(out, planned, path)
     return StageReport(STAGE, out, tuple(made), tuple(kept), tuple(failed), facts)
+
+
+def _is_done(known: Recorded | None, key: str, wanted: Sequence[str]) -> TypeGuard[Recorded]:
+    return known is not None and known.key == key and known.has(wanted)
+
+
+def _forget(out: Path, name: str, path: Path) -> None:
+    """Removes what an earlier run made of a video that can no longer be read, unless another process is at it."""
+    known = recorded(out, name)
+    if known is not None and (known.source == path.resolve() or not known.source.exists()):
+        with contextlib.suppress(InUseError), claimed(out, name, path, wait=False) as own:
+            if own == name:
+                remove_others(out, name, known, (), mark=True)
 
 
 def settings_for(model: Path, overrides: Sequence[str] = (), config: str | None = None) -> Config:
@@ -170,10 +192,6 @@ def _write(
     """The files of one video, but for the facts, which say that all others are there."""
     (out / f"{name}{FACTS}").unlink(missing_ok=True)
     form = wanted[0].removeprefix(".")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkError(f"{out}: cannot be written ({error.strerror})", "Choose another --out.") from error
     frame_file(out / f"{name}{wanted[0]}", traces, form)
     clip_file(out / f"{name}{wanted[1]}", traces, form)
     if PLOT in wanted:

@@ -17,7 +17,15 @@ from ..progress import Talk
 from ..records import StageReport, Work
 from ..storage.checkpoint import read_metadata, save_weights
 from ..storage.fingerprint import fingerprint, source_digest
-from .encoder import BACKBONE_FORMAT, IMAGENET, SCRATCH, build_backbone, stored_fingerprint, weights_digest
+from .encoder import (
+    BACKBONE_FORMAT,
+    IMAGENET,
+    SCRATCH,
+    asked_precision,
+    build_backbone,
+    stored_fingerprint,
+    weights_digest,
+)
 from .plots import LIGHT, drawing, heading, save
 
 if TYPE_CHECKING:
@@ -39,13 +47,7 @@ def pretrain_backbone(config: Config, ferplus: Path, work: Work, talk: Talk) -> 
     """
     output = work.weights("backbone")
     start = _start(config.pretrain_backbone.start)
-    digest = fingerprint(
-        version=VERSION,
-        settings=config.pretrain_backbone,
-        start=weights_digest(start),
-        sources=[source_digest(path) for path in _sources(ferplus)],
-        seed=config.runtime.seed,
-    )
+    digest = backbone_fingerprint(config, ferplus)
     if stored_fingerprint(output) == digest:
         return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
     backbone, report = _train(config, ferplus, start, work, talk, digest)
@@ -54,6 +56,18 @@ def pretrain_backbone(config: Config, ferplus: Path, work: Work, talk: Talk) -> 
     draw_confusion(report, output.with_name("backbone-confusion.png"))
     talk.say(f"FER+ PrivateTest: accuracy {report['accuracy']:.3f} on {report['faces']} faces")
     return StageReport(STAGE, output, made=(output.name,), facts=_facts(report))
+
+
+def backbone_fingerprint(config: Config, ferplus: Path) -> str:
+    """What backbone weights bear that are up to date. Raises InputError, MissingStageError."""
+    return fingerprint(
+        version=VERSION,
+        settings=config.pretrain_backbone,
+        start=weights_digest(_start(config.pretrain_backbone.start)),
+        sources=[source_digest(path) for path in _sources(ferplus)],
+        seed=config.runtime.seed,
+        **asked_precision(config),
+    )
 
 
 def count_faces(ferplus: Path) -> dict[str, dict[str, Any]]:

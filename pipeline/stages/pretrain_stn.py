@@ -3,7 +3,7 @@
 Frames come from the frame shards; a frame of a subject that has a box file, but no box in it, shows no face.
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -16,14 +16,14 @@ from ..errors import AffectError, MissingStageError, ShardError
 from ..ingest.boxes import read_boxes
 from ..ingest.catalog import find_catalog
 from ..progress import Talk
-from ..records import Boxes, Problem, StageReport, Subject, Work
+from ..records import Boxes, Catalog, Problem, StageReport, Subject, Work
 from ..storage.checkpoint import read_metadata, save_weights
-from ..storage.fingerprint import content_digest, fingerprint
+from ..storage.fingerprint import fingerprint
 from ..storage.shard import FrameShard
 from .audit_record import accepted_subjects
 from .draws import share_out
-from .encoder import STN_FORMAT, stored_fingerprint
-from .looking import fresh_frames
+from .encoder import STN_FORMAT, asked_precision, stored_fingerprint
+from .looking import boxes_digest, fresh_frames
 
 if TYPE_CHECKING:
     import torch
@@ -58,22 +58,13 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
     output = work.weights("stn")
     catalog = find_catalog(data)
     subjects = [subject for subject in accepted_subjects(work, catalog) if subject.split != "test"]
-    digest = fingerprint(
-        version=VERSION,
-        settings=config.pretrain_stn,
-        shape=config.stn.model_dump(include={"kind", "view"}),
-        subjects=[_source(subject, work) for subject in subjects],
-        seed=config.runtime.seed,
-    )
+    digest = stn_fingerprint(config, subjects, work)
     if stored_fingerprint(output) == digest:
         return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
-    stale = {
-        subject.video
-        for subject in subjects
-        if work.frames(subject.video).is_file() and fresh_frames(config, catalog.video(subject.video), work) is None
-    }
-    training, problems = _boxed([subject for subject in subjects if subject.split == "train"], work, stale)
-    validation, more = _boxed([subject for subject in subjects if subject.split == "validation"], work, stale)
+    (training, problems), (validation, more) = (
+        _boxed(config, catalog, [subject for subject in subjects if subject.split == split], work)
+        for split in ("train", "validation")
+    )
     if not validation and len(training) > 1:
         held = max(1, len(training) // 5)
         training, validation = training[:-held], training[-held:]
@@ -84,6 +75,8 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
             "Run `affect detect-boxes --data DIR` and then this stage again."
         )
     stn, report, damaged = _train(config, training, validation, work, talk, digest)
+    if damaged:  # it learned without them, and is to learn anew once they are mended
+        digest = stn_fingerprint(config, subjects, work)
     save_weights(
         output,
         stn.state_dict(),
@@ -100,6 +93,18 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
             f"presence AUROC {_figure(report['presence_auroc'])} ({report['frames']} frames)"
         )
     return StageReport(STAGE, output, made=(output.name,), failed=(*problems, *more, *damaged), facts=_facts(report))
+
+
+def stn_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> str:
+    """What STN weights bear that are up to date. subjects: of the splits for training and validation."""
+    return fingerprint(
+        version=VERSION,
+        settings=config.pretrain_stn,
+        shape=config.stn.model_dump(include={"kind", "view"}),
+        subjects=[_source(subject, work) for subject in subjects],
+        seed=config.runtime.seed,
+        **asked_precision(config),
+    )
 
 
 def _facts(report: dict[str, Any]) -> dict[str, Any]:
@@ -124,14 +129,14 @@ def _source(subject: Subject, work: Work) -> list[Any]:
             made_from = frames.fingerprint
     except ShardError as error:  # said by _boxed, which leaves the subject out
         made_from = error.problem
-    boxes = subject.boxes
-    content = content_digest(boxes) if boxes.is_file() else str(boxes.stat().st_mtime_ns)
-    return [subject.name, subject.split, made_from, content]
+    return [subject.name, subject.split, made_from, boxes_digest(subject)]
 
 
-def _boxed(subjects: Sequence[Subject], work: Work, stale: Set[str] = frozenset()) -> tuple[list[Boxed], list[Problem]]:
+def _boxed(
+    config: Config, catalog: Catalog, subjects: Sequence[Subject], work: Work
+) -> tuple[list[Boxed], list[Problem]]:
     """The subjects that have boxes and frames; those whose boxes or frames cannot be read, or whose frames are of an
-    older video or other settings (`stale`), become Problems.
+    older video or other settings, become Problems.
 
     Videos that lost frames in decoding are left out: what a decoder shows beside them is smeared.
     """
@@ -143,7 +148,7 @@ def _boxed(subjects: Sequence[Subject], work: Work, stale: Set[str] = frozenset(
         if subject.boxes is None or not shard.is_file():
             continue
         try:
-            if subject.video in stale:
+            if fresh_frames(config, catalog.video(subject.video), work) is None:
                 raise ShardError(f"{shard}: is of an older video or other settings", "Run `affect extract-frames`.")
             boxes = read_boxes(subject.boxes)
             with FrameShard(shard) as frames:
@@ -171,15 +176,16 @@ def _train(
     dtype = pick_dtype(config.runtime.precision, device)
     seed_everything(config.runtime.seed)
     stn = SpatialTransformer(**config.stn.model_dump(include={"kind", "view", "crop", "margin"}))
+    untrained = {"trained": False, "environment": environment(device, dtype)}
     if not training or settings.epochs == 0:
         stn.look_everywhere()
-        return stn, {"trained": False}, []
+        return stn, untrained, []
     stn = stn.to(device)
     shown, problems = gather(config, training, settings.frames, device, talk)
     truth, more = gather(config, validation, settings.validation_frames, device, talk)
     if not len(shown):
         stn.look_everywhere()
-        return stn.cpu(), {"trained": False}, problems + more
+        return stn.cpu(), untrained, problems + more
     truth = truth if len(truth) else shown
     batch = min(settings.batch, len(shown))
 

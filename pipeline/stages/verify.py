@@ -13,6 +13,7 @@ from ..learning.model_file import NAME, read_model_metadata
 from ..progress import Talk
 from ..records import Problem, StageReport, Work
 from ..storage.checkpoint import load_weights
+from ..storage.damage import forget, mark
 from ..storage.leftovers import leftovers
 from ..storage.shard import FEATURES, FRAMES, MADE_BY, Shard
 from .audit_record import load_audit
@@ -27,7 +28,8 @@ ROWS = ("index", "pts")
 def verify(config: Config, work: Work, talk: Talk, *, remove: bool = False) -> StageReport:
     """Checks all shards, weights and runs of a work folder; `failed` holds the faults, `kept` what is sound.
 
-    remove: deletes what is damaged and can be made again by its stage. Nothing else is changed. Raises WorkError.
+    Damaged shards are marked, so that no stage uses them and their own makes them anew. remove: deletes what is damaged
+    and can be made again by its stage. Nothing else is changed. Raises WorkError.
     """
     checks = list(_checks(work))
     sound: list[str] = []
@@ -93,7 +95,8 @@ def _shard(kind: str, path: Path) -> None:
         elif kind == FRAMES and not _lies_end_to_end(shard):
             trouble = "its pictures do not lie end to end"
     if trouble:
-        raise ShardError(f"{path}: {trouble}", f"Delete it and run `{MADE_BY[kind]}` again.")
+        mark(path)
+        raise ShardError(f"{path}: {trouble}", f"Run `{MADE_BY[kind]}` again, which makes it anew.")
 
 
 def _lies_end_to_end(shard: Shard) -> bool:
@@ -137,6 +140,7 @@ def _text(path: Path) -> str:
 def _remove(path: Path, talk: Talk) -> None:
     try:
         path.unlink()
+        forget(path)
     except OSError as error:
         raise WorkError(f"{path}: cannot be removed ({error.strerror})", "Check its permissions.") from error
     talk.say(f"{STAGE}: removed {path}")

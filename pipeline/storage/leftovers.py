@@ -1,4 +1,4 @@
-"""What processes that were killed left behind: temporaries named `.<file>.<pid>.tmp`."""
+"""Files on their way: temporaries named `.<file>.<pid>.tmp`, and what processes that were killed left of them."""
 
 import os
 import re
@@ -10,6 +10,15 @@ _LEFTOVER = re.compile(r"^\..+\.(\d+)\.tmp$")
 def temporary_beside(path: Path) -> Path:
     """Where this process writes what is then moved to `path` whole."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the list of a folder, is on the disk. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def leftovers(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import WorkError
+from ..errors import InUseError, WorkError
 
 NAME = ".lock"
 
@@ -27,20 +27,20 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 def hold(folder: Path, *, shared: bool = False, wait: bool = False, name: str = NAME) -> Iterator[bool]:
     """Holds the folder's lock for the length of the block; yields False where its file system has none.
 
-    shared: beside others that share it, but not beside one that does not. wait: until it is free. Raises WorkError
-    where another process holds it, naming that process, and where the folder cannot be written.
+    shared: beside others that share it, but not beside one that does not. wait: until it is free. Raises InUseError
+    where another process holds it, naming that process, and WorkError where the folder cannot be written.
     """
     path = folder / name
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     try:
         handle = _acquire(path, kind)
     except BlockingIOError as error:
-        raise WorkError(
+        raise InUseError(
             f"{folder} is in use by {_holder(path)}", "Wait until that has ended, or use another folder."
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise WorkError(f"{folder} cannot be written ({error.strerror})", "Choose another --work.") from error
+            raise WorkError(f"{folder} cannot be written ({error.strerror})", "Choose another folder.") from error
         handle = None
     if handle is None:
         yield False

@@ -5,7 +5,6 @@ shard that was changed as a whole. Reading does not need it; `affect verify` che
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 ROOM = 512
@@ -29,12 +28,3 @@ def is_sealed(path: Path) -> bool:
         head = file.read(ROOM)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return head == (_MARK + digest.encode() + b"\n").ljust(ROOM, b"\0")
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or a folder's list of files, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

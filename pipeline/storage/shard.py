@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ShardError, WorkError
 from .attributes import get_json, get_text, put_json, put_text
-from .leftovers import sweep, temporary_beside
-from .seal import ROOM, is_sealed, seal, sync
+from .damage import forget, is_marked, mark
+from .leftovers import sweep, sync, temporary_beside
+from .seal import ROOM, is_sealed, seal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,6 +128,7 @@ class ShardWriter:
         except ShardError as error:
             raise OSError(f"what was written does not read back: {error.problem}") from error
         self._temporary.replace(self.path)
+        forget(self.path)
         sync(self.path.parent)
 
     def _discard(self) -> None:
@@ -134,6 +136,7 @@ class ShardWriter:
         with contextlib.suppress(OSError, RuntimeError):
             self._file.close()
         self._temporary.unlink(missing_ok=True)
+        forget(self._temporary)
 
     def _give_up(self) -> None:
         """Lets HDF5 write what it still holds to nowhere, or it would fail again, and noisily, at every close."""
@@ -153,13 +156,16 @@ class Shard:
     """A shard opened to read. Use it in a `with` block, and in the process that opened it.
 
     format: what it has to be, FRAMES or FEATURES. Raises ShardError where it is missing, damaged or of another kind.
+    Damage that shows only in reading is marked, so that the shard is not opened again and its stage makes it anew.
     """
 
     def __init__(self, path: Path, format: str) -> None:  # noqa: A002
         self.path = path
-        self._remedy = f"Delete it and run `{MADE_BY.get(format, 'the stage that made it')}` again."
+        self._remedy = f"Run `{MADE_BY.get(format, 'the stage that made it')}` again, which makes it anew."
         if not path.is_file():
             raise ShardError(f"{path}: there is no such shard", f"Run `{MADE_BY.get(format, format)}` first.")
+        if is_marked(path):
+            raise ShardError(f"{path}: was found to be damaged", self._remedy)
         try:
             self._file = h5py.File(path, "r", locking=False)
         except OSError as error:
@@ -198,7 +204,7 @@ class Shard:
         try:
             return data[start:stop]
         except (OSError, RuntimeError) as error:
-            raise self._damaged(error) from error
+            raise self._spoilt(error) from error
 
     def verify(self) -> None:
         """Reads all there is, against its checksums and its seal, in pieces. Raises ShardError."""
@@ -206,7 +212,7 @@ class Shard:
             if not is_sealed(self.path):
                 raise OSError("its bytes are not those that were written")
         except OSError as error:
-            raise self._damaged(error) from error
+            raise self._spoilt(error) from error
         for name in self.names:
             step = (self._dataset(name).chunks or (_STREAM_CHUNK,))[0]
             for start in range(0, self.count(name), step):
@@ -227,10 +233,14 @@ class Shard:
             link = self._file.get(name, getlink=True)
             data = self._file[name] if link is None or isinstance(link, h5py.HardLink) else None
         except (KeyError, OSError, RuntimeError) as error:
-            raise self._damaged(error) from error
+            raise self._spoilt(error) from error
         if not isinstance(data, h5py.Dataset) or not data.chunks or not data.fletcher32:
             raise ShardError(f"{self.path}: {name} is not a dataset of its own with checksums", self._remedy)
         return data
+
+    def _spoilt(self, error: Exception) -> ShardError:
+        mark(self.path)
+        return self._damaged(error)
 
     def _damaged(self, error: Exception) -> ShardError:
         return ShardError(f"{self.path}: is damaged ({' '.join(str(error).split())})", self._remedy)
@@ -249,7 +259,7 @@ class FrameShard(Shard):
         try:
             return decode(self.jpegs(positions))
         except OSError as error:
-            raise self._damaged(error) from error
+            raise self._spoilt(error) from error
 
     def jpegs(self, positions: ArrayLike) -> list[NDArray[np.uint8]]:
         """The JPEG bytes at these places, in the order asked; neighbours are read in one piece."""
