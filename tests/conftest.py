@@ -201,6 +201,29 @@ def film() -> Callable[[Path, int], Path]:
 
 
 @pytest.fixture(scope="session")
+def little(film: Callable[[Path, int], Path]) -> Callable[[Path], Path]:
+    """Writes a data folder of four short videos with annotations and boxes: a, b and c to train on, v to validate."""
+    import numpy as np
+
+    def write(root: Path) -> Path:
+        splits = {"a": "Train_Set", "b": "Train_Set", "c": "Train_Set", "v": "Validation_Set"}
+        (root / "videos").mkdir(parents=True)
+        (root / "bounding_boxes").mkdir()
+        for number, (name, split) in enumerate(splits.items()):
+            frames = 18 + number
+            film(root / "videos" / f"{name}.mp4", frames)
+            values = np.random.default_rng(number).uniform(-1, 1, (frames, 2)).round(3)
+            annotation = root / "VA_Set" / split / f"{name}.txt"
+            annotation.parent.mkdir(parents=True, exist_ok=True)
+            annotation.write_text("valence,arousal\n" + "".join(f"{v},{a}\n" for v, a in values.tolist()))
+            boxes = "".join(f"{row},{20 + row},10,{60 + row},80\n" for row in range(1, frames + 1))
+            (root / "bounding_boxes" / f"{name}.csv").write_text(f"frame,x0,y0,x1,y1\n{boxes}")
+        return root
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def tiny_run() -> "Callable[..., Path]":
     """Makes the folder of a run: a tiny model with random weights, whose STN and face probability depend on the
     picture, and its config. Called with the folder, settings, and a backbone if it is to be another."""
