@@ -83,7 +83,7 @@ def cache_features(config: Config, data: Path, work: Work, talk: Talk, *, schedu
         video = catalog.video(subject.video).path
         try:
             frames = fresh_frames(config, catalog.video(subject.video), work)
-            made_from = _fingerprint(config, plan, subject, video, frames)
+            made_from = features_fingerprint(config, plan, subject, video, frames)
         except AffectError as error:
             failed[subject.name] = Problem("refused", subject.name, error.problem, error.remedy)
             continue
@@ -171,7 +171,9 @@ def cache_subject(item: Caching) -> int | Problem:
         torch.set_num_threads(before)
 
 
-def _fingerprint(config: Config, plan: EncoderPlan, subject: Subject, video: Path, frames: Path | None) -> str:
+def features_fingerprint(config: Config, plan: EncoderPlan, subject: Subject, video: Path, frames: Path | None) -> str:
+    """What a subject's features bear that are up to date. frames: the shard of its video, None where it has none that
+    is. Raises InputError, ShardError."""
     if frames is None:
         made_from = [source_digest(video), config.frames.size]
     else:

@@ -80,7 +80,8 @@ def evaluate(
         for name in asked
     }
     models = [it.metadata["fingerprint"] for it in runs]
-    key = fingerprint(model=models, hop=config.clip.hop, carry=config.clip.carry, split=split, sources=sources)
+    how = {"hop": config.clip.hop, "carry": config.clip.carry, "precision": config.runtime.precision}
+    key = fingerprint(model=models, split=split, sources=sources, **how)
     output = folder / f"evaluation-{split}.json"
     table = folder / f"predictions-{split}.csv"
     kept = _kept(output, key) if table.is_file() else None

@@ -33,6 +33,7 @@ ONLY_END_TO_END = {
     "batch_end_to_end", "learning_rate_backbone", "learning_rate_stn", "unfreeze_backbone", "unfreeze_stn",
     "box_weight",
 }  # fmt: skip
+ONLY_FROM_CACHE = {"batch", "balance", "noise", "time_mask", "speed"}
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def train(
     InputError.
     """
     folder = work.run(run)
-    shards = {} if end_to_end else in_step(cached_shards(config, work), data, work)
-    subjects = subjects_with_frames(config, data, work) if end_to_end else {}
+    shards, subjects = _sources(config, data, work, end_to_end=end_to_end)
     plan = _plan(config, work, shards, subjects, start, fold)
     if stored_key(folder) == plan.key:
         return _report(folder, read_run(folder), kept=(run,))
@@ -84,6 +84,28 @@ def train(
     with joined(device) as here:
         facts = _train(config, work, talk, plan, subjects, shards, run, fold, device, here)
     return _report(folder, facts, made=(run,))
+
+
+def run_fingerprint(
+    config: Config,
+    data: Path,
+    work: Work,
+    *,
+    end_to_end: bool = False,
+    start: str | None = None,
+    fold: str | None = None,
+) -> str:
+    """What a run bears that is up to date. Raises what train raises before it trains."""
+    return _plan(config, work, *_sources(config, data, work, end_to_end=end_to_end), start, fold).key
+
+
+def _sources(
+    config: Config, data: Path, work: Work, *, end_to_end: bool
+) -> tuple[dict[str, Cached], dict[str, Subject]]:
+    """The feature shards, or end to end the subjects with frames."""
+    if end_to_end:
+        return {}, subjects_with_frames(config, data, work)
+    return in_step(cached_shards(config, work), data, work), {}
 
 
 def _train(
@@ -171,7 +193,7 @@ def _plan(
     begin = _begin(work, start)
     training, validation, note = _divide(subjects or shards, fold, config)
     used = sorted((*training, *validation))
-    ignored = CHANGES_NOTHING if subjects else CHANGES_NOTHING | ONLY_END_TO_END
+    ignored = CHANGES_NOTHING | (ONLY_FROM_CACHE if subjects else ONLY_END_TO_END)
     settings = config.train.model_dump(mode="json", exclude=ignored)
     key = fingerprint(
         settings=[config.clip, config.head, settings, config.smooth, config.runtime.precision, config.runtime.seed],
