@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from .errors import AffectError
 
@@ -50,7 +50,7 @@ def run_tasks(
     workers: processes on this machine; 0: in this process. scheduler: the address of a Dask scheduler to use instead.
     setup: called once in each worker before its first task; threads: what torch may use in it. Items, results, task and
     setup have to pickle. An item whose worker dies over it goes to on_error(item, reason), or raises AffectError where
-    there is none. What a task raises, this raises.
+    there is none; so does the loss of the scheduler. What a task raises, this raises.
     """
     if not items:
         return
@@ -61,6 +61,8 @@ def run_tasks(
             on_result(item, task(item))
         return
     from distributed import KilledWorker, as_completed
+    from distributed.client import FutureCancelledError
+    from distributed.comm import CommClosedError
 
     with _client(min(workers, len(items)), scheduler, threads) as client, _prepared(client, setup, threads):
         futures = client.map(task, items, pure=False, batch_size=len(items))
@@ -69,9 +71,14 @@ def run_tasks(
         # Only as_completed holds the futures now, and a result leaves its worker when its future goes.
         del futures
         for future in done:
-            item, error = item_of.pop(future.key), future.exception()
+            item = item_of.pop(future.key)
+            try:
+                error = future.exception()
+                result = None if error else future.result()
+            except (FutureCancelledError, CommClosedError) as closed:
+                raise _lost(scheduler) from closed
             if error is None:
-                on_result(item, future.result())
+                on_result(item, cast(Result, result))
             elif not isinstance(error, KilledWorker):
                 raise error
             elif on_error is None:
@@ -82,6 +89,12 @@ def run_tasks(
 
 _DIED = f"its worker process died, {DEATHS + 1} times"
 _REMEDY = "Free memory, or use fewer workers with runtime.workers."
+
+
+def _lost(scheduler: str | None) -> AffectError:
+    where = f" at {scheduler}" if scheduler else ""
+    remedy = "Start it again, and then this command: what is done is kept."
+    return AffectError(f"the Dask scheduler{where} went away", remedy)
 
 
 class _Prepare:
@@ -115,7 +128,7 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise AffectError(f"no Dask scheduler answers at {scheduler} ({reason})", "Check --scheduler.") from error
-        with client:
+        with _without_logs(), client:
             yield client
         return
     settings = {
@@ -162,6 +175,19 @@ def _prepared(client: "Client", setup: Callable[[], None] | None, threads: int) 
     client.register_plugin(Plugin(setup, threads))
     yield
     client.unregister_worker_plugin(_Prepare.name)
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """Dask logs the traceback of each connection that is lost; this says it in a line."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("distributed", "distributed.client"))}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 @contextmanager

@@ -1,0 +1,296 @@
+"""What befalls a long run: Ctrl-C, a dead worker or scheduler, a full disk, a folder that cannot be written.
+
+Each time the command ends, or goes on, as it should; what is done is whole; and no process is left behind.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from affect.pipeline.storage.shard import FRAMES, Shard
+
+SETTINGS = (
+    "frames.size=64", "stn.localiser=none", "stn.view=32", "stn.crop=32", "backbone.weights=scratch",
+    "adapt.epochs=0", "runtime.device=cpu", "runtime.precision=fp32",
+)  # fmt: skip
+VIDEOS = [f"v{number}" for number in range(6)]
+Process = subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, film: Callable[[Path, int], Path]) -> Path:
+    """Six videos of some seconds."""
+    root = tmp_path_factory.mktemp("faults") / "data"
+    (root / "videos").mkdir(parents=True)
+    for number, name in enumerate(VIDEOS):
+        frames = 300 + number
+        film(root / "videos" / f"{name}.mp4", frames)
+        annotation = root / "VA_Set" / ("Validation_Set" if number == 5 else "Train_Set") / f"{name}.txt"
+        annotation.parent.mkdir(parents=True, exist_ok=True)
+        annotation.write_text("valence,arousal\n" + "0.25,-0.5\n" * frames)
+    return root
+
+
+def command(stage: str, data: Path, work: Path, *more: str) -> list[str]:
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    return [sys.executable, "-m", "affect", stage, "--data", str(data), "--work", str(work), *settings, *more]
+
+
+def begin(*words: str | Path) -> Process:
+    return subprocess.Popen(
+        [str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def affect(stage: str, data: Path, work: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command(stage, data, work, *more), capture_output=True, text=True, timeout=300)
+
+
+def until(true: Callable[[], object], process: Process, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def finished(work: Path) -> list[str]:
+    """The frame shards that are there, each of which has to be whole."""
+    names = sorted(path.stem for path in (work / "frames").glob("[!.]*.h5"))
+    for name in names:
+        with Shard(work / "frames" / f"{name}.h5", FRAMES) as shard:
+            shard.verify()
+    return names
+
+
+def in_work(work: Path) -> bool:
+    """Whether a shard is being written."""
+    return any((work / "frames").glob(".*.tmp"))
+
+
+def session_of(leader: int) -> list[int]:
+    """The processes that a command began, by their session; decoders have one of their own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(session) == leader and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def decoders_of(data: Path) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        if b"affect.pipeline.ingest.video" in words and str(data).encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+def gone(leader: int, data: Path, seconds: float = 5) -> bool:
+    end = time.monotonic() + seconds
+    while session_of(leader) or decoders_of(data):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("to", ["group", "process"])
+def test_ctrl_c_ends_a_stage_at_once_and_leaves_nobody(data: Path, tmp_path: Path, workers: str, to: str) -> None:
+    work = tmp_path / "work"
+    assert affect("audit", data, work).returncode == 0
+    process = begin(*command("extract-frames", data, work, "--workers", workers))
+    with process:
+        until(lambda: in_work(work), process)
+        pressed = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT) if to == "group" else process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        took = time.monotonic() - pressed
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1].startswith("interrupted: what is done is kept")
+    assert "Traceback" not in said
+    assert took < 2
+    assert gone(process.pid, data)
+    done = finished(work)
+    assert affect("extract-frames", data, work, "--workers", "0").returncode == 0
+    assert finished(work) == VIDEOS
+    assert set(done) < set(VIDEOS)
+
+
+def test_a_worker_that_is_killed_costs_nothing(data: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    assert affect("audit", data, work).returncode == 0
+    process = begin(*command("extract-frames", data, work, "--workers", "2"))
+    with process:
+        until(lambda: in_work(work), process)
+        (name, *_) = (path.name for path in (work / "frames").glob(".*.tmp"))
+        os.kill(int(name.split(".")[-2]), signal.SIGKILL)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert finished(work) == VIDEOS
+    assert gone(process.pid, data)
+
+
+def test_a_video_that_kills_every_worker_is_listed_and_the_others_are_done(data: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    assert affect("audit", data, work).returncode == 0
+    process = begin(*command("extract-frames", data, work, "--workers", "2"))
+    killed: set[int] = set()
+
+    def kill() -> bool:
+        for path in (work / "frames").glob(".v3.h5.*.tmp"):
+            pid = int(path.name.split(".")[-2])
+            if pid not in killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        return len(killed) == 3
+
+    with process:
+        until(kill, process)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 3, said
+    assert "damaged  v3: its worker process died, 3 times" in said
+    assert finished(work) == [name for name in VIDEOS if name != "v3"]
+    assert affect("extract-frames", data, work, "--workers", "0").returncode == 0
+    assert finished(work) == VIDEOS
+
+
+SCHEDULER = """
+import asyncio, sys
+from distributed import Nanny, Scheduler
+
+async def main():
+    async with Scheduler(host="127.0.0.1", port=0, dashboard_address=None, dashboard=False) as scheduler:
+        async with Nanny(scheduler.address, nthreads=1, dashboard_address=None):
+            print(scheduler.address, flush=True)
+            await scheduler.finished()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_a_scheduler_that_dies_ends_the_stage_with_a_word(data: Path, tmp_path: Path) -> None:
+    work, script = tmp_path / "work", tmp_path / "scheduler.py"
+    script.write_text(SCHEDULER)
+    assert affect("audit", data, work).returncode == 0
+    scheduler = begin(sys.executable, script)
+    assert scheduler.stdout is not None
+    with scheduler:
+        address = scheduler.stdout.readline().strip()
+        process = begin(*command("extract-frames", data, work, "--scheduler", address))
+        with process:
+            until(lambda: finished(work), process)
+            os.killpg(scheduler.pid, signal.SIGKILL)
+            _, said = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("error: the Dask scheduler at")
+    done = finished(work)
+    assert done
+    assert affect("extract-frames", data, work, "--workers", "0").returncode == 0
+    assert finished(work) == VIDEOS
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """The mount point of a file system of its own; skips where none can be had."""
+    place = tmp_path / "small"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("no file system of our own can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def remount(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
+
+
+def leave_free(place: Path, size: int) -> Path:
+    """Fills the file system up to so many bytes."""
+    facts = os.statvfs(place)
+    filler = place / "filler"
+    filler.write_bytes(bytes(max(0, facts.f_bavail * facts.f_frsize - size)))
+    return filler
+
+
+def told(done: "subprocess.CompletedProcess[str]", reason: str) -> None:
+    """One line of error that names the reason and a remedy."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert reason in line
+    assert "choose another" in line.lower() or "free" in line.lower()
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_full_disk_is_named_and_what_is_finished_is_whole(data: Path, small: Path, workers: str) -> None:
+    work = small / "work"
+    assert affect("audit", data, work).returncode == 0
+    filler = leave_free(small, 2 << 20)  # a shard is of about 0.9 MB
+    told(affect("extract-frames", data, work, "--workers", workers), "No space left on device")
+    done = finished(work)
+    assert 0 < len(done) < len(VIDEOS)
+    before = {name: (work / "frames" / f"{name}.h5").stat().st_mtime_ns for name in done}
+    filler.unlink()
+    assert affect("extract-frames", data, work, "--workers", "0").returncode == 0
+    assert finished(work) == VIDEOS
+    assert {name: (work / "frames" / f"{name}.h5").stat().st_mtime_ns for name in done} == before
+    assert not in_work(work)
+
+
+@pytest.mark.parametrize("stage", ["audit", "cache-features", "train", "evaluate", "predict"])
+def test_a_full_disk_stops_every_stage_with_a_word_and_it_goes_on_after(
+    data: Path, small: Path, stage: str, tmp_path: Path
+) -> None:
+    work, road = small / "work", ["audit", "extract-frames", "cache-features", "train", "evaluate", "predict"]
+    more = {"cache-features": ["--workers", "0"], "train": ["--set", "train.epochs=1", "--set", "clip.length=16"]}
+
+    def run(name: str) -> "subprocess.CompletedProcess[str]":
+        if name == "predict":
+            words = [
+                "affect",
+                "predict",
+                data / "videos",
+                "--model",
+                work / "train" / "default",
+                "--out",
+                small / "out",
+            ]
+            return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=300)
+        return affect(name, data, work, *more.get(name, []))
+
+    for earlier in road[: road.index(stage)]:
+        if earlier != "evaluate":
+            assert run(earlier).returncode == 0
+    filler = leave_free(small, 4096)
+    told(run(stage), "No space left on device")
+    filler.unlink()
+    done = run(stage)
+    assert done.returncode == 0, done.stderr
+    assert not [path for path in small.rglob(".*") if path.suffix in (".tmp", ".part")]
+
+
+@pytest.mark.parametrize("stage", ["audit", "extract-frames", "cache-features"])
+def test_a_folder_that_cannot_be_written_is_named(data: Path, small: Path, stage: str) -> None:
+    work = small / "work"
+    for earlier in ("audit", "extract-frames"):
+        assert affect(earlier, data, work).returncode == 0
+    remount(small, "ro")
+    told(affect(stage, data, work), "Read-only file system")
+    assert finished(work) == VIDEOS
