@@ -62,7 +62,7 @@ def run_tasks(
         return
     from distributed import KilledWorker, as_completed
     from distributed.client import FutureCancelledError
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     with _client(min(workers, len(items)), scheduler, threads) as client, _prepared(client, setup, threads):
         futures = client.map(task, items, pure=False, batch_size=len(items))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from affect.pipeline.errors import BoxError
+from affect.pipeline.errors import BoxError, WorkError
 from affect.pipeline.ingest.boxes import read_boxes, read_pts, write_boxes
 from affect.pipeline.records import Boxes
 from hypothesis import given, settings
@@ -135,3 +135,10 @@ def test_pts_refuses_one_frame_in_two_files_and_a_file_cut_short(tmp_path: Path)
     (tmp_path / "105" / "1.pts").write_text("version: 1\nn_points: 4\n{\n1 2\n")
     with pytest.raises(BoxError, match="no points between braces"):
         read_pts(tmp_path / "105")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    found = Boxes(np.arange(2, dtype=np.int64), np.array([[1, 2, 3, 4], [2, 3, 4, 5]], np.float32))
+    with pytest.raises(WorkError, match=r"s\.csv: cannot be written \(.*\)\. Free space, or choose another --out"):
+        write_boxes(tmp_path / "file" / "s.csv", found)

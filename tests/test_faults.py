@@ -4,6 +4,7 @@ Each time the command ends, or goes on, as it should; what is done is whole; and
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from affect.cli import app
 from affect.pipeline.storage.shard import FRAMES, Shard
+from typer.testing import CliRunner, Result
 
 SETTINGS = (
     "frames.size=64", "stn.localiser=none", "stn.view=32", "stn.crop=32", "backbone.weights=scratch",
@@ -210,7 +213,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """The mount point of a file system of its own; skips where none can be had."""
     place = tmp_path / "small"
     place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], capture_output=True, check=False)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", place], capture_output=True, check=False)
     if made.returncode:
         pytest.skip("no file system of our own can be mounted here")
     yield place
@@ -229,11 +232,11 @@ def leave_free(place: Path, size: int) -> Path:
     return filler
 
 
-def told(done: "subprocess.CompletedProcess[str]", reason: str) -> None:
+def told(code: int, said: str, reason: str) -> None:
     """One line of error that names the reason and a remedy."""
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert code == 1, said
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert reason in line
     assert "choose another" in line.lower() or "free" in line.lower()
 
@@ -243,7 +246,8 @@ def test_a_full_disk_is_named_and_what_is_finished_is_whole(data: Path, small: P
     work = small / "work"
     assert affect("audit", data, work).returncode == 0
     filler = leave_free(small, 2 << 20)  # a shard is of about 0.9 MB
-    told(affect("extract-frames", data, work, "--workers", workers), "No space left on device")
+    first = affect("extract-frames", data, work, "--workers", workers)
+    told(first.returncode, first.stderr, "No space left on device")
     done = finished(work)
     assert 0 < len(done) < len(VIDEOS)
     before = {name: (work / "frames" / f"{name}.h5").stat().st_mtime_ns for name in done}
@@ -254,43 +258,70 @@ def test_a_full_disk_is_named_and_what_is_finished_is_whole(data: Path, small: P
     assert not in_work(work)
 
 
-@pytest.mark.parametrize("stage", ["audit", "cache-features", "train", "evaluate", "predict"])
+ROAD = ("audit", "extract-frames", "cache-features", "train", "evaluate", "predict")
+OUTPUT = {
+    "audit": "audit.json", "extract-frames": "frames", "cache-features": "features", "train": "train/default",
+    "evaluate": "train/default/evaluation-validation.json", "predict": "out",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory, little: Callable[[Path], Path]) -> tuple[Path, Path]:
+    """A data folder of four videos of a second, and a work folder in which the road was walked to its end."""
+    root = tmp_path_factory.mktemp("walked")
+    data = little(root / "data")
+    for stage in ROAD:
+        here = here_in_this_process(stage, data, root / "work")
+        assert here.exit_code == 0, here.stderr
+    return data, root / "work"
+
+
+def here_in_this_process(stage: str, data: Path, work: Path) -> Result:
+    words = command(stage, data, work)[3:]
+    if stage == "predict":
+        model, out = work / "train" / "default", work / "out"
+        words = ["predict", str(data / "videos" / "v.mp4"), "--model", str(model), "--out", str(out)]
+    if "--work" in words:
+        words += ["--set", "runtime.workers=0", "--set", "train.epochs=1", "--set", "clip.length=16"]
+    return CliRunner().invoke(app, words)
+
+
+@pytest.mark.parametrize("free", [0, 4096, 3 << 20])
+@pytest.mark.parametrize("stage", ROAD)
 def test_a_full_disk_stops_every_stage_with_a_word_and_it_goes_on_after(
-    data: Path, small: Path, stage: str, tmp_path: Path
+    walked: tuple[Path, Path], small: Path, stage: str, free: int
 ) -> None:
-    work, road = small / "work", ["audit", "extract-frames", "cache-features", "train", "evaluate", "predict"]
-    more = {"cache-features": ["--workers", "0"], "train": ["--set", "train.epochs=1", "--set", "clip.length=16"]}
-
-    def run(name: str) -> "subprocess.CompletedProcess[str]":
-        if name == "predict":
-            words = [
-                "affect",
-                "predict",
-                data / "videos",
-                "--model",
-                work / "train" / "default",
-                "--out",
-                small / "out",
-            ]
-            return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=300)
-        return affect(name, data, work, *more.get(name, []))
-
-    for earlier in road[: road.index(stage)]:
-        if earlier != "evaluate":
-            assert run(earlier).returncode == 0
-    filler = leave_free(small, 4096)
-    told(run(stage), "No space left on device")
+    data, work = walked[0], Path(shutil.copytree(walked[1], small / "work"))
+    output = work / OUTPUT[stage]
+    shutil.rmtree(output) if output.is_dir() else output.unlink()
+    filler = leave_free(small, free)
+    first = here_in_this_process(stage, data, work)
+    if first.exit_code or free < 1 << 20:
+        told(first.exit_code, first.stderr, "No space left on device")
     filler.unlink()
-    done = run(stage)
-    assert done.returncode == 0, done.stderr
-    assert not [path for path in small.rglob(".*") if path.suffix in (".tmp", ".part")]
+    second = here_in_this_process(stage, data, work)
+    assert second.exit_code == 0, second.stderr
+    assert output.exists()
+    assert not list(small.rglob(".*")), "nothing half-written, no lock"
 
 
-@pytest.mark.parametrize("stage", ["audit", "extract-frames", "cache-features"])
-def test_a_folder_that_cannot_be_written_is_named(data: Path, small: Path, stage: str) -> None:
-    work = small / "work"
-    for earlier in ("audit", "extract-frames"):
-        assert affect(earlier, data, work).returncode == 0
+@pytest.mark.parametrize("stage", ROAD)
+def test_a_folder_that_cannot_be_written_is_named(walked: tuple[Path, Path], small: Path, stage: str) -> None:
+    data, work = walked[0], Path(shutil.copytree(walked[1], small / "work"))
+    (work / "out" / "v.csv").unlink()
+    (work / "train" / "default" / "evaluation-validation.json").unlink()
+    before = {path: path.read_bytes() for path in work.rglob("*.h5")}
     remount(small, "ro")
-    told(affect(stage, data, work), "Read-only file system")
-    assert finished(work) == VIDEOS
+    done = here_in_this_process(stage, data, work)
+    told(done.exit_code, done.stderr, "Read-only file system")
+    assert {path: path.read_bytes() for path in work.rglob("*.h5")} == before
+
+
+def test_what_predict_has_done_is_told_from_a_folder_that_cannot_be_written(
+    walked: tuple[Path, Path], small: Path
+) -> None:
+    work = Path(shutil.copytree(walked[1], small / "work"))
+    remount(small, "ro")
+    done = here_in_this_process("predict", walked[0], work)
+    assert done.exit_code == 0, done.stderr
+    assert "1 kept" in done.stderr

@@ -2,12 +2,13 @@
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BoxError
+from ..errors import BoxError, WorkError
 from ..records import Boxes
 from .lines import NUMBER, read_grid, read_lines, short
 
@@ -41,18 +42,22 @@ def read_boxes(path: Path) -> Boxes:
 
 
 def write_boxes(path: Path, boxes: Boxes) -> None:
-    """Writes boxes so that read_boxes gives them back exactly; whole or not at all. Makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes boxes so that read_boxes gives them back exactly; whole or not at all. Makes the folder. Raises WorkError."""
     rows = [HEADER]
     for frame, corners in zip(boxes.frame.tolist(), boxes.corners, strict=True):
         # numpy's text of a float32 is the shortest that reads back to the same float32
         rows.append(",".join([str(frame + 1), *(str(value).removesuffix(".0") for value in corners)]))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise WorkError(
+            f"{path}: cannot be written ({error.strerror})", "Free space, or choose another --out."
+        ) from error
 
 
 def read_pts(folder: Path) -> Boxes:

@@ -191,5 +191,5 @@ def _write(work: Work, text: str | None) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise WorkError(
-            f"{work.audit} cannot be written ({error.strerror})", "Give another folder with --work."
+            f"{work.audit} cannot be written ({error.strerror})", "Free space, or choose another --work."
         ) from error

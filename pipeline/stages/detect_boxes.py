@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...configs.schema import Config
 from ..cluster import run_tasks, worker_count
-from ..errors import AffectError, InputError
+from ..errors import AffectError, InputError, WorkError
 from ..ingest.boxes import write_boxes
 from ..ingest.catalog import find_catalog
 from ..progress import Talk
@@ -54,7 +54,8 @@ def detect_boxes(
     overwrite: bool = False,
     scheduler: str | None = None,
 ) -> StageReport:
-    """Writes a box file for each subject of `data`, and for each of `videos`. InputError where nothing is named."""
+    """Writes a box file for each subject of `data`, and for each of `videos`. Raises InputError where nothing is named,
+    WorkError where nothing can be written."""
     if data is None and (not videos or out is None):
         raise InputError("nothing to look at", "Name --data D, or videos and --out DIR.")
     folder = out if out is not None else Path(data or ".") / "bounding_boxes"
@@ -72,7 +73,10 @@ def detect_boxes(
     results: dict[str, Found] = {}
     if wanted:
         _detector(model)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkError(f"{folder}: cannot be written ({error.strerror})", "Choose another --out.") from error
         with talk.track("detect-boxes", len(wanted), "subjects") as bar:
 
             def done(search: Search, result: Found) -> None:
@@ -80,8 +84,12 @@ def detect_boxes(
                 share = f"{result.boxes} of {result.frames} frames have a face"
                 bar.advance(item=f"{search.name}: {result.problem.message if result.problem else share}")
 
+            def died(search: Search, reason: str) -> None:
+                remedy = "Free memory, or set fewer runtime.workers."
+                done(search, Found(0, 0, Problem("damaged", search.name, reason, remedy)))
+
             workers = 0 if len(wanted) == 1 and scheduler is None else worker_count(config.runtime.workers)
-            run_tasks(search_video, wanted, workers=workers, scheduler=scheduler, on_result=done)
+            run_tasks(search_video, wanted, workers=workers, scheduler=scheduler, on_result=done, on_error=died)
     return StageReport(
         stage="detect-boxes",
         output=folder,
@@ -118,6 +126,8 @@ def search_video(search: Search) -> Found:
             )
             return Found(len(faces), 0, problem)
         write_boxes(search.out, boxes)
+    except WorkError:
+        raise  # of the whole stage, not of this subject
     except AffectError as error:
         return Found(0, 0, Problem("damaged", search.name, error.problem, error.remedy))
     return Found(len(faces), len(boxes))

@@ -135,7 +135,8 @@ class ShardWriter:
         # A full disk fails the flush that closing does; the file goes away either way.
         with contextlib.suppress(OSError, RuntimeError):
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
         forget(self._temporary)
 
     def _give_up(self) -> None:
