@@ -11,7 +11,7 @@ import pytest
 from affect.pipeline.errors import VideoError
 from affect.pipeline.ingest import child
 from affect.pipeline.ingest.numbering import Packet, by_chunks, by_rhythm
-from affect.pipeline.ingest.video import decode, decoded, probe
+from affect.pipeline.ingest.video import decode, decoded, frame_times, probe
 
 FRAMES = 24
 
@@ -67,6 +67,13 @@ ODD = [
     ("open-gop.mkv", "libx264", "yuv420p", 96, 64, {"x264-params": "open-gop=1", "bf": "2"}),
     ("av1.mp4", "libsvtav1", "yuv420p", 96, 64, {"preset": "8", "crf": "10"}),
     ("grey.avi", "ffv1", "gray", 96, 64, {}),
+    ("odd-size.webm", "libvpx-vp9", "yuv420p", 97, 63, {"crf": "10", "b": "0"}),
+    ("ten-bit.webm", "libsvtav1", "yuv420p10le", 96, 64, {"preset": "8", "crf": "10"}),
+    ("av1.webm", "libsvtav1", "yuv420p", 96, 64, {"preset": "8", "crf": "10"}),
+    ("interlaced.mkv", "mpeg2video", "yuv420p", 96, 64, {"flags": "+ilme+ildct", "b": "2M"}),
+    ("hevc.mkv", "libx265", "yuv420p", 96, 64, QUIET),
+    ("editing.mov", "prores_ks", "yuv422p10le", 96, 64, {}),
+    ("screen.mov", "png", "rgb24", 96, 64, {}),
 ]  # fmt: skip
 
 
@@ -108,6 +115,39 @@ def test_what_an_edit_list_hides_is_not_counted(tmp_path: Path) -> None:
     # Some demuxers show what lies before the beginning, and then count it: either way numbers follow the pictures.
     assert shown in (list(range(5, FRAMES)), list(range(FRAMES)))
     assert probe(cut).frames == len(given)
+
+
+def test_a_film_that_begins_late_keeps_its_frames_and_says_when(tmp_path: Path) -> None:
+    """An edit list may begin with nothing: the first frame is shown after two seconds."""
+    path = tmp_path / "late.mp4"
+    with av.open(str(path), "w", options={"use_editlist": "1"}) as out:
+        stream = cast(av.VideoStream, out.add_stream("libx264", rate=25, options={"bf": "0"}))
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(draw(number, 96, 64), format="rgb24")
+            frame.pts, frame.time_base = number + 50, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    given, shown = seen(path)
+    assert given == shown == list(range(FRAMES))
+    times = frame_times(path)
+    np.testing.assert_allclose(np.diff(times), 1 / 25, atol=1e-6)
+    assert times[0] in (0, pytest.approx(2.0, abs=1e-3)), "from the first frame, or from the film's beginning"
+
+
+def test_a_film_in_fragments_is_whole(tmp_path: Path) -> None:
+    """As streams are recorded: no index, and the header does not know how many frames will come."""
+    path = tmp_path / "fragments.mp4"
+    with av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov+default_base_moof"}) as out:
+        stream = cast(av.VideoStream, out.add_stream("libx264", rate=25))
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.gop_size = 6
+        for number in range(FRAMES):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(draw(number, 96, 64), format="rgb24")))
+        out.mux(stream.encode(None))
+    given, shown = seen(path)
+    assert given == shown == list(range(FRAMES))
+    assert probe(path).frames == FRAMES
 
 
 @pytest.mark.parametrize(("width", "height"), [(30_000, 30_000), (30_000, 5_000)])

@@ -42,7 +42,8 @@ def read_boxes(path: Path) -> Boxes:
 
 
 def write_boxes(path: Path, boxes: Boxes) -> None:
-    """Writes boxes so that read_boxes gives them back exactly; whole or not at all. Makes the folder. Raises WorkError."""
+    """Writes boxes so that read_boxes gives them back exactly; whole or not at all, and the folder with them. Raises
+    WorkError."""
     rows = [HEADER]
     for frame, corners in zip(boxes.frame.tolist(), boxes.corners, strict=True):
         # numpy's text of a float32 is the shortest that reads back to the same float32
