@@ -170,6 +170,12 @@ def test_a_mark_speaks_of_one_file_only(ready: tuple[Path, Work], whole: Config)
         assert len(shard.frames(range(len(shard)))) == 19
     with pytest.raises(ShardError, match="was found to be damaged"), FrameShard(path):
         pass
+    with Shard(work.frames("b"), FRAMES) as older:
+        work.frames("b").with_suffix(".new").write_bytes(work.frames("b").read_bytes())
+        work.frames("b").with_suffix(".new").replace(work.frames("b"))
+        older.condemn()  # that was another file
+    with FrameShard(work.frames("b")):
+        pass
     path.unlink()
     path.write_bytes(before)  # as restored from a copy
     with Shard(path, FRAMES) as shard:

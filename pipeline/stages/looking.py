@@ -16,7 +16,6 @@ from ..ingest.align import align
 from ..ingest.annotations import arousal_beside, is_affwild, read_labels
 from ..ingest.boxes import read_boxes
 from ..records import Aligned, Boxes, Region, Subject, Video, Work
-from ..storage.damage import mark
 from ..storage.fingerprint import content_digest, folder_digest
 from ..storage.shard import FrameShard
 from .extract_frames import frames_fingerprint
@@ -84,7 +83,7 @@ def labels_of(subject: Subject, shard: FrameShard) -> Aligned:
     index, lost = shard.read("index"), frozenset(shard.attributes["lost"])
     aligned = align(read_labels(subject.annotation), len(index) + len(lost), lost=lost)
     if not np.array_equal(aligned.index, index):
-        mark(shard.path)
+        shard.condemn()
         raise ShardError(
             f"{shard.path}: its frame numbers have holes that `lost` does not name",
             "Run `affect extract-frames` again.",

@@ -13,7 +13,7 @@ from ..learning.model_file import NAME, read_model_metadata
 from ..progress import Talk
 from ..records import Problem, StageReport, Work
 from ..storage.checkpoint import load_weights
-from ..storage.damage import forget, mark
+from ..storage.damage import forget
 from ..storage.leftovers import leftovers
 from ..storage.shard import FEATURES, FRAMES, MADE_BY, Shard
 from .audit_record import load_audit
@@ -95,7 +95,7 @@ def _shard(kind: str, path: Path) -> None:
         elif kind == FRAMES and not _lies_end_to_end(shard):
             trouble = "its pictures do not lie end to end"
     if trouble:
-        mark(path)
+        shard.condemn()
         raise ShardError(f"{path}: {trouble}", f"Run `{MADE_BY[kind]}` again, which makes it anew.")
 
 

@@ -9,16 +9,23 @@ import contextlib
 from pathlib import Path
 
 
-def mark(path: Path) -> None:
-    """Says that the shard that is now at `path` is damaged; where nothing can be written, it is found again instead."""
+def which(path: Path) -> str:
+    """What tells the file that is now at `path` from others that were or will be there. Raises OSError."""
+    facts = path.stat()
+    return f"{facts.st_size} {facts.st_mtime_ns}\n"
+
+
+def mark(path: Path, file: str) -> None:
+    """Says that the shard at `path` is damaged, if it is still that file; where nothing can be written, it is found out
+    again."""
     with contextlib.suppress(OSError):
-        _beside(path).write_text(_which(path), encoding="utf-8")
+        _beside(path).write_text(file, encoding="utf-8")
 
 
 def is_marked(path: Path) -> bool:
     """Whether the shard that is now at `path` was found damaged."""
     try:
-        return _beside(path).read_text(encoding="utf-8") == _which(path)
+        return _beside(path).read_text(encoding="utf-8") == which(path)
     except (OSError, ValueError):
         return False
 
@@ -31,8 +38,3 @@ def forget(path: Path) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.damaged")
-
-
-def _which(path: Path) -> str:
-    facts = path.stat()
-    return f"{facts.st_size} {facts.st_mtime_ns}\n"

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import h5py
@@ -19,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ShardError, WorkError
 from .attributes import get_json, get_text, put_json, put_text
-from .damage import forget, is_marked, mark
+from .damage import forget, is_marked, mark, which
 from .leftovers import sweep, sync, temporary_beside
 from .seal import ROOM, is_sealed, seal
 
@@ -85,9 +84,7 @@ class ShardWriter:
         except (OSError, RuntimeError) as error:
             raise self._unwritable(error) from error
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self._commit()
@@ -168,6 +165,7 @@ class Shard:
         if is_marked(path):
             raise ShardError(f"{path}: was found to be damaged", self._remedy)
         try:
+            self._opened = which(path)
             self._file = h5py.File(path, "r", locking=False)
         except OSError as error:
             raise self._damaged(error) from error
@@ -239,8 +237,12 @@ class Shard:
             raise ShardError(f"{self.path}: {name} is not a dataset of its own with checksums", self._remedy)
         return data
 
+    def condemn(self) -> None:
+        """Marks this file as damaged: nobody uses it any more, and its stage makes it anew."""
+        mark(self.path, self._opened)
+
     def _spoilt(self, error: Exception) -> ShardError:
-        mark(self.path)
+        self.condemn()
         return self._damaged(error)
 
     def _damaged(self, error: Exception) -> ShardError:
