@@ -6,16 +6,19 @@ all that depends on it, at the speed of writing small files.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from affect.configs.schema import Config, Section
 from affect.pipeline.ingest.catalog import find_catalog
+from affect.pipeline.learning import end_to_end, from_cache
 from affect.pipeline.progress import Talk
 from affect.pipeline.records import Work
 from affect.pipeline.stages.adapt import adapted_fingerprint
@@ -29,7 +32,7 @@ from affect.pipeline.stages.looking import annotation_digest, fresh_frames
 from affect.pipeline.stages.predict import predict
 from affect.pipeline.stages.pretrain_backbone import backbone_fingerprint
 from affect.pipeline.stages.pretrain_stn import stn_fingerprint
-from affect.pipeline.stages.train import run_fingerprint, train
+from affect.pipeline.stages.train import ONLY_END_TO_END, ONLY_FROM_CACHE, run_fingerprint, train
 from affect.pipeline.storage.checkpoint import save_weights
 from affect.pipeline.storage.shard import FEATURES, FRAMES, ShardWriter, is_fresh
 
@@ -112,7 +115,7 @@ ROWS: dict[str, tuple[Any, frozenset[str]]] = {
     "train.gradient_clip": (2.0, BOTH),
     "train.patience": (4, BOTH),
     "train.ema": (0.5, BOTH),
-    "train.balance": ("plane", RUN),
+    "train.balance": ("plane", BOTH),
     "train.state_minutes": (5.0, NONE),
     "train.noise": (0.1, RUN),
     "train.time_mask": (0.1, RUN),
@@ -144,6 +147,13 @@ def leaves(section: type[Section] = Config, prefix: str = "") -> list[str]:
 
 def test_every_setting_has_its_row() -> None:
     assert sorted(ROWS) == sorted(leaves())
+
+
+@pytest.mark.parametrize(("ignored", "road"), [(ONLY_FROM_CACHE, end_to_end), (ONLY_END_TO_END, from_cache)])
+def test_a_setting_that_a_road_leaves_out_of_its_key_is_not_read_there(ignored: set[str], road: ModuleType) -> None:
+    read = set(re.findall(r"\b(?:settings|train)\.(\w+)", Path(str(road.__file__)).read_text(encoding="utf-8")))
+    assert {"learning_rate", "loss"} <= read
+    assert not read & ignored
 
 
 @dataclass

@@ -33,7 +33,7 @@ ONLY_END_TO_END = {
     "batch_end_to_end", "learning_rate_backbone", "learning_rate_stn", "unfreeze_backbone", "unfreeze_stn",
     "box_weight",
 }  # fmt: skip
-ONLY_FROM_CACHE = {"batch", "balance", "noise", "time_mask", "speed"}
+ONLY_FROM_CACHE = {"batch", "noise", "time_mask", "speed"}
 
 
 @dataclass(frozen=True)
