@@ -142,7 +142,7 @@ def camera() -> Iterator[tuple[str, list[int]]]:
     sent: list[int] = []
 
     class Camera(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
 
         def do_GET(self) -> None:
             self.send_response(200 if self.path == "/stream" else 404)
