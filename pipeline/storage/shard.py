@@ -280,9 +280,11 @@ class FrameShard(Shard):
 
 
 def read_rows(path: Path, name: str, start: int, stop: int) -> NDArray[Any]:
-    """Rows of a dataset in a shard that was read before, for much less work than opening it as a Shard: what it says
-    of itself is not looked at again. Raises ShardError where it is damaged or gone."""
+    """Rows of a dataset in a shard of features that was read before, for much less work than opening it as a Shard:
+    what it says of itself is not looked at again. Raises ShardError where it is damaged or gone; damage is marked."""
+    opened = ""
     try:
+        opened = which(path)
         file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, _READS)
         own = file.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD
         data = h5py.h5d.open(file, name.encode()) if own else None
@@ -293,7 +295,10 @@ def read_rows(path: Path, name: str, start: int, stop: int) -> NDArray[Any]:
         space.select_hyperslab((start, *(0 for _ in shape[1:])), rows.shape)
         data.read(h5py.h5s.create_simple(rows.shape), space, rows)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise ShardError(f"{path}: is damaged ({' '.join(str(error).split())})", "Make it again.") from error
+        if opened:
+            mark(path, opened)
+        remedy = f"Run `{MADE_BY[FEATURES]}` again, which makes it anew."
+        raise ShardError(f"{path}: is damaged ({' '.join(str(error).split())})", remedy) from error
     return rows
 
 
