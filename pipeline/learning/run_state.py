@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import WorkError
 from ..processes import place
 from ..progress import Talk
+from ..storage.leftovers import sync, temporary_beside
 from .distributed import all_of
 
 
@@ -125,7 +126,7 @@ def save_state(path: Path, key: str, run: RunState, device: torch.device) -> Non
         "carried": run.carried.state_dict() if run.carried else None,
         **{name: getattr(run, name) for name in _KEPT},
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -179,8 +180,4 @@ def load_state(path: Path, key: str, run: RunState, device: torch.device, talk: 
 def _sync_folder(folder: Path) -> None:
     """Puts the renaming itself onto the disk; systems that cannot open a folder do without."""
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(folder)

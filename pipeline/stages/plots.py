@@ -4,7 +4,6 @@ Figures are drawn by matplotlib's Agg canvas, without pyplot: no global state, n
 matplotlib is imported when the first figure is drawn.
 """
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import WorkError
+from ..storage.leftovers import temporary_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def drawing(theme: Theme, width: float, height: float) -> Iterator["Figure"]:
 
 def save(figure: "Figure", path: Path, dpi: int = 160) -> Path:
     """Writes the figure as PNG, whole or not at all; equal figures give equal bytes. Raises WorkError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(figure, temporary, dpi)

@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import MissingStageError, WeightsError, WorkError
 from ..learning.model_file import NAME, read_model_metadata
+from ..storage.leftovers import temporary_beside
 
 REMEDY = "Run: affect train --data D --work W"
 
@@ -49,7 +49,7 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all. Raises WorkError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import WeightsError, WorkError
+from .leftovers import temporary_beside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ def save_weights(path: Path, state: Mapping[str, "Tensor"], metadata: Mapping[st
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     header = _json({"metadata": dict(metadata), "sha256": _digest(tensors, metadata)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, {_KEY: header})

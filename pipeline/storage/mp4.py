@@ -1,7 +1,6 @@
 """An H.264 video, written frame by frame in constant memory, with the sound of another file beside it."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from ..errors import WorkError
+from .leftovers import temporary_beside
 
 if TYPE_CHECKING:
     from av import AudioStream, Packet
@@ -31,7 +31,7 @@ class Mp4:
 
     def __init__(self, path: Path, width: int, height: int, rate: float, sound: Path | None = None) -> None:
         self.path = path
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._part = temporary_beside(path)
         self._last = -1
         with _told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
