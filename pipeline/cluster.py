@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -34,6 +35,14 @@ def worker_count(setting: int, cores: int = 2) -> int:
     return max(1, CPU_COUNT // cores)
 
 
+def crew_size(workers: int, scheduler: str | None) -> int:
+    """How many tasks are worked on at once: `workers`, or the threads of the scheduler's. Raises AffectError."""
+    if scheduler is None:
+        return workers
+    with _client(0, scheduler, 1) as client:
+        return sum(cast(dict[str, int], client.nthreads()).values())
+
+
 def run_tasks(
     task: Callable[[Item], Result],
     items: Sequence[Item],
@@ -42,10 +51,11 @@ def run_tasks(
     scheduler: str | None = None,
     threads: int = 1,
     setup: Callable[[], None] | None = None,
-    on_result: Callable[[Item, Result], None],
-    on_error: Callable[[Item, str], None] | None = None,
+    on_result: Callable[[Item, Result], Sequence[Item] | None],
+    on_error: Callable[[Item, str], Sequence[Item] | None] | None = None,
 ) -> None:
-    """Calls task(item) for every item, begun in their order, and on_result(item, result) here as each comes back.
+    """Calls task(item) for every item, begun in their order, and on_result(item, result) here as each comes back; what
+    that and on_error return are items more.
 
     workers: processes on this machine; 0: in this process. scheduler: the address of a Dask scheduler to use instead.
     setup: called once in each worker before its first task; threads: what torch may use in it. Items, results, task and
@@ -57,8 +67,10 @@ def run_tasks(
     if not workers and scheduler is None:
         if setup is not None:
             setup()
-        for item in items:
-            on_result(item, task(item))
+        left = deque(items)
+        while left:
+            item = left.popleft()
+            left.extend(on_result(item, task(item)) or ())
         return
     from distributed import KilledWorker, as_completed
     from distributed.client import FutureCancelledError
@@ -78,13 +90,18 @@ def run_tasks(
             except (FutureCancelledError, CommClosedError) as closed:
                 raise _lost(scheduler) from closed
             if error is None:
-                on_result(item, cast(Result, result))
+                more = on_result(item, cast(Result, result))
             elif not isinstance(error, KilledWorker):
                 raise error
             elif on_error is None:
                 raise AffectError(f"{item}: {_DIED}", _REMEDY) from None
             else:
-                on_error(item, _DIED)
+                more = on_error(item, _DIED)
+            for new in more or ():
+                future = client.submit(task, new, pure=False)
+                item_of[future.key] = new
+                done.add(future)
+            del future
 
 
 _DIED = f"its worker process died, {DEATHS + 1} times"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from affect.pipeline.cluster import run_tasks, worker_count
+from affect.pipeline.cluster import crew_size, run_tasks, worker_count
 from affect.pipeline.errors import AffectError
 
 
@@ -26,6 +26,18 @@ def test_with_one_hand_the_order_is_kept() -> None:
         order: list[int] = []
         run_tasks(operator.neg, [3, 1, 2], workers=workers, on_result=lambda item, _, order=order: order.append(item))
         assert order == [3, 1, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_result_may_ask_for_more(workers: int) -> None:
+    results: list[int] = []
+
+    def on_result(item: int, result: int) -> list[int]:
+        results.append(result)
+        return [10 * item] if item < 100 else []
+
+    run_tasks(operator.neg, [1, 2], workers=workers, on_result=on_result)
+    assert sorted(results) == [-200, -100, -20, -10, -2, -1]
 
 
 def test_nothing_to_do_starts_nothing() -> None:
@@ -81,6 +93,7 @@ def test_a_scheduler_may_be_given() -> None:
 
     with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as cluster:
         assert isinstance(cluster, LocalCluster)
+        assert crew_size(0, cluster.scheduler_address) == 1
         for _ in range(2):
             results: list[int] = []
             run_tasks(

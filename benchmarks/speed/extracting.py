@@ -21,8 +21,9 @@ TURNS = 2
 
 
 def extract(folder: Path, frames: int) -> Iterator[Row]:
-    """extract-frames of several 720p videos, JPEGs and shards included, against decord alone on as many processes; and
-    all cores against one. What an extraction of videos of 8 frames takes is its start, and is told apart."""
+    """extract-frames of several 720p videos, JPEGs and shards included, against decord alone on as many processes; one
+    video as long as all of them; and all cores against one. What an extraction of videos of 8 frames takes is its
+    start, and is told apart."""
     frames *= LONGER
     count = 2 * CORES
     data = draw_data(folder / "data", count, frames, width=1280, height=720)
@@ -61,6 +62,11 @@ def extract(folder: Path, frames: int) -> Iterator[Row]:
     yield Row("  the same, start included", median(limit) / median(whole), "", f"{median(whole):.1f} s")
     yield Row("  start of extract-frames: Dask, workers, decoders", start, "s", f"{count} videos of 8 frames")
     yield Row("  frames/s and core", total / working / CORES, "frames/s", "720p to 448 x 448, JPEG 95", rate="extract")
+    long, one = draw_data(folder / "long", 1, total, width=1280, height=720), Work(folder / "one")
+    audit(config, long, one, HUSH)
+    pieces = ours(long, one, CORES) - start
+    told = f"{total / pieces:.0f} frames/s, {total} frames"
+    yield Row("  one video as long as all of them, in pieces / all of them", working / pieces, "", told)
     with one_core():
         alone = ours(data, work, 1) - ours(tiny, small, 1)
         limit_alone = bare(1)

@@ -1,7 +1,11 @@
-"""Frames by PyAV, numbered by their timestamps: slower than decord, and right where decord is not."""
+"""Frames by PyAV, numbered by their timestamps: right where decord is not, and from the middle of a video.
+
+The pixels are decord's, bit for bit: both have FFmpeg decode, and scale by the same filter.
+"""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -13,6 +17,10 @@ from .timeline import REMEDY, Timeline, open_video
 
 if TYPE_CHECKING:
     from av import VideoFrame
+    from av.filter import Graph
+
+BACK = 64
+"""Frames by which it seeks earlier where the first try began too late."""
 
 
 def frames_by_pyav(
@@ -20,19 +28,20 @@ def frames_by_pyav(
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Numbers and upright pictures, uint8 [h, w, 3] RGB, of the frames from start to stop that can be decoded, in turn.
 
-    `tick` is called at each frame of the file. Raises VideoError where frames are missing and none can be numbered.
+    Where the timeline is plain and the container's own, frames before `start` are not all decoded: reading begins at a
+    keyframe. `tick` is called at each frame of the file. Raises VideoError where frames are missing and none can be
+    numbered.
     """
     from av.error import FFmpegError
-    from av.video.reformatter import Interpolation, VideoReformatter
 
     counted = not timeline.stamped and _has_to_count(path, timeline, tick)
     turns = timeline.rotation // 90
     width, height = timeline.facts.width, timeline.facts.height
     if turns % 2:
         width, height = height, width
-    scaler = VideoReformatter()
+    scaler = _Scaler(size or width, size or height)
     last = -1
-    for frame in _frames(path, tick):
+    for frame in _frames(path, tick) if counted else _frames_from(path, timeline, start, tick):
         place = last + 1 if counted else _place(timeline, frame.pts, last)
         if place is None:
             continue
@@ -42,19 +51,59 @@ def frames_by_pyav(
             return
         if number < start or frame.is_corrupt:
             continue
-        # decord scales bilinearly too: frames of the two are alike.
         with contextlib.suppress(FFmpegError):
-            picture = scaler.reformat(
-                frame, size or width, size or height, "rgb24", interpolation=Interpolation.BILINEAR
-            ).to_ndarray()
-            yield number, np.rot90(cast(NDArray[np.uint8], picture), turns)
+            yield number, np.rot90(scaler(frame), turns)
 
 
-def _frames(path: Path, tick: Callable[[], None]) -> "Iterator[VideoFrame]":
+class _Scaler:
+    """Frames to RGB of one size, as decord does it: FFmpeg's scale filter, bilinear."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._size = f"{width}:{height}:flags=bilinear"
+        self._shape: tuple[int, int, str] | None = None
+
+    def __call__(self, frame: "VideoFrame") -> NDArray[np.uint8]:
+        shape = frame.width, frame.height, frame.format.name
+        if shape != self._shape:  # streams may change theirs midway
+            self._graph, self._shape = self._build(frame), shape
+        self._graph.push(frame)
+        return cast(NDArray[np.uint8], cast("VideoFrame", self._graph.pull()).to_ndarray())
+
+    def _build(self, frame: "VideoFrame") -> "Graph":
+        from av.filter import Graph
+
+        graph = Graph()
+        base = frame.time_base or Fraction(1)
+        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)
+        graph.link_nodes(
+            source, graph.add("scale", self._size), graph.add("format", "pix_fmts=rgb24"), graph.add("buffersink")
+        ).configure()
+        return graph
+
+
+def _frames_from(path: Path, timeline: Timeline, start: int, tick: Callable[[], None]) -> "Iterator[VideoFrame]":
+    """Frames of the file in turn, from one that is shown no later than frame `start`. Some demuxers seek by the order
+    of decoding, and may begin too late: then it is tried from earlier, and at last from the beginning."""
+    wanted = int(timeline.stamp[start]) if timeline.plain and timeline.stamped and start < len(timeline.stamp) else 0
+    for back in (0, BACK) if start and timeline.plain and timeline.stamped else ():
+        frames = _frames(path, tick, int(timeline.stamp[max(0, start - back)]))
+        first = next(frames, None)
+        if first is not None and first.pts is not None and first.pts <= wanted:
+            yield first
+            yield from frames
+            return
+        frames.close()
+    yield from _frames(path, tick)
+
+
+def _frames(path: Path, tick: Callable[[], None], seek: int | None = None) -> "Generator[VideoFrame]":
+    """seek: a timestamp from before which to read; None: from the beginning."""
     from av.error import FFmpegError
 
     container, stream = open_video(path)
     with container, contextlib.suppress(FFmpegError, OSError):
+        if seek is not None:
+            container.seek(seek, stream=stream)
         for packet in container.demux(stream):
             tick()
             # A packet that cannot be decoded costs its own frame, not those after it.
