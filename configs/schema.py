@@ -46,12 +46,16 @@ class DetectBoxes(Section):
 
 
 class PretrainStn(Section):
+    start: str = "drawn"
+    """Weights to start from: `drawn`, an STN that comes with affect and has seen 800 drawn people; `scratch`; or a path
+    of a stn.safetensors that this stage wrote."""
     frames: int = Field(default=20000, ge=16)
     """Training frames, drawn evenly over the subjects of the training split that have boxes. They are held in memory:
     0.26 MB each at a view of 96."""
     validation_frames: int = Field(default=2000, ge=1)
     """Validation frames, drawn likewise, on which the best epoch is chosen."""
     epochs: int = Field(default=20, ge=0)
+    """0: the start as it is."""
     batch: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     ema: float = Field(default=0.0, ge=0, lt=1)

@@ -16,6 +16,7 @@ from affect.pipeline.stages.audit import audit
 from affect.pipeline.stages.encoder import build_encoder, plan_encoder
 from affect.pipeline.stages.extract_frames import extract_frames
 from affect.pipeline.stages.pretrain_stn import pretrain_stn
+from affect.pipeline.stages.stn_start import SHIPPED
 from affect.pipeline.storage.checkpoint import load_weights
 
 QUIET = Talk(quiet=True)
@@ -115,10 +116,25 @@ sys.exit(not report.kept or "torch" in sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_without_boxes_the_stn_is_the_identity_and_the_road_goes_on(
+def test_without_boxes_the_stn_stays_as_it_came(
     ready: tuple[Path, Work], tiny: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, work = ready
+    shutil.rmtree(boxes_of(data)[0].parent)
+    audit(tiny, data, work, QUIET)
+    report = pretrain_stn(tiny, data, work, Talk())
+    assert (report.facts["trained"], report.facts["start"]) == (False, "drawn")
+    assert "finds faces as well as it did before" in capsys.readouterr().err
+    given, _ = load_weights(work.weights("stn"))
+    shipped, _ = load_weights(SHIPPED)
+    assert torch.equal(given["localiser.presence.weight"], shipped["localiser.presence.weight"].float())
+
+
+def test_from_scratch_and_without_boxes_the_stn_is_the_identity_and_the_road_goes_on(
+    ready: tuple[Path, Work], tiny: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, work = ready
+    tiny = tiny.model_copy(update={"pretrain_stn": tiny.pretrain_stn.model_copy(update={"start": "scratch"})})
     shutil.rmtree(boxes_of(data)[0].parent)
     audit(tiny, data, work, QUIET)
     report = pretrain_stn(tiny, data, work, Talk())

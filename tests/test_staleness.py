@@ -57,6 +57,7 @@ ROWS: dict[str, tuple[Any, frozenset[str]]] = {
     "stn.crop": (48, ADAPTED),
     "stn.margin": (0.2, ADAPTED),
     "detect_boxes.gap_seconds": (2.0, NONE),
+    "pretrain_stn.start": ("scratch", STN),
     "pretrain_stn.frames": (32, STN),
     "pretrain_stn.validation_frames": (99, STN),
     "pretrain_stn.epochs": (2, STN),

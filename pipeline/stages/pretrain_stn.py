@@ -22,8 +22,9 @@ from ..storage.fingerprint import fingerprint
 from ..storage.shard import FrameShard
 from .audit_record import accepted_subjects
 from .draws import share_out
-from .encoder import STN_FORMAT, asked_precision, stored_fingerprint
+from .encoder import STN_FORMAT, asked_precision, stored_fingerprint, weights_digest
 from .looking import boxes_digest, fresh_frames
+from .stn_start import begin, start_weights
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +53,9 @@ class Boxed:
 def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
     """Trains the STN on the boxes of the training split and writes weights/stn.safetensors.
 
-    Without any boxes it is saved as the identity, with a warning: the crop is then the whole picture. Raises
-    MissingStageError where no frames are extracted.
+    It starts from `pretrain_stn.start`, and without any boxes stays there, with a warning; at `scratch` it is then the
+    identity, and the crop the whole picture. Raises MissingStageError where no frames are extracted, InputError and
+    WeightsError where the start cannot be used.
     """
     output = work.weights("stn")
     catalog = find_catalog(data)
@@ -70,8 +72,10 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
         training, validation = training[:-held], training[-held:]
         talk.say(f"no validation subject has boxes: the last {held} of the training split are held out")
     if not training:
+        started = start_weights(config.pretrain_stn.start)
+        told = "finds faces as well as it did before (see pretrain_stn.start)" if started else "sees the whole picture"
         talk.warn(
-            "no training subject has boxes: the STN stays at the whole picture. "
+            f"no training subject has boxes: the STN {told}. "
             "Run `affect detect-boxes --data DIR` and then this stage again."
         )
     stn, report, damaged = _train(config, training, validation, work, talk, digest)
@@ -96,10 +100,13 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
 
 
 def stn_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> str:
-    """What STN weights bear that are up to date. subjects: of the splits for training and validation."""
+    """What STN weights bear that are up to date. subjects: of the splits for training and validation. Raises
+    InputError where pretrain_stn.start does not exist."""
+    start = start_weights(config.pretrain_stn.start)
     return fingerprint(
         version=VERSION,
         settings=config.pretrain_stn,
+        start=weights_digest(start) if start else None,
         shape=config.stn.model_dump(include={"kind", "view"}),
         subjects=[_source(subject, work) for subject in subjects],
         seed=config.runtime.seed,
@@ -176,16 +183,21 @@ def _train(
     dtype = pick_dtype(config.runtime.precision, device)
     seed_everything(config.runtime.seed)
     stn = SpatialTransformer(**config.stn.model_dump(include={"kind", "view", "crop", "margin"}))
-    untrained = {"trained": False, "environment": environment(device, dtype)}
-    if not training or settings.epochs == 0:
+    start = start_weights(settings.start)
+    begun = {"start": settings.start, "environment": environment(device, dtype)}
+    if start:
+        begin(stn, start)
+    elif not training or settings.epochs == 0:
         stn.look_everywhere()
-        return stn, untrained, []
+    if not training or not (start or settings.epochs):
+        return stn, {"trained": False, **begun}, []
     stn = stn.to(device)
     shown, problems = gather(config, training, settings.frames, device, talk)
     truth, more = gather(config, validation, settings.validation_frames, device, talk)
     if not len(shown):
-        stn.look_everywhere()
-        return stn.cpu(), untrained, problems + more
+        if not start:
+            stn.look_everywhere()
+        return stn.cpu(), {"trained": False, **begun}, problems + more
     truth = truth if len(truth) else shown
     batch = min(settings.batch, len(shown))
 
@@ -202,10 +214,11 @@ def _train(
         groups=[{"params": list(stn.parameters()), "lr": settings.learning_rate}],
         epochs=settings.epochs, steps=len(shown) // batch, score="score", ema=settings.ema, gradient_clip=5.0,
         warmup=0.1, device=device, dtype=dtype, talk=talk, title=STAGE, state=state, key=digest,
+        judge_start=start is not None,
     )  # fmt: skip
     stn.eval()
     balance(stn, truth, device)
-    report: dict[str, Any] = {"trained": True, **measure(stn, truth, device)}
+    report: dict[str, Any] = {"trained": settings.epochs > 0, **begun, **measure(stn, truth, device)}
     del report["score"]
     report["presence_auroc"] = _known(report["presence_auroc"])
     state.unlink(missing_ok=True)
@@ -213,9 +226,8 @@ def _train(
         "frames": len(truth),
         "training_frames": len(shown),
         "best_epoch": result.best_epoch,
-        "seconds": round(sum(epoch["train_seconds"] for epoch in result.history), 1),
+        "seconds": round(sum(epoch.get("train_seconds", 0) for epoch in result.history), 1),
         "history": [{name: _known(figure) for name, figure in line.items()} for line in result.history],
-        "environment": environment(device, dtype),
     }
     return stn.cpu(), report, problems + more
 

@@ -15,6 +15,7 @@ from ..learning.metrics import pooled
 from ..progress import Talk
 from ..records import Problem, StageReport, Work
 from ..storage.fingerprint import fingerprint
+from .encoder import SCRATCH
 from .report_data import SPLIT, Run, Series, find_runs, numbers_of, read_predictions, read_runs, weights_report
 from .report_html import assets
 from .report_looks import Fit, Look, look, measure, true_boxes
@@ -191,8 +192,9 @@ def _remarks(work: Work, run: Run, config: Config, shards: list[Cached], boxes: 
     if config.stn.localiser in ("box", "none"):
         where = "the box files" if config.stn.localiser == "box" else "the whole picture"
         remarks.append(f"The crops come from {where} (stn.localiser is {config.stn.localiser}): no STN was asked.")
-    elif (weights_report(work, "stn") or {}).get("trained") is False:
-        remarks.append("The STN is untrained, for want of boxes: it sees the whole picture.")
+    elif (stn := weights_report(work, "stn") or {}).get("trained") is False:
+        told = "sees the whole picture" if stn.get("start", SCRATCH) == SCRATCH else "finds faces as its start did"
+        remarks.append(f"The STN has learned nothing from this data set: it {told}.")
     if shards and not boxes:
         remarks.append("True boxes are not shown: the data has none, or does not lie where it was audited.")
     return remarks
