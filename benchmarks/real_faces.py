@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("video", type=Path, nargs="?", default=DATA / "tears-to-laughter.mp4")
     parser.add_argument("titles", type=Path, nargs="?", default=DATA / "titles-then-face.mov")
     parser.add_argument("--out", type=Path, default=HERE / "work" / "real-faces")
-    parser.add_argument("--epochs", type=int, default=120)
+    parser.add_argument("--epochs", type=int, default=40)
     arguments = parser.parse_args()
     if not arguments.video.is_file():
         print(f"{arguments.video} does not exist: name a video with a face in it.")

@@ -1,17 +1,21 @@
 """The end-to-end road as the commands take it: from the data tree to a model that evaluates from raw frames."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from affect.configs.schema import Config
+from affect.configs.schema import Config, dump
 from affect.pipeline.errors import MissingStageError
 from affect.pipeline.progress import Talk
 from affect.pipeline.records import Work
 from affect.pipeline.stages.audit import audit
 from affect.pipeline.stages.evaluate import evaluate
 from affect.pipeline.stages.extract_frames import extract_frames
+from affect.pipeline.stages.pretrain_stn import pretrain_stn
 from affect.pipeline.stages.train import train
 
 QUIET = Talk(quiet=True)
@@ -66,3 +70,32 @@ def test_without_frames_the_remedy_names_the_command(tree: Path, work: Work, tin
     shutil.copy(work.audit, tmp_path)
     with pytest.raises(MissingStageError, match="extract-frames"):
         train(settings(tiny), tree, Work(tmp_path), QUIET, end_to_end=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_torchrun_trains_end_to_end_as_one_process_does(tree: Path, work: Work, tiny: Config) -> None:
+    """The whole command, with the STN that comes with affect, pulled towards the boxes."""
+    config = settings(tiny, "stn")
+    plain = {"pretrain_stn": {"epochs": 0}, "head": {"dropout": 0.0}, "train": {"ema": 0.0, "batch_end_to_end": 2}}
+    config = Config.model_validate(
+        {
+            name: {**value, **plain.get(name, {})} if isinstance(value, dict) else value
+            for name, value in config.model_dump().items()
+        }
+    )
+    pretrain_stn(config, tree, work, QUIET)
+    train(config, tree, work, QUIET, run="one", end_to_end=True)
+    work.config.write_text(dump(config), encoding="utf-8")
+    words = ["train", "--data", str(tree), "--work", str(work.root), "--run", "two", "--end-to-end", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "affect", *words],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((work.run(name) / "run.json").read_text()) for name in ("one", "two"))
+    assert (one["environment"]["processes"], two["environment"]["processes"]) == (1, 2)
+    assert {"validation_iou", "validation_ccc_mean"} <= one["metrics"].keys()
+    for name, figure in one["metrics"].items():
+        if "second" not in name:
+            assert two["metrics"][name] == pytest.approx(figure, rel=2e-2, abs=2e-3), name
