@@ -176,6 +176,7 @@ def _train(
     from ..learning.boxes_seen import balance, draw_batches, measure, stn_loss
     from ..learning.loop import fit
     from ..learning.montage import Album
+    from ..learning.places import with_places
     from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
 
     settings = config.pretrain_stn
@@ -199,6 +200,7 @@ def _train(
             stn.look_everywhere()
         return stn.cpu(), {"trained": False, **begun}, problems + more
     truth = truth if len(truth) else shown
+    shown = with_places(shown, config.runtime.seed)
     batch = min(settings.batch, len(shown))
 
     def batches(epoch: int) -> Iterator["Pictures"]:
