@@ -47,8 +47,8 @@ class DetectBoxes(Section):
 
 class PretrainStn(Section):
     start: str = "drawn"
-    """Weights to start from: `drawn`, an STN that comes with affect and has seen 800 drawn people; `scratch`; or a path
-    of a stn.safetensors that this stage wrote."""
+    """Weights to start from: `drawn`, an STN that comes with affect and has seen 800 drawn people (with a view below 64
+    or above 160 it is of no use, and `scratch` is taken); `scratch`; or a path of weights that this stage wrote."""
     frames: int = Field(default=20000, ge=16)
     """Training frames, drawn evenly over the subjects of the training split that have boxes. They are held in memory:
     0.26 MB each at a view of 96."""

@@ -120,6 +120,7 @@ def test_without_boxes_the_stn_stays_as_it_came(
     ready: tuple[Path, Work], tiny: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, work = ready
+    tiny = tiny.model_copy(update={"stn": tiny.stn.model_copy(update={"view": 64})})
     shutil.rmtree(boxes_of(data)[0].parent)
     audit(tiny, data, work, QUIET)
     report = pretrain_stn(tiny, data, work, Talk())

@@ -100,10 +100,14 @@ def test_it_can_be_made_again(tmp_path: Path) -> None:
 
 
 def test_the_start_is_named(tmp_path: Path) -> None:
-    assert start_weights("scratch") is None
-    assert start_weights("drawn") == SHIPPED
+    def start(*settings: str) -> Path | None:
+        return start_weights(load("demo", list(settings)))
+
+    assert start() == SHIPPED
+    assert start("pretrain_stn.start=scratch") is None
+    assert start("stn.view=48") is None, "faces in so small a view are none that it knows"
     with pytest.raises(InputError, match=r"pretrain_stn\.start is 'nothing', which does not exist") as caught:
-        start_weights("nothing")
+        start("pretrain_stn.start=nothing")
     assert caught.value.remedy == "Use drawn, scratch or a path."
     save_weights(tmp_path / "w.safetensors", {"fc": torch.zeros(2)}, {"format": "affect-backbone"})
     with pytest.raises(WeightsError, match="holds 'affect-backbone', expected 'affect-stn'"):

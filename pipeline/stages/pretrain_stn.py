@@ -22,7 +22,7 @@ from ..storage.fingerprint import fingerprint
 from ..storage.shard import FrameShard
 from .audit_record import accepted_subjects
 from .draws import share_out
-from .encoder import STN_FORMAT, asked_precision, stored_fingerprint, weights_digest
+from .encoder import SCRATCH, STN_FORMAT, asked_precision, stored_fingerprint, weights_digest
 from .looking import boxes_digest, fresh_frames
 from .stn_start import begin, start_weights
 
@@ -72,7 +72,7 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
         training, validation = training[:-held], training[-held:]
         talk.say(f"no validation subject has boxes: the last {held} of the training split are held out")
     if not training:
-        started = start_weights(config.pretrain_stn.start)
+        started = start_weights(config)
         told = "finds faces as well as it did before (see pretrain_stn.start)" if started else "sees the whole picture"
         talk.warn(
             f"no training subject has boxes: the STN {told}. "
@@ -102,7 +102,7 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
 def stn_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> str:
     """What STN weights bear that are up to date. subjects: of the splits for training and validation. Raises
     InputError where pretrain_stn.start does not exist."""
-    start = start_weights(config.pretrain_stn.start)
+    start = start_weights(config)
     return fingerprint(
         version=VERSION,
         settings=config.pretrain_stn,
@@ -184,8 +184,8 @@ def _train(
     dtype = pick_dtype(config.runtime.precision, device)
     seed_everything(config.runtime.seed)
     stn = SpatialTransformer(**config.stn.model_dump(include={"kind", "view", "crop", "margin"}))
-    start = start_weights(settings.start)
-    begun = {"start": settings.start, "environment": environment(device, dtype)}
+    start = start_weights(config)
+    begun = {"start": settings.start if start else SCRATCH, "environment": environment(device, dtype)}
     if start:
         begin(stn, start)
     elif not training or settings.epochs == 0:

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...configs.schema import Config
 from ..errors import InputError, WeightsError
 from ..storage.checkpoint import load_weights
 from .encoder import SCRATCH, STN_FORMAT, check_format
@@ -15,16 +16,20 @@ if TYPE_CHECKING:
 
 DRAWN = "drawn"
 SHIPPED = Path(__file__).parents[2] / "weights" / "stn.safetensors"
-"""Made by weights/make_stn.py."""
+"""Made by weights/make_stn.py, at a view of 96."""
+VIEWS = (64, 160)
+"""Far beyond these, faces have other sizes in the view than it ever saw."""
 
 _LAST = "localiser.says.2"
 """The layer with a row for the belief, one for each number of theta, tx, ty, log sx, log sy, and then those that `crop`
 does not have."""
 
 
-def start_weights(name: str) -> Path | None:
-    """The file that pretrain_stn.start names; None for `scratch`. Raises InputError."""
-    if name == SCRATCH:
+def start_weights(config: Config) -> Path | None:
+    """The file that pretrain_stn.start names; None for `scratch`, and for `drawn` where the view is one that it cannot
+    know. Raises InputError."""
+    name = config.pretrain_stn.start
+    if name == SCRATCH or (name == DRAWN and not VIEWS[0] <= config.stn.view <= VIEWS[1]):
         return None
     path = SHIPPED if name == DRAWN else Path(name).expanduser()
     if not path.is_file():
