@@ -63,11 +63,18 @@ class _Scaler:
         self._shape: tuple[int, int, str] | None = None
 
     def __call__(self, frame: "VideoFrame") -> NDArray[np.uint8]:
+        """Raises FFmpegError."""
+        from av.error import FFmpegError
+
         shape = frame.width, frame.height, frame.format.name
         if shape != self._shape:  # streams may change theirs midway
             self._graph, self._shape = self._build(frame), shape
-        self._graph.push(frame)
-        return cast(NDArray[np.uint8], cast("VideoFrame", self._graph.pull()).to_ndarray())
+        try:
+            self._graph.push(frame)
+            return cast(NDArray[np.uint8], cast("VideoFrame", self._graph.pull()).to_ndarray())
+        except FFmpegError:
+            self._shape = None  # what it still holds must not come out as the next frame
+            raise
 
     def _build(self, frame: "VideoFrame") -> "Graph":
         from av.filter import Graph
@@ -84,11 +91,11 @@ class _Scaler:
 def _frames_from(path: Path, timeline: Timeline, start: int, tick: Callable[[], None]) -> "Iterator[VideoFrame]":
     """Frames of the file in turn, from one that is shown no later than frame `start`. Some demuxers seek by the order
     of decoding, and may begin too late: then it is tried from earlier, and at last from the beginning."""
-    wanted = int(timeline.stamp[start]) if timeline.plain and timeline.stamped and start < len(timeline.stamp) else 0
-    for back in (0, BACK) if start and timeline.plain and timeline.stamped else ():
+    certain = timeline.plain and timeline.stamped and 0 < start < len(timeline.stamp)
+    for back in (0, BACK) if certain else ():
         frames = _frames(path, tick, int(timeline.stamp[max(0, start - back)]))
         first = next(frames, None)
-        if first is not None and first.pts is not None and first.pts <= wanted:
+        if first is not None and first.pts is not None and first.pts <= timeline.stamp[start]:
             yield first
             yield from frames
             return

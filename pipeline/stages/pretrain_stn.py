@@ -200,7 +200,7 @@ def _train(
             stn.look_everywhere()
         return stn.cpu(), {"trained": False, **begun}, problems + more
     truth = truth if len(truth) else shown
-    shown = with_places(shown, config.runtime.seed)
+    own, shown = len(shown), with_places(shown, config.runtime.seed)
     batch = min(settings.batch, len(shown))
 
     def batches(epoch: int) -> Iterator["Pictures"]:
@@ -226,7 +226,7 @@ def _train(
     state.unlink(missing_ok=True)
     report |= {
         "frames": len(truth),
-        "training_frames": len(shown),
+        "training_frames": own,
         "best_epoch": result.best_epoch,
         "seconds": round(sum(epoch.get("train_seconds", 0) for epoch in result.history), 1),
         "history": [{name: _known(figure) for name, figure in line.items()} for line in result.history],
