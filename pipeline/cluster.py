@@ -161,7 +161,7 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
         **{f"distributed.nanny.pre-spawn-environ.{name}": threads for name in THREAD_VARIABLES},
         **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in KEPT.items()},
     }
-    with config.set(settings), _same_environment():
+    with config.set(settings), _same_environment(), _without_logs():
         cluster = LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
             dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
@@ -176,9 +176,10 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
                 nanny.auto_restart = False
                 with suppress(ProcessLookupError, TypeError):
                     os.kill(nanny.pid, signal.SIGKILL)
+            with suppress(Exception):  # Dask fails on a worker that is just being started
+                cluster.close()
             raise
-        finally:
-            cluster.close()
+        cluster.close()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import os
 import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands set it: several tests at once share the cores
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

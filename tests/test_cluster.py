@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from affect.pipeline.cluster import crew_size, run_tasks, worker_count
@@ -86,6 +87,20 @@ def test_a_task_that_kills_its_workers_costs_only_itself() -> None:
 def test_a_death_without_a_listener_is_an_error() -> None:
     with pytest.raises(AffectError, match=r"_exit.*its worker process died, 3 times.*runtime\.workers"):
         run_tasks(eval, ["__import__('os')._exit(3)"], workers=1, on_result=lambda *_: None)
+
+
+def test_a_cluster_that_fails_to_close_does_not_hide_why_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import LocalCluster
+
+    close = LocalCluster.close
+
+    def fails(self: LocalCluster, *args: Any, **options: Any) -> None:
+        close(self, *args, **options)
+        raise AssertionError("can only join a started process")
+
+    monkeypatch.setattr(LocalCluster, "close", fails)
+    with pytest.raises(ZeroDivisionError):
+        run_tasks(eval, ["1 / 0"], workers=1, on_result=lambda *_: None)
 
 
 def test_a_scheduler_may_be_given() -> None:

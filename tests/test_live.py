@@ -57,7 +57,7 @@ def test_late_frames_are_dropped_and_never_queued(run: Path, config: Config) -> 
             numbers.append(moment.frame)
             late += moment.late
             before = made
-            if len(numbers) >= 3:
+            if len(numbers) >= 3 and (late or len(numbers) >= 300):  # a busy machine may make few at first
                 break
             arrival, passed = next(newest)  # the next one to be had is one that came since, not one that waited
             assert arrival.number >= before - 1

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands set it, before torch is loaded
+
 from .caching import cache, compiled
 from .extracting import extract
 from .learning import epoch, head
