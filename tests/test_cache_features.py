@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 from affect.configs.schema import Config, dump, load
 from affect.models.affect_net import AffectNet
-from affect.models.backbone import scratch
+from affect.models.backbone import Backbone, scratch
 from affect.models.head import TemporalHead
 from affect.models.stn import SpatialTransformer
 from affect.pipeline.errors import MissingStageError, WeightsError
@@ -187,6 +188,40 @@ def test_the_number_of_threads_changes_nothing(tree: Path, copy: Work, cached: S
         torch.set_num_threads(before)
     for other in seen[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
+@pytest.mark.parametrize(("workers", "at_once"), [("0", 3), ("-1", 3), ("1", 1)])
+def test_one_subject_has_all_cores_unless_told_otherwise_and_the_same_bits(
+    tree: Path,
+    prepared: Work,
+    cached: StageReport,
+    copy: Work,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: str,
+    at_once: int,
+) -> None:
+    monkeypatch.setattr("dask.system.CPU_COUNT", 6)
+    inside, most, plain = 0, 0, Backbone.features
+
+    def counted(self: Backbone, crop: torch.Tensor) -> torch.Tensor:
+        nonlocal inside, most
+        assert torch.get_num_threads() == 2
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)  # so that those who may be in here together are
+        try:
+            return plain(self, crop)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(Backbone, "features", counted)
+    name = cached.made[0]
+    fewer(copy, [name])
+    report = cache_features(settings(f"runtime.workers={workers}"), tree, copy, QUIET)
+    assert report.made == (name,)
+    assert most == at_once
+    for what in ("index", "pts", "feature", "theta", "presence", "target"):
+        assert np.array_equal(features(copy, name, what), features(prepared, name, what)), what
 
 
 def test_damaged_shards_and_changed_labels_are_made_again_and_only_they(

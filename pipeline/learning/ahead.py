@@ -11,13 +11,15 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def ahead(items: Iterable[Given], make: Callable[[Given], Made], *, threads: int = 2, depth: int = 4) -> Iterator[Made]:
+def ahead(
+    items: Iterable[Given], make: Callable[[Given], Made], *, threads: int = 2, depth: int = 4, cores: int = 1
+) -> Iterator[Made]:
     """make(item) of each item, in order, made in threads up to `depth` items before they are asked for.
 
-    torch computes on one core in each of these threads: the others belong to the network.
+    cores: on which torch computes in each of these threads: the others belong to the network.
     """
     waiting: deque[Future[Made]] = deque()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(cores,))
     try:
         for item in items:
             waiting.append(pool.submit(make, item))

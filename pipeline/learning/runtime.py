@@ -20,7 +20,7 @@ PIECE = 16
 KEPT = 1 << 30
 """Bytes: of free memory at the end of the heap, and of a block that comes from it, that a process keeps."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def pick_device(wish: str) -> torch.device:
@@ -74,6 +74,7 @@ def keep_freed_memory(device: torch.device) -> None:
                 if mallopt(_M_MMAP_THRESHOLD, most):
                     break
             mallopt(_M_TRIM_THRESHOLD, KEPT)
+            mallopt(_M_ARENA_MAX, 1)  # or threads to come get heaps of their own, too small for any of this
 
 
 def seed_everything(seed: int) -> None:

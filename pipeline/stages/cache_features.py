@@ -4,9 +4,10 @@ Frames come from the frame shards; where a video has none, from the video itself
 by path and settings; each loads the networks once.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,13 @@ if TYPE_CHECKING:
     from ...models.backbone import Backbone
     from ...models.stn import SpatialTransformer
 
+Batch = tuple[NDArray[np.int64], NDArray[np.float64], "Tensor"]
+"""Of n frames: their numbers, their times, and their pictures, uint8 [n, 3, size, size]."""
+
 STAGE = "cache-features"
 THREADS = 2
-"""Of torch, for each subject. Always as many, however many workers and cores there are: sums are split among the
-threads, so another number of them gives other last bits. runtime.workers -1 makes a worker for every two cores."""
+"""Of torch, for each piece of frames. Always as many, however many workers and cores there are: sums are split among
+the threads, so another number of them gives other last bits. runtime.workers -1 makes a worker for every two cores."""
 LOOKS = 2
 """Of how frames become features: counted up whenever the same weights would give other ones."""
 JITTER, SHIFT = 0.10, 0.06
@@ -47,7 +51,8 @@ JITTER, SHIFT = 0.10, 0.06
 
 @dataclass(frozen=True)
 class Caching:
-    """One subject's features to be computed. frames: its frame shard, or None: then from the video."""
+    """One subject's features to be computed. frames: its frame shard, or None: then from the video. lanes: how many
+    pieces of frames are computed at once, each by THREADS of torch."""
 
     subject: Subject
     video: Path
@@ -56,6 +61,7 @@ class Caching:
     fingerprint: str
     config: Config
     plan: EncoderPlan
+    lanes: int = 1
 
 
 @dataclass(frozen=True)
@@ -118,9 +124,10 @@ def cache_features(config: Config, data: Path, work: Work, talk: Talk, *, schedu
                 done(item, Problem("damaged", item.subject.name, reason, "Free memory, or set fewer runtime.workers."))
 
             workers = 0 if len(wanted) == 1 and scheduler is None else worker_count(config.runtime.workers)
+            lanes = _lanes(config, min(workers, len(wanted)), scheduler)
             run_tasks(
-                cache_subject, wanted, workers=workers, scheduler=scheduler, threads=THREADS,
-                on_result=done, on_error=died,
+                cache_subject, [replace(item, lanes=lanes) for item in wanted], workers=workers, scheduler=scheduler,
+                threads=THREADS, on_result=done, on_error=died,
             )  # fmt: skip
     return StageReport(
         STAGE,
@@ -140,7 +147,7 @@ def cache_subject(item: Caching) -> int | Problem:
     from ..ingest.video import Decoding, decoded
 
     def from_video(decoding: Decoding) -> int:
-        def batches() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], torch.Tensor]]:
+        def batches() -> Iterator[Batch]:
             for batch in decoding:
                 yield batch.index, batch.time, torch.from_numpy(batch.pixels).permute(0, 3, 1, 2)
 
@@ -194,9 +201,15 @@ def features_fingerprint(config: Config, plan: EncoderPlan, subject: Subject, vi
     )
 
 
-def _shard_batches(
-    item: Caching, shard: FrameShard
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], "Tensor"]]:
+def _lanes(config: Config, workers: int, scheduler: str | None) -> int:
+    """Where the subjects are fewer than this machine could work on at once, the cores that are left compute more pieces
+    of each; not where the number of workers was chosen, which says how many cores are to be used."""
+    if scheduler is not None or config.runtime.workers > 0:
+        return 1
+    return max(1, worker_count(-1, THREADS) // max(1, workers))
+
+
+def _shard_batches(item: Caching, shard: FrameShard) -> Iterator[Batch]:
     from ..learning.ahead import ahead
 
     index, pts, batch = shard.read("index"), shard.read("pts"), item.config.features.batch
@@ -205,20 +218,24 @@ def _shard_batches(
         yield index[rows], pts[rows], frames
 
 
-def _write(item: Caching, width: int, height: int, batches: Any, labels: Any) -> int:
-    """Encodes batch by batch into the shard; labels() is asked at the end, when the lost frames are known."""
+def _write(item: Caching, width: int, height: int, batches: Iterable[Batch], labels: Callable[[], Aligned]) -> int:
+    """Encodes piece by piece into the shard; labels() is asked at the end, when the lost frames are known."""
+    from ..learning.ahead import ahead
     from ..learning.runtime import device_name
 
     encoder = _encoder(item.plan, item.config.model_dump_json())
     numbers: list[NDArray[np.int64]] = []
     settings = {"stn": item.config.stn.model_dump(mode="json"), "views": item.config.features.views}
     with ShardWriter(item.out, FEATURES, item.fingerprint, settings, item.subject.name) as writer:
-        for index, pts, frames in batches:
-            places = known_places(item.config, item.subject, index, width, height)
-            if places is not None and places.crops is not None:
-                frames = read_crops(places.crops, item.config.frames.size)
-            writer.append(index=index, pts=pts, **_encode(encoder, item, frames, places))
-            numbers.append(index)
+        # Read here, computed in threads, written here.
+        made = ahead(
+            _pieces(item, encoder, width, height, batches), partial(_encode, encoder, item),
+            threads=item.lanes, depth=item.lanes, cores=THREADS,
+        )  # fmt: skip
+        with closing(made):
+            for arrays in made:
+                writer.append(**arrays)
+                numbers.append(arrays["index"])
         aligned = labels()
         index = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
         if not np.array_equal(aligned.index, index):
@@ -242,35 +259,38 @@ def _write(item: Caching, width: int, height: int, batches: Any, labels: Any) ->
     return len(index)
 
 
-def _encode(encoder: Encoder, item: Caching, frames: "Tensor", places: Places | None) -> dict[str, NDArray[Any]]:
-    """feature, theta, presence of these frames, and feature_1... of the extra views."""
-    import torch
+def _pieces(
+    item: Caching, encoder: Encoder, width: int, height: int, batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, Places | None, slice]]:
+    """What the networks are given at once: a part of a batch, where to look in all of that batch, and which part it
+    is."""
+    from ..learning.runtime import pieces
 
-    from ..learning.runtime import autocast, pieces
-
-    with torch.inference_mode(), autocast(encoder.device, encoder.dtype):
-        parts = [
-            _encode_piece(encoder, item, frames[rows], places, rows.start)
-            for rows in pieces(len(frames), encoder.device)
-        ]
-    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    for index, pts, frames in batches:
+        places = known_places(item.config, item.subject, index, width, height)
+        if places is not None and places.crops is not None:
+            frames = read_crops(places.crops, item.config.frames.size)
+        for rows in pieces(len(frames), encoder.device):
+            yield (index[rows], pts[rows], frames[rows]), places, rows
 
 
-def _encode_piece(
-    encoder: Encoder, item: Caching, frames: "Tensor", places: Places | None, start: int
-) -> dict[str, "Tensor"]:
+def _encode(encoder: Encoder, item: Caching, piece: tuple[Batch, Places | None, slice]) -> dict[str, NDArray[Any]]:
+    """The rows of a piece: index, pts, feature, theta, presence, and feature_1... of the extra views."""
     import torch
 
     from ...models.pyramid import Pyramid
+    from ..learning.runtime import autocast
 
-    pyramid, rows = Pyramid(frames.to(encoder.device)), slice(start, start + len(frames))
-    theta, presence = find(encoder.stn, pyramid, item.subject.region, places, rows, encoder.device)
-    made = {"theta": theta.float(), "presence": presence.float()}
-    for view in range(item.config.features.views):
-        seen = theta if view == 0 else theta_of_view(theta, item.subject.name, view, item.config.runtime.seed)
-        feature = encoder.backbone.features(encoder.stn.sample(pyramid, seen))
-        made[f"feature_{view}" if view else "feature"] = feature.to(torch.float16)
-    return made
+    (index, pts, frames), places, rows = piece
+    with torch.inference_mode(), autocast(encoder.device, encoder.dtype):
+        pyramid = Pyramid(frames.to(encoder.device))
+        theta, presence = find(encoder.stn, pyramid, item.subject.region, places, rows, encoder.device)
+        made = {"theta": theta.float(), "presence": presence.float()}
+        for view in range(item.config.features.views):
+            seen = theta if view == 0 else theta_of_view(theta, item.subject.name, view, item.config.runtime.seed)
+            feature = encoder.backbone.features(encoder.stn.sample(pyramid, seen))
+            made[f"feature_{view}" if view else "feature"] = feature.to(torch.float16)
+        return {"index": index, "pts": pts, **{name: value.cpu().numpy() for name, value in made.items()}}
 
 
 def theta_of_view(theta: "Tensor", subject: str, view: int, seed: int) -> "Tensor":
