@@ -16,9 +16,9 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import ResNet50_Weights, resnet50
 
 from ..pipeline.errors import WeightsError
+from .vision import ResNet50_Weights, resnet50
 
 Dialect = Literal["torchvision", "ferplus"]
 

@@ -32,6 +32,7 @@ DOORS = {
     "distributed": {"pipeline.cluster"},
     "typer": {*COMMANDS, "options", "session"},
     "tornado": {"pipeline.stages.app"},
+    "torchvision": {"models.vision", "pipeline.stages.doctor"},
     "click": set(),
 }
 HEAVY = (

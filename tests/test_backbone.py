@@ -2,6 +2,8 @@
 
 import pickle
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -279,3 +281,21 @@ def test_folding_the_norms_changes_no_feature(dialect: Dialect) -> None:
         for ours, plain in zip(quick(crop), backbone(crop), strict=True):
             torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.modules()), "the original is left alone"
+
+
+def test_torchs_compiler_is_imported_only_when_it_is_used() -> None:
+    """Importing it takes as long as importing torch."""
+    lines = (
+        "import sys",
+        "import affect.models.backbone",
+        "assert not [name for name in sys.modules if name.startswith('torch._dynamo')], 'imported at once'",
+        "import torch, torchvision.ops",
+        "torch.use_deterministic_algorithms(True)",
+        "box = torch.tensor([[0.0, 0, 0, 4, 4]])",
+        "assert torchvision.ops.roi_align(torch.ones(1, 1, 8, 8), box, 2).tolist() == [[[[1, 1], [1, 1]]]]",
+        "assert sys.modules['torchvision.ops.roi_align'].is_compile_supported('cpu') in (True, False)",
+        "assert torch.compile(lambda x: x + 1, backend='eager')(torch.ones(1)).item() == 2",
+        "from torch._dynamo.utils import counters",
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
