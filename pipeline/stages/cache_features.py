@@ -4,7 +4,7 @@ Frames come from the frame shards; where a video has none, from the video itself
 by path and settings; each loads the networks once.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -62,6 +62,10 @@ class Caching:
     config: Config
     plan: EncoderPlan
     lanes: int = 1
+
+
+Piece = tuple[Batch, Places | None, slice]
+"""What the networks are given at once: a part of a batch, where to look in all of that batch, and which part it is."""
 
 
 @dataclass(frozen=True)
@@ -220,19 +224,13 @@ def _shard_batches(item: Caching, shard: FrameShard) -> Iterator[Batch]:
 
 def _write(item: Caching, width: int, height: int, batches: Iterable[Batch], labels: Callable[[], Aligned]) -> int:
     """Encodes piece by piece into the shard; labels() is asked at the end, when the lost frames are known."""
-    from ..learning.ahead import ahead
     from ..learning.runtime import device_name
 
     encoder = _encoder(item.plan, item.config.model_dump_json())
     numbers: list[NDArray[np.int64]] = []
     settings = {"stn": item.config.stn.model_dump(mode="json"), "views": item.config.features.views}
     with ShardWriter(item.out, FEATURES, item.fingerprint, settings, item.subject.name) as writer:
-        # Read here, computed in threads, written here.
-        made = ahead(
-            _pieces(item, encoder, width, height, batches), partial(_encode, encoder, item),
-            threads=item.lanes, depth=item.lanes, cores=THREADS,
-        )  # fmt: skip
-        with closing(made):
+        with closing(_encoded(encoder, item, _pieces(item, encoder, width, height, batches))) as made:
             for arrays in made:
                 writer.append(**arrays)
                 numbers.append(arrays["index"])
@@ -259,11 +257,7 @@ def _write(item: Caching, width: int, height: int, batches: Iterable[Batch], lab
     return len(index)
 
 
-def _pieces(
-    item: Caching, encoder: Encoder, width: int, height: int, batches: Iterable[Batch]
-) -> Iterator[tuple[Batch, Places | None, slice]]:
-    """What the networks are given at once: a part of a batch, where to look in all of that batch, and which part it
-    is."""
+def _pieces(item: Caching, encoder: Encoder, width: int, height: int, batches: Iterable[Batch]) -> Iterator[Piece]:
     from ..learning.runtime import pieces
 
     for index, pts, frames in batches:
@@ -274,7 +268,18 @@ def _pieces(
             yield (index[rows], pts[rows], frames[rows]), places, rows
 
 
-def _encode(encoder: Encoder, item: Caching, piece: tuple[Batch, Places | None, slice]) -> dict[str, NDArray[Any]]:
+def _encoded(encoder: Encoder, item: Caching, parts: Iterable[Piece]) -> Generator[dict[str, NDArray[Any]], None, None]:
+    """The rows of each piece, in order. A thread beside this one would only slow down a single lane."""
+    from ..learning.ahead import ahead
+
+    encode = partial(_encode, encoder, item)
+    if item.lanes == 1:
+        yield from map(encode, parts)
+    else:
+        yield from ahead(parts, encode, threads=item.lanes, depth=item.lanes, cores=THREADS)
+
+
+def _encode(encoder: Encoder, item: Caching, piece: Piece) -> dict[str, NDArray[Any]]:
     """The rows of a piece: index, pts, feature, theta, presence, and feature_1... of the extra views."""
     import torch
 
