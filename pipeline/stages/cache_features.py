@@ -43,6 +43,8 @@ STAGE = "cache-features"
 THREADS = 2
 """Of torch, for each piece of frames. Always as many, however many workers and cores there are: sums are split among
 the threads, so another number of them gives other last bits. runtime.workers -1 makes a worker for every two cores."""
+MOST_LANES = 8
+"""Pieces of one subject that are computed at once: each takes memory, and a decoder gives frames for no more."""
 LOOKS = 2
 """Of how frames become features: counted up whenever the same weights would give other ones."""
 JITTER, SHIFT = 0.10, 0.06
@@ -210,7 +212,7 @@ def _lanes(config: Config, workers: int, scheduler: str | None) -> int:
     of each; not where the number of workers was chosen, which says how many cores are to be used."""
     if scheduler is not None or config.runtime.workers > 0:
         return 1
-    return max(1, worker_count(-1, THREADS) // max(1, workers))
+    return max(1, min(MOST_LANES, worker_count(-1, THREADS) // max(1, workers)))
 
 
 def _shard_batches(item: Caching, shard: FrameShard) -> Iterator[Batch]:
