@@ -85,7 +85,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $(AFFECT) $@
 
 test: $(VENV)/.dev  ## Every test. JOBS=2 for two at a time
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(VENV)/.dev  ## Style and types
 	@$(BIN)/ruff check .

@@ -52,8 +52,9 @@ def settings(*more: str) -> Config:
     return load(
         "demo",
         [
-            "frames.size=64", "stn.localiser=none", "stn.view=32", "stn.crop=32", "adapt.epochs=1", "adapt.batch=8",
-            "adapt.frames=64", "adapt.validation_frames=16", "features.batch=7", "runtime.workers=0", *more,
+            "frames.size=64", "stn.localiser=none", "stn.view=32", "stn.crop=32", "adapt.epochs=1",
+            "adapt.epochs_from_scratch=1", "adapt.batch=8", "adapt.frames=64", "adapt.validation_frames=16",
+            "features.batch=7", "runtime.workers=0", *more,
         ],
     )  # fmt: skip
 

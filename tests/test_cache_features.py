@@ -169,6 +169,7 @@ def test_dask_workers_compute_the_same_bits(tree: Path, prepared: Work, cached: 
             assert np.array_equal(features(copy, name, what), features(prepared, name, what)), (name, what)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_number_of_threads_changes_nothing(tree: Path, copy: Work, cached: StageReport, precision: str) -> None:
     """Or a shard would depend on how many workers shared the cores."""

@@ -59,6 +59,7 @@ def exported(
     return out, report.facts
 
 
+@pytest.mark.slow
 def test_both_forms_agree_with_torch_on_a_video(exported: tuple[Path, dict]) -> None:
     out, facts = exported
     assert sorted(facts["files"]) == ["encoder.onnx", "encoder.pt2", "head.onnx", "head.pt2"]

@@ -147,6 +147,7 @@ def test_a_worker_that_is_killed_costs_nothing(data: Path, tmp_path: Path) -> No
     assert gone(process.pid, data)
 
 
+@pytest.mark.slow
 def test_a_video_that_kills_every_worker_is_listed_and_the_others_are_done(data: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     assert affect("audit", data, work).returncode == 0

@@ -271,6 +271,7 @@ def test_a_setting_makes_stale_what_depends_on_it_and_nothing_else(
 DIRECT = {setting: {it for it in stale if it in ("evaluation", "prediction")} for setting, (_, stale) in ROWS.items()}
 
 
+@pytest.mark.slow
 def test_evaluation_and_prediction_depend_on_the_run_and_on_few_settings(
     tmp_path: Path, little: Callable[[Path], Path], whole: Config
 ) -> None:

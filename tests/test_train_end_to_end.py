@@ -23,7 +23,7 @@ QUIET = Talk(quiet=True)
 
 def settings(tiny: Config, localiser: str = "none") -> Config:
     changes = {"stn": {"localiser": localiser}, "backbone": {"weights": "scratch"}, "adapt": {"epochs": 0}}
-    changes |= {"train": {"epochs": 1}, "runtime": {"device": "cpu", "precision": "fp32"}}
+    changes |= {"clip": {"hop": 16}, "train": {"epochs": 1}, "runtime": {"device": "cpu", "precision": "fp32"}}
     merged = {
         name: {**value, **changes.get(name, {})} if isinstance(value, dict) else value
         for name, value in tiny.model_dump().items()
