@@ -35,6 +35,19 @@ def worker_count(setting: int, cores: int = 2) -> int:
     return max(1, CPU_COUNT // cores)
 
 
+def worker_number() -> int:
+    """Of this process among the workers of this machine, from 0; 0 where it is none of them."""
+    if "distributed" not in sys.modules:
+        return 0
+    from distributed import get_worker
+
+    try:
+        name = get_worker().name
+    except ValueError:  # not a worker
+        return 0
+    return name if isinstance(name, int) else 0
+
+
 def crew_size(workers: int, scheduler: str | None) -> int:
     """How many tasks are worked on at once: `workers`, or the threads of the scheduler's. Raises AffectError."""
     if scheduler is None:

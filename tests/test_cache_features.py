@@ -191,6 +191,36 @@ def test_the_number_of_threads_changes_nothing(tree: Path, copy: Work, cached: S
         assert all(np.array_equal(a, b) for a, b in zip(seen[0], other, strict=True))
 
 
+@pytest.mark.parametrize(("setting", "gpus", "workers"), [("-1", 3, 3), ("-1", 0, 4), ("2", 3, 2)])
+def test_each_gpu_has_a_worker(
+    tree: Path, cached: StageReport, copy: Work, monkeypatch: pytest.MonkeyPatch, setting: str, gpus: int, workers: int
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("dask.system.CPU_COUNT", 8)
+    monkeypatch.setattr("affect.pipeline.learning.runtime.gpu_count", lambda _: gpus)
+    monkeypatch.setattr(
+        "affect.pipeline.stages.cache_features.run_tasks", lambda *_, workers, **__: asked.append(workers)
+    )
+    fewer(copy, cached.made[:2])
+    cache_features(settings(f"runtime.workers={setting}"), tree, copy, QUIET)
+    assert asked == [workers]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_gives_the_features_of_the_cpu(
+    tree: Path, prepared: Work, cached: StageReport, copy: Work, precision: str
+) -> None:
+    names = cached.made[:2]
+    fewer(copy, names)
+    cache_features(settings("runtime.device=cuda", f"runtime.precision={precision}"), tree, copy, QUIET)
+    for name in names:
+        ours, theirs = (features(work, name).astype(np.float64) for work in (copy, prepared))
+        cosine = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+        assert cosine.min() > 0.999, name
+        assert np.array_equal(features(copy, name, "index"), features(prepared, name, "index"))
+
+
 @pytest.mark.parametrize(("workers", "at_once"), [("0", 3), ("-1", 3), ("1", 1)])
 def test_one_subject_has_all_cores_unless_told_otherwise_and_the_same_bits(
     tree: Path,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from affect.pipeline.cluster import crew_size, run_tasks, worker_count
+from affect.pipeline.cluster import crew_size, run_tasks, worker_count, worker_number
 from affect.pipeline.errors import AffectError
 
 
@@ -20,6 +20,14 @@ def test_every_item_comes_back_with_its_result(workers: int) -> None:
     results: list[tuple[int, int]] = []
     run_tasks(operator.neg, range(20), workers=workers, on_result=lambda item, result: results.append((item, result)))
     assert sorted(results) == [(item, -item) for item in range(20)]
+
+
+def test_workers_know_which_they_are() -> None:
+    assert worker_number() == 0
+    numbers: list[int] = []
+    asked = "__import__('time').sleep(0.3) or __import__('affect.pipeline.cluster', fromlist=['_']).worker_number()"
+    run_tasks(eval, [asked] * 4, workers=2, on_result=lambda _, number: numbers.append(number))
+    assert sorted(set(numbers)) == [0, 1]
 
 
 def test_with_one_hand_the_order_is_kept() -> None:

@@ -12,6 +12,7 @@ from affect.pipeline.learning.runtime import (
     autocast,
     environment,
     free_memory,
+    gpu_count,
     pick_device,
     pick_dtype,
     seed_everything,
@@ -43,6 +44,15 @@ def test_a_gpu_beyond_the_last_is_refused() -> None:
     assert pick_device("cuda") == torch.device("cuda", 0)
     with pytest.raises(DeviceError, match="there are"):
         pick_device("cuda:99")
+
+
+def test_processes_take_the_gpus_in_turn_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [pick_device(wish, 4) for wish in ("auto", "cuda", "cuda:2", "cpu")] == [
+        torch.device("cuda", 1), torch.device("cuda", 1), torch.device("cuda", 2), CPU,
+    ]  # fmt: skip
+    assert [gpu_count(wish) for wish in ("auto", "cuda", "cuda:2", "cpu")] == [3, 3, 1, 0]
 
 
 def test_precision_is_what_was_asked_for() -> None:

@@ -23,14 +23,15 @@ KEPT = 1 << 30
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
-def pick_device(wish: str) -> torch.device:
-    """`auto` is the first GPU, or the CPU where there is none. Any other wish is granted or a DeviceError."""
+def pick_device(wish: str, number: int = 0) -> torch.device:
+    """`auto` is a GPU, or the CPU where there is none. Any other wish is granted or a DeviceError. number: of this
+    process among those that share the GPUs, which take them in turn where none is named."""
     if wish == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    kind, colon, number = wish.partition(":")
+        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, named = wish.partition(":")
     if kind == "cpu" and not colon:
         return torch.device("cpu")
-    if kind != "cuda" or (colon and not number.isdigit()):
+    if kind != "cuda" or (colon and not named.isdigit()):
         raise DeviceError(f"runtime.device is {wish!r}", "Allowed: auto, cpu, cuda, cuda:N.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
@@ -38,10 +39,17 @@ def pick_device(wish: str) -> torch.device:
             f"runtime.device is {wish!r}, and this torch ({torch.__version__}) sees no GPU",
             "Use --set runtime.device=auto or cpu, or install a driver and a CUDA build of torch.",
         )
-    index = int(number) if colon else 0
+    index = int(named) if colon else number % count
     if index >= count:
         raise DeviceError(f"runtime.device is {wish!r}, and there are {count} GPUs, from cuda:0", "Name one of them.")
     return torch.device("cuda", index)
+
+
+def gpu_count(wish: str) -> int:
+    """How many GPUs processes with this wish take in turn; 0: they take the CPU. Raises DeviceError."""
+    if pick_device(wish).type == "cpu":
+        return 0
+    return 1 if ":" in wish else torch.cuda.device_count()
 
 
 def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...configs.schema import Config
-from ..cluster import run_tasks, worker_count
+from ..cluster import run_tasks, worker_count, worker_number
 from ..errors import AffectError, DeviceError, MissingStageError, WeightsError, WorkError
 from ..ingest.align import align
 from ..ingest.annotations import read_labels
@@ -45,6 +45,8 @@ THREADS = 2
 the threads, so another number of them gives other last bits. runtime.workers -1 makes a worker for every two cores."""
 MOST_LANES = 8
 """Pieces of one subject that are computed at once: each takes memory, and a decoder gives frames for no more."""
+MOST_LOADERS = 8
+"""Threads that decode JPEGs for one GPU."""
 LOOKS = 2
 """Of how frames become features: counted up whenever the same weights would give other ones."""
 JITTER, SHIFT = 0.10, 0.06
@@ -129,7 +131,7 @@ def cache_features(config: Config, data: Path, work: Work, talk: Talk, *, schedu
             def died(item: Caching, reason: str) -> None:
                 done(item, Problem("damaged", item.subject.name, reason, "Free memory, or set fewer runtime.workers."))
 
-            workers = 0 if len(wanted) == 1 and scheduler is None else worker_count(config.runtime.workers)
+            workers = 0 if len(wanted) == 1 and scheduler is None else _workers(config)
             lanes = _lanes(config, min(workers, len(wanted)), scheduler)
             run_tasks(
                 cache_subject, [replace(item, lanes=lanes) for item in wanted], workers=workers, scheduler=scheduler,
@@ -207,6 +209,15 @@ def features_fingerprint(config: Config, plan: EncoderPlan, subject: Subject, vi
     )
 
 
+def _workers(config: Config) -> int:
+    """One for each GPU, or for every two cores where there is none, unless their number was chosen."""
+    from ..learning.runtime import gpu_count
+
+    if config.runtime.workers >= 0:
+        return config.runtime.workers
+    return gpu_count(config.runtime.device) or worker_count(-1, THREADS)
+
+
 def _lanes(config: Config, workers: int, scheduler: str | None) -> int:
     """Where the subjects are fewer than this machine could work on at once, the cores that are left compute more pieces
     of each; not where the number of workers was chosen, which says how many cores are to be used."""
@@ -216,11 +227,21 @@ def _lanes(config: Config, workers: int, scheduler: str | None) -> int:
 
 
 def _shard_batches(item: Caching, shard: FrameShard) -> Iterator[Batch]:
+    """Read ahead by a thread; for a GPU by several, into memory from which it fetches by itself."""
     from ..learning.ahead import ahead
+    from ..learning.runtime import gpu_count
+
+    on_gpu = _encoder(item.plan, item.config.model_dump_json()).device.type == "cuda"
+    cores = 2 * worker_count(-1)
+    threads = max(1, min(MOST_LOADERS, cores // gpu_count(item.config.runtime.device))) if on_gpu else 1
+
+    def load(rows: NDArray[np.int64]) -> "Tensor":
+        frames = shard.frames(rows)
+        return frames.pin_memory() if on_gpu else frames
 
     index, pts, batch = shard.read("index"), shard.read("pts"), item.config.features.batch
     parts = np.array_split(np.arange(len(index)), range(batch, len(index), batch))
-    for rows, frames in zip(parts, ahead(parts, shard.frames, threads=1, depth=2), strict=True):
+    for rows, frames in zip(parts, ahead(parts, load, threads=threads, depth=threads + 1), strict=True):
         yield index[rows], pts[rows], frames
 
 
@@ -271,14 +292,16 @@ def _pieces(item: Caching, encoder: Encoder, width: int, height: int, batches: I
 
 
 def _encoded(encoder: Encoder, item: Caching, parts: Iterable[Piece]) -> Generator[dict[str, NDArray[Any]], None, None]:
-    """The rows of each piece, in order. A thread beside this one would only slow down a single lane."""
+    """The rows of each piece, in order. A single lane has no thread of its own: it would only slow down this one. A GPU
+    has two, so that it goes on while what it made is fetched."""
     from ..learning.ahead import ahead
 
     encode = partial(_encode, encoder, item)
-    if item.lanes == 1:
+    lanes = 2 if encoder.device.type == "cuda" else item.lanes
+    if lanes == 1:
         yield from map(encode, parts)
     else:
-        yield from ahead(parts, encode, threads=item.lanes, depth=item.lanes, cores=THREADS)
+        yield from ahead(parts, encode, threads=lanes, depth=lanes, cores=THREADS)
 
 
 def _encode(encoder: Encoder, item: Caching, piece: Piece) -> dict[str, NDArray[Any]]:
@@ -290,7 +313,7 @@ def _encode(encoder: Encoder, item: Caching, piece: Piece) -> dict[str, NDArray[
 
     (index, pts, frames), places, rows = piece
     with torch.inference_mode(), autocast(encoder.device, encoder.dtype):
-        pyramid = Pyramid(frames.to(encoder.device))
+        pyramid = Pyramid(frames.to(encoder.device, non_blocking=True))
         theta, presence = find(encoder.stn, pyramid, item.subject.region, places, rows, encoder.device)
         made = {"theta": theta.float(), "presence": presence.float()}
         for view in range(item.config.features.views):
@@ -321,7 +344,7 @@ def _encoder(plan: EncoderPlan, settings: str) -> Encoder:
     from ..learning.runtime import keep_freed_memory, pick_device, pick_dtype
 
     config = Config.model_validate_json(settings)
-    device = pick_device(config.runtime.device)
+    device = pick_device(config.runtime.device, worker_number())
     keep_freed_memory(device)
     stn, backbone = build_encoder(config, plan)
     return Encoder(stn.to(device), folded(backbone).to(device), device, pick_dtype(config.runtime.precision, device))
