@@ -231,7 +231,7 @@ class Runtime(Section):
     """Of the network's arithmetic; auto: bf16 where the hardware computes in it, else fp32."""
     workers: int = Field(default=-1, ge=-1)
     """Dask worker processes; 0: none, everything in this process; -1: one for every two cores, to extract frames one
-    for every core."""
+    for every core, to cache features one for each GPU where there are any."""
     decode_seconds: float = Field(default=60.0, gt=0)
     """A decoder that gives no frame for this long is killed, and the video recorded as failed."""
 
