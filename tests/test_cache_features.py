@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +25,9 @@ from affect.pipeline.progress import Talk
 from affect.pipeline.records import StageReport, Work
 from affect.pipeline.stages.audit import audit
 from affect.pipeline.stages.audit_record import accepted_subjects
-from affect.pipeline.stages.cache_features import Caching, cache_features, cache_subject, theta_of_view
+from affect.pipeline.stages.cache_features import cache_features
 from affect.pipeline.stages.encoder import BACKBONE_FORMAT, STN_FORMAT, plan_encoder
+from affect.pipeline.stages.encoding import Caching, cache_subject, theta_of_view
 from affect.pipeline.stages.extract_frames import extract_frames
 from affect.pipeline.storage.checkpoint import save_weights
 from affect.pipeline.storage.shard import FEATURES, FrameShard, Shard
@@ -206,6 +207,20 @@ def test_each_gpu_has_a_worker(
     assert asked == [workers]
 
 
+def test_the_gpus_of_a_cluster_are_its_own_affair(
+    tree: Path, cached: StageReport, copy: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine that hands out the work may have none."""
+    asked: list[tuple[int, str]] = []
+    monkeypatch.setattr(
+        "affect.pipeline.stages.cache_features.run_tasks",
+        lambda *_, workers, scheduler, **__: asked.append((workers, scheduler)),
+    )
+    fewer(copy, cached.made[:2])
+    cache_features(settings("runtime.device=cuda:7", "runtime.workers=-1"), tree, copy, QUIET, scheduler="tcp://there")
+    assert asked == [(0, "tcp://there")]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gpu_gives_the_features_of_the_cpu(
@@ -232,27 +247,33 @@ def test_one_subject_has_all_cores_unless_told_otherwise_and_the_same_bits(
     at_once: int,
 ) -> None:
     monkeypatch.setattr("dask.system.CPU_COUNT", 6)
-    inside, most, plain = 0, 0, Backbone.features
+    together, threads, plain = threading.Barrier(at_once, timeout=60), [], Backbone.features
 
     def counted(self: Backbone, crop: torch.Tensor) -> torch.Tensor:
-        nonlocal inside, most
         assert torch.get_num_threads() == 2
-        inside += 1
-        most = max(most, inside)
-        time.sleep(0.05)  # so that those who may be in here together are
-        try:
-            return plain(self, crop)
-        finally:
-            inside -= 1
+        threads.append(threading.get_ident())
+        if len(threads) <= at_once:
+            together.wait()  # until as many are in here
+        return plain(self, crop)
 
     monkeypatch.setattr(Backbone, "features", counted)
     name = cached.made[0]
     fewer(copy, [name])
     report = cache_features(settings(f"runtime.workers={workers}"), tree, copy, QUIET)
     assert report.made == (name,)
-    assert most == at_once
+    assert len(set(threads)) == at_once
     for what in ("index", "pts", "feature", "theta", "presence", "target"):
         assert np.array_equal(features(copy, name, what), features(prepared, name, what)), what
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_log_says_the_precision(
+    tree: Path, cached: StageReport, copy: Work, capfd: pytest.CaptureFixture[str], precision: str
+) -> None:
+    fewer(copy, cached.made[:1])
+    cache_features(settings(f"runtime.precision={precision}"), tree, copy, Talk())
+    named = {"fp32": "float32", "bf16": "bfloat16"}[precision]
+    assert capfd.readouterr().err.count(f"cache-features: {named} on cpu") == 1
 
 
 def test_damaged_shards_and_changed_labels_are_made_again_and_only_they(

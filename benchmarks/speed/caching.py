@@ -10,26 +10,28 @@ import cv2
 import numpy as np
 import torch
 from affect.models.backbone import folded, scratch
-from affect.pipeline.cluster import worker_count
 from affect.pipeline.learning.runtime import PIECE, keep_freed_memory
 from affect.pipeline.records import Work
 from affect.pipeline.stages.audit import audit
-from affect.pipeline.stages.cache_features import THREADS, cache_features
+from affect.pipeline.stages.cache_features import cache_features, spread
+from affect.pipeline.stages.encoding import THREADS
 from affect.pipeline.stages.extract_frames import extract_frames
 from torchvision.models import resnet50
 
 from .measure import HUSH, Row, draw_data, full_size, median, seconds
 
 TURNS = 4
-IN_ALL = THREADS * worker_count(-1, THREADS)
-"""That cache-features gives one video, and so the threads of what it is compared with."""
+IN_ALL = THREADS * spread(full_size(), 1)[1]
+"""Threads that cache-features gives one video, and so those of what it is compared with."""
+FRAMES = 200
+"""Of a video, at most: the shorter the turns, the more two of them have the same machine."""
 NAIVE = 32
 """Frames that the naive way is given."""
 
 
 def cache(folder: Path, frames: int) -> Iterator[Row]:
     """From a 720p video and from its frame shard, in turns with the network alone. All by as many cores."""
-    config = full_size("runtime.precision=fp32")
+    config, frames = full_size("runtime.precision=fp32"), min(frames, FRAMES)
     data = draw_data(folder / "data", 1, frames, width=1280, height=720)
     tiny = draw_data(folder / "tiny", 1, 8, width=1280, height=720)
     works = {data: Work(folder / "work"), tiny: Work(folder / "small")}

@@ -11,7 +11,7 @@ from affect.models.backbone import folded, scratch
 from affect.models.pyramid import Pyramid
 from affect.models.stn import SpatialTransformer
 from affect.pipeline.learning.runtime import PIECE, keep_freed_memory
-from affect.pipeline.stages.cache_features import THREADS
+from affect.pipeline.stages.encoding import THREADS
 from affect.pipeline.stages.extract_frames import WRITTEN
 from affect.pipeline.storage.jpeg import decode, encode
 from affect.pipeline.storage.shard import FEATURES, FRAMES, ShardWriter
