@@ -160,7 +160,7 @@ def draw_plane(path: Path, everything: Sequence[Series], theme: Theme) -> Path:
             heading(axes, title, f"{len(points):,} frames", theme)
         plane(panels[2], theme, words=False)
         _drift(panels[2], truth, value, theme)
-        heading(panels[2], "From annotated to predicted", "mean of each cell", theme)
+        heading(panels[2], "Annotated to predicted", "mean of each cell", theme)
         return save(figure, path)
 
 
