@@ -12,23 +12,26 @@ JOBS ?= auto
 DATA ?= demo
 WORK ?= work
 RUN ?= default
-FERPLUS ?= $(wildcard $(DATA)/ferplus)
+# A value as one word of the shell, whatever is in it.
+q = '$(subst ','\'',$(1))'
+FERPLUS ?= $(shell [ ! -d $(call q,$(DATA)/ferplus) ] || printf %s $(call q,$(DATA)/ferplus))
 ifeq ($(DATA),demo)
 DEMO := demo/.drawn
 FERPLUS := demo/ferplus
 endif
 
-LEARN = --work $(WORK) $(if $(CONFIG),--config $(CONFIG)) $(foreach setting,$(SET),--set '$(setting)')
-READ = --data $(DATA) $(LEARN)
-SPREAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(SCHEDULER))
+LEARN = --work $(call q,$(WORK)) $(if $(CONFIG),--config $(call q,$(CONFIG))) \
+	$(foreach setting,$(SET),--set $(call q,$(setting)))
+READ = --data $(call q,$(DATA)) $(LEARN)
+SPREAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(call q,$(SCHEDULER)))
 # Exit code 3: some inputs could not be used and were listed, all others are done.
 PARTLY = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: all audit extract-frames pretrain adapt cache-features train evaluate predict report \
-	install test check format pictures screenshots docs bench ablation torture constraints clean help
+	install test quick check format pictures screenshots docs bench ablation torture constraints clean help
 
 all: $(AFFECT) $(DEMO)  ## Everything: install, data, training, report. DATA= FERPLUS= WORK= CONFIG= WORKERS= SET=
-	@$(AFFECT) all $(READ) $(SPREAD) --run $(RUN) $(if $(FERPLUS),--ferplus $(FERPLUS)) $(PARTLY)
+	@$(AFFECT) all $(READ) $(SPREAD) --run $(call q,$(RUN)) $(if $(FERPLUS),--ferplus $(call q,$(FERPLUS))) $(PARTLY)
 
 audit: $(AFFECT) $(DEMO)  ## What is in the data, and what is wrong with it
 	@$(AFFECT) audit $(READ) $(PARTLY)
@@ -38,7 +41,7 @@ extract-frames: $(AFFECT) $(DEMO)  ## Videos to frame shards
 
 pretrain: $(AFFECT) $(DEMO)  ## The STN on boxes, the backbone on FER+
 	@$(AFFECT) pretrain stn $(READ) $(PARTLY)
-	@$(if $(FERPLUS),$(AFFECT) pretrain backbone --ferplus $(FERPLUS) $(LEARN) $(PARTLY),\
+	@$(if $(FERPLUS),$(AFFECT) pretrain backbone --ferplus $(call q,$(FERPLUS)) $(LEARN) $(PARTLY),\
 		echo "FERPLUS= is not given: the backbone is not pretrained")
 
 adapt: $(AFFECT) $(DEMO)  ## The backbone on frames of the training split
@@ -48,14 +51,14 @@ cache-features: $(AFFECT) $(DEMO)  ## Frames to feature shards
 	@$(AFFECT) cache-features $(READ) $(SPREAD) $(PARTLY)
 
 train: $(AFFECT) $(DEMO)  ## The head on features. RUN=name
-	@$(AFFECT) train $(READ) --run $(RUN) $(PARTLY)
+	@$(AFFECT) train $(READ) --run $(call q,$(RUN)) $(PARTLY)
 
 evaluate: $(AFFECT) $(DEMO)  ## CCC on the validation split. RUN=name
-	@$(AFFECT) evaluate $(READ) --run $(RUN) $(PARTLY)
+	@$(AFFECT) evaluate $(READ) --run $(call q,$(RUN)) $(PARTLY)
 
 predict: $(AFFECT)  ## Valence and arousal of VIDEO= into OUT=
 	@$(if $(VIDEO),,$(error make predict needs VIDEO=, for example VIDEO=talk.mp4))
-	@$(AFFECT) predict $(VIDEO) --model $(WORK)/train/$(RUN) --out $(if $(OUT),$(OUT),out)
+	@$(AFFECT) predict $(call q,$(VIDEO)) --model $(call q,$(WORK)/train/$(RUN)) --out $(call q,$(or $(OUT),out))
 
 report: $(AFFECT)  ## The HTML report of WORK
 	@$(AFFECT) report $(LEARN)
@@ -84,40 +87,47 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/affect  # where basedpyright finds the package
 	@touch $(AFFECT) $@
 
-test: $(VENV)/.dev  ## Every test. JOBS=2 for two at a time
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+# A worker takes a whole file, so that its fixtures are made once; tests/conftest.py puts the longest files first.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)/.dev  ## Style and types
+quick: $(VENV)/.dev  ## The tests that need seconds, not minutes; run them after each change
+	@$(PYTEST) -m 'not slow' $(TESTS)
+
+test: $(VENV)/.dev  ## Every test. TESTS=path for one file or folder, JOBS=2 for two processes
+	@$(PYTEST) $(TESTS)
+
+check: $(VENV)/.dev  ## Style and types of Python, and the JavaScript
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
+	@$(BIN)/oxlint --quiet pipeline/visualization/web
 
 format: $(VENV)/.dev  ## Mend what ruff can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 ablation: all  ## What each choice is worth, into docs/ablation.md; most of an hour on 2 cores. SEEDS=3
-	@$(BIN)/python benchmarks/ablation/ablation.py --data $(DATA) --work $(WORK) $(if $(SEEDS),--seeds $(SEEDS))
+	@$(BIN)/python benchmarks/ablation/ablation.py --data $(call q,$(DATA)) --work $(call q,$(WORK)) $(if $(SEEDS),--seeds $(SEEDS))
 
 pictures: $(AFFECT)  ## The docs' pictures, from the report of WORK; with VIDEO= those of predict too
-	@mkdir -p docs/images && cp $(WORK)/report/stn.png $(WORK)/report/truth.png docs/images/
-	@$(if $(VIDEO),$(BIN)/python docs/pictures.py $(VIDEO) $(WORK)/train/$(RUN) docs/images)
+	@mkdir -p docs/images && cp $(call q,$(WORK)/report/stn.png) $(call q,$(WORK)/report/truth.png) docs/images/
+	@$(if $(VIDEO),$(BIN)/python tools/pictures.py $(call q,$(VIDEO)) $(call q,$(WORK)/train/$(RUN)) docs/images)
 
 docs: $(VENV)/.dev  ## The reference from the code, and the site of docs/ into site/
-	@$(BIN)/python docs/reference/make.py
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "site/index.html"
+	@$(BIN)/python tools/make_reference.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "site/index.html"
 
 screenshots: $(VENV)/.dev  ## The README's picture of the report of WORK, by a headless Chromium
-	@$(BIN)/python docs/screenshots.py $(WORK)/report/index.html $(WORK)/report/screenshots
-	@mkdir -p docs/images && cp $(WORK)/report/screenshots/report.png docs/images/
+	@$(BIN)/python tools/screenshots.py $(call q,$(WORK)/report/index.html) $(call q,$(WORK)/report/screenshots)
+	@mkdir -p docs/images && cp $(call q,$(WORK)/report/screenshots/report.png) docs/images/
 
 bench: $(VENV)/.dev  ## How fast: ratios to the bare limit and the naive way. PARTS="extract cache head epoch memory predict start profile compile"
-	@$(BIN)/python -m affect.benchmarks.speed $(PARTS) --out $(WORK)/speed.json
+	@$(BIN)/python -m affect.benchmarks.speed $(PARTS) --out $(call q,$(WORK)/speed.json)
 
 torture: $(VENV)/.dev $(DEMO)  ## Damage, kills, nonsense: what comes of them. SHARE=0.01 for a hundredth of it
-	@$(BIN)/python -m affect.benchmarks.torture --share $(or $(SHARE),1) --demo $(DATA)
+	@$(BIN)/python -m affect.benchmarks.torture --share $(or $(SHARE),1) --demo $(call q,$(DATA))
 
 constraints: $(VENV)/.dev  ## Writes down the installed versions as the tested ones
-	@{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude affect \
+	@{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude affect-video \
 		| grep -E '^[A-Za-z0-9_.-]+==' | grep -viE '^(nvidia|cuda|triton)'; } > constraints.new
 	@mv constraints.new constraints.txt
 

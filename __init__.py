@@ -6,35 +6,39 @@
     trace = model.predict("talk.mp4")
     trace.valence, trace.arousal, trace.time
 
-What is heavy is imported when it is first used.
+Heavy modules are imported when they are first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .pipeline.errors import AffectError as AffectError
-    from .pipeline.stages.model import Model as Model
-    from .pipeline.stages.model import load as load
-    from .pipeline.stages.trace import Moment as Moment
-    from .pipeline.stages.trace import Trace as Trace
+from .pipeline.processes import limit_spinning
+from .pipeline.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from .pipeline.api.model import Model, load
+    from .pipeline.api.trace import Trace
+    from .pipeline.errors import AffectError
+    from .pipeline.inference.trace import Moment
+
 __all__ = ["AffectError", "Model", "Moment", "Trace", "__version__", "load"]
 
-_HOMES = {
+# OpenMP reads this when torch is loaded, and the caller may import torch next.
+limit_spinning()
+
+_MODULES = {
     "AffectError": ".pipeline.errors",
-    "Model": ".pipeline.stages.model",
-    "Moment": ".pipeline.stages.trace",
-    "Trace": ".pipeline.stages.trace",
-    "load": ".pipeline.stages.model",
+    "Model": ".pipeline.api.model",
+    "Moment": ".pipeline.inference.trace",
+    "Trace": ".pipeline.api.trace",
+    "load": ".pipeline.api.model",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
+    if name in _MODULES:
         from importlib import import_module
 
-        return getattr(import_module(_HOMES[name], __name__), name)
+        return getattr(import_module(_MODULES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

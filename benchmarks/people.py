@@ -1,7 +1,10 @@
-"""Two people in one video, never swapped: `python benchmarks/people.py [DATA RUN [VIDEO…]]`, else the demo.
+"""Counts how often two people in one video are swapped.
 
-Of each video in DATA with two people it prints, for each annotated person, the IoU of the followed box with the true
-one in frames where both are, and in how many frames the box was nearer to the other person.
+    python benchmarks/people.py [DATA RUN [VIDEO…]]
+
+Tracks the people in each video of DATA with two people (default: the demo and its model), and compares the boxes with
+the annotated ones. Prints for each annotated person the mean IoU with the true box, over the frames where both exist,
+and the number of frames in which the box was nearer to the other person (swapped).
 """
 
 import sys
@@ -29,9 +32,9 @@ def main(data: Path, run: Path, names: list[str]) -> None:
             if subject.boxes is None or len(people) < 2:
                 continue
             boxes = read_boxes(subject.boxes)
-            both = np.isin(boxes.frame, own.frame[own.seen])
-            rows = np.searchsorted(own.frame, boxes.frame[both])
-            truth = boxes.corners[both]
+            known = np.isin(boxes.frame, own.frame[own.seen])
+            rows = np.searchsorted(own.frame, boxes.frame[known])
+            truth = boxes.corners[known]
             near, far = (iou(trace.box[rows], truth) for trace in (own, other))
             frames, swapped = frames + len(rows), swapped + int((far > near).sum())
             print(f"  {side or 'left'}: IoU {near.mean():.3f}, {int((far > near).sum())} of {len(rows)} frames swapped")
@@ -39,7 +42,7 @@ def main(data: Path, run: Path, names: list[str]) -> None:
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Of boxes [n, 4], pair by pair."""
+    """The IoU of boxes [n, 4] with boxes [n, 4], pair by pair."""
     sides = (np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])).clip(0)
     areas = [(box[:, 2:] - box[:, :2]).prod(1) for box in (one, other)]
     return sides.prod(1) / (areas[0] + areas[1] - sides.prod(1))
@@ -50,4 +53,4 @@ if __name__ == "__main__":
     if all(folder.is_dir() for folder in folders):
         main(folders[0], folders[1], sys.argv[3:])
     else:
-        print("`make all` makes the demo and its model, on which this counts")
+        print("There is no demo or no model. Run `make all` first, or name DATA and RUN.")

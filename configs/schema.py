@@ -1,8 +1,8 @@
-"""Every setting, its unit and its default, once.
+"""All settings, with their units, ranges and defaults.
 
-A config is a YAML file with some of these keys; what it leaves out is the default here. `load` reads one by name
-(`demo`, `affwild2`, `seed`) or path, applies `section.key=value` overrides, and names the nearest known key where
-one is unknown. Defaults are those of the real set at full size; `demo.yaml` makes everything small.
+A config is a YAML file with some of these keys; the others have the default given here. `load` reads a config by name
+(`demo`, `affwild2`, `seed`) or by path and applies `section.key=value` overrides. For an unknown key it suggests the
+nearest known one. The defaults are for Aff-Wild2 at full size; `demo.yaml` makes everything small.
 """
 
 import difflib
@@ -17,227 +17,252 @@ from ..pipeline.errors import ConfigError
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Frames(Section):
     size: int = Field(default=448, ge=32, le=1024)
-    """Side in pixels of the stored square frame; the decoder resizes to it, the aspect ratio is not kept."""
+    """Side of the stored square frames, in pixels. The aspect ratio of the video is not kept."""
     jpeg_quality: int = Field(default=95, ge=50, le=100)
-    """JPEG quality of frame shards."""
+    """JPEG quality of the stored frames."""
 
 
 class Stn(Section):
     localiser: Literal["stn", "box", "aligned", "none"] = "stn"
-    """Where the crop comes from: the network, the box files, the provided 112 x 112 crops, or the whole picture."""
+    """What the face crop is taken from: `stn` the network, `box` the box files, `aligned` the 112 x 112 crops of the
+    data set, `none` the whole picture."""
     kind: Literal["crop", "similarity", "affine"] = "crop"
-    """What the transform may do: scale and shift; and roll; or all six parameters."""
+    """Parameters of the transform: `crop` has scale and shift, `similarity` also rotation, `affine` all six."""
     view: int = Field(default=96, ge=32, le=256, multiple_of=16)
-    """Side in pixels of the low-resolution view the localiser looks at."""
+    """Side of the low-resolution input of the localiser, in pixels."""
     crop: int = Field(default=224, ge=32, le=512)
-    """Side in pixels of the crop the backbone gets."""
+    """Side of the crop that the backbone gets, in pixels."""
     margin: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Context around the face box, as a fraction of its half side, that the crop takes in."""
+    """Context around the face box in the crop, as a share of half the side of the box."""
 
 
 class DetectBoxes(Section):
     gap_seconds: float = Field(default=1.0, ge=0)
-    """Holes in a face's track up to this long are filled by straight lines."""
+    """Gaps in a face track up to this length are filled by linear interpolation."""
 
 
 class PretrainStn(Section):
     start: str = "drawn"
-    """Weights to start from: `drawn`, an STN that comes with affect and has seen 800 drawn people (with a view below 64
-    or above 160 it is of no use, and `scratch` is taken); `scratch`; or a path of weights that this stage wrote."""
+    """Initial weights: `drawn`, the shipped STN, trained on 800 drawn people (if stn.view is below 64 or above 160,
+    `scratch` is used instead); `scratch`, random; or the path of weights that this stage wrote."""
     frames: int = Field(default=20000, ge=16)
-    """Training frames, drawn evenly over the subjects of the training split that have boxes. They are held in memory:
-    0.26 MB each at a view of 96."""
+    """Number of training frames, sampled evenly from the training subjects that have boxes. They are kept in memory:
+    0.26 MB each if stn.view is 96."""
     validation_frames: int = Field(default=2000, ge=1)
-    """Validation frames, drawn likewise, on which the best epoch is chosen."""
+    """Number of validation frames, sampled in the same way. The best epoch is chosen on them."""
     epochs: int = Field(default=20, ge=0)
-    """0: the start as it is."""
+    """0: the initial weights are kept as they are."""
     batch: int = Field(default=64, ge=1)
+    """Frames per batch."""
     learning_rate: float = Field(default=3e-3, gt=0)
+    """Learning rate."""
     ema: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of the running average of the weights that is measured and kept; 0: none."""
+    """Decay of the moving average of the weights, which is validated and saved; 0: no average."""
 
 
 class Backbone(Section):
     weights: str = "work"
-    """`work`: what the earlier stages left in WORK/weights (adapted, if adapt.epochs > 0); `scratch`: random, seeded;
-    `imagenet`: torchvision's download; or the path of a .safetensors or of resnet50_ferplus_dag.pth."""
+    """`work`: the weights of the earlier stages in WORK/weights (the adapted ones if adapt.epochs > 0); `scratch`:
+    random; `imagenet`: downloaded by torchvision; or the path of a .safetensors file or of
+    resnet50_ferplus_dag.pth."""
 
 
 class PretrainBackbone(Section):
     start: str = "imagenet"
-    """Weights to start from: `imagenet`, `scratch`, or a path."""
+    """Initial weights: `imagenet`, `scratch`, or a path."""
     size: int = Field(default=224, ge=32, le=512)
-    """Side in pixels to which the 48 x 48 faces are resized."""
+    """Side to which the 48 x 48 faces are resized, in pixels."""
     labels: Literal["majority", "distribution"] = "distribution"
+    """Target of a face: the class with the most votes, or the distribution of all votes."""
     epochs: int = Field(default=30, ge=0)
+    """Number of epochs."""
     batch: int = Field(default=64, ge=1)
+    """Faces per batch."""
     learning_rate: float = Field(default=3e-4, gt=0)
+    """Learning rate."""
     weight_decay: float = Field(default=0.05, ge=0)
+    """Weight decay."""
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
-    """Share of each target that is spread over all classes."""
+    """Share of each target that is spread evenly over all classes."""
     ema: float = Field(default=0.99, ge=0, lt=1)
-    """Decay of the running average of the weights that is evaluated and kept; 0: none."""
+    """Decay of the moving average of the weights, which is validated and saved; 0: no average."""
 
 
 class Adapt(Section):
-    """Fine-tuning of the backbone on single frames of the training split, before features are cached."""
+    """Fine-tuning of the backbone on single frames of the training split, before the features are cached."""
 
     epochs: int = Field(default=0, ge=0)
-    """0: no adaptation, features come from the backbone as pretrained."""
+    """0: no adaptation; the features come from the pretrained backbone."""
     epochs_from_scratch: int | None = Field(default=None, ge=1)
-    """Epochs where the backbone was not pretrained, which takes longer; none: as many as else."""
+    """Number of epochs if the backbone was not pretrained; null: the same as adapt.epochs."""
     frames: int = Field(default=40000, ge=16)
-    """Training frames, drawn evenly over the subjects and over time. Their crops are held in memory, a fifth wider
-    than stn.crop: 0.2 MB each at 224."""
+    """Number of training frames, sampled evenly over the subjects and over time. Their crops are kept in memory, a
+    fifth wider than stn.crop: 0.2 MB each at 224."""
     validation_frames: int = Field(default=2000, ge=2)
-    """Validation frames, drawn likewise, by which the best epoch is chosen."""
+    """Number of validation frames, sampled in the same way. The best epoch is chosen on them."""
     batch: int = Field(default=64, ge=2)
+    """Frames per batch."""
     learning_rate: float = Field(default=5e-4, gt=0)
+    """Learning rate."""
     weight_decay: float = Field(default=0.05, ge=0)
+    """Weight decay."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Dropout before the output layer."""
     ema: float = Field(default=0.99, ge=0, lt=1)
-    """Decay of the running average of the weights that is evaluated and kept; 0: none."""
+    """Decay of the moving average of the weights, which is validated and saved; 0: no average."""
 
 
 class Features(Section):
     views: int = Field(default=1, ge=1, le=8)
-    """Views of each frame to cache: the plain one, then flipped and jittered ones for training."""
+    """Number of views of each frame to cache. The first is the frame itself; the others are flipped and jittered, for
+    training."""
     batch: int = Field(default=64, ge=1)
-    """Frames through the network at once."""
+    """Frames per batch of the networks."""
 
 
 class Clip(Section):
     length: int = Field(default=32, ge=1)
-    """Frames in a clip."""
+    """Frames per clip."""
     hop: int = Field(default=16, ge=1)
-    """Frames from one window to the next at evaluation and prediction; overlapping predictions are averaged."""
+    """Frames between the starts of two windows in evaluation and prediction. Overlapping predictions are averaged."""
     carry: bool = False
-    """At evaluation and prediction, carry the head's memory through the whole video and see each frame once, instead of
-    averaging windows. For heads that look back only (head.bidirectional false)."""
+    """In evaluation and prediction, run the head once over the whole video and keep its state, instead of averaging
+    windows. Needs head.bidirectional=false."""
 
 
 class Head(Section):
     kind: Literal["lstm", "tcn"] = "lstm"
-    """What looks along time: an LSTM, or temporal convolutions."""
+    """Temporal layers: an LSTM, or temporal convolutions."""
     project: int = Field(default=256, ge=0)
-    """Width of the dense layer before it; 0: none."""
+    """Width of the dense layer before the temporal layers; 0: no such layer."""
     hidden: int = Field(default=256, ge=1)
-    """Width of the LSTM, each direction, or of the convolutions."""
+    """Width of the LSTM in each direction, or of the convolutions."""
     layers: int = Field(default=1, ge=1)
-    """Of the LSTM."""
+    """Number of LSTM layers."""
     blocks: int = Field(default=4, ge=1, le=10)
-    """Of the convolutions: each sees twice as far as the one before, all together 4 x (2^blocks - 1) frames: 60."""
+    """Number of convolution blocks. The receptive field doubles with each; it is 4 x (2^blocks - 1) frames, 60 for 4
+    blocks."""
     bidirectional: bool = True
-    """Whether it looks ahead too; a stream needs one that looks back only."""
+    """Whether the head also uses later frames. For streams, set it to false."""
     dense: tuple[int, ...] = (128,)
-    """Widths of the dense layers between it and the two outputs."""
+    """Widths of the dense layers after the temporal layers."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Dropout between the layers."""
     readout: Literal["frame", "clip"] = "frame"
-    """`frame`: two values a frame, the clip's is their mean; `clip`: two values a clip, given to each of its frames."""
+    """`frame`: two values per frame, and the values of a clip are their mean; `clip`: two values per clip, used for
+    each of its frames."""
 
 
 class Train(Section):
     epochs: int = Field(default=30, ge=1)
+    """Maximum number of epochs."""
     batch: int = Field(default=32, ge=1)
-    """Windows in a batch, from cache."""
+    """Windows per batch, for training from cache."""
     batch_end_to_end: int = Field(default=2, ge=1)
-    """Windows in a batch, from raw frames."""
+    """Windows per batch, for training end to end."""
     accumulate: int = Field(default=1, ge=1)
-    """Batches whose gradients are averaged for one step. The CCC is that of each batch: where memory allows, a larger
-    batch is better."""
+    """Number of batches whose gradients are averaged for one step. The loss computes the CCC of each batch, so a larger
+    batch is better if memory allows it."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Of the head."""
+    """Learning rate of the head."""
     started_rate: float = Field(default=0.1, gt=0)
-    """Share of learning_rate for a head that was started from another run (--start)."""
+    """Factor on learning_rate for a head that starts from another run (--start)."""
     learning_rate_backbone: float = Field(default=1e-5, ge=0)
-    """Of the backbone, end to end; 0 freezes it."""
+    """End to end: learning rate of the backbone; 0 freezes it."""
     learning_rate_stn: float = Field(default=1e-5, ge=0)
-    """Of the STN, end to end; 0 freezes it."""
+    """End to end: learning rate of the STN; 0 freezes it."""
     unfreeze_backbone: int = Field(default=1, ge=1)
-    """End to end: the epoch, from 1, from which the backbone learns."""
+    """End to end: the first epoch in which the backbone is trained, counted from 1."""
     unfreeze_stn: int = Field(default=1, ge=1)
-    """End to end: the epoch, from 1, from which the STN learns."""
+    """End to end: the first epoch in which the STN is trained, counted from 1."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay."""
     schedule: Literal["cosine", "one-cycle", "plateau", "constant"] = "cosine"
+    """How the learning rate changes during the training."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises."""
+    """Share of all steps in which the learning rate rises."""
     loss: Literal["ccc", "mse", "mae", "ccc+mse"] = "ccc+mse"
+    """Loss: 1 - CCC, the mean squared or absolute error, or the sum of the first two."""
     valence_weight: float = Field(default=0.5, ge=0, le=1)
-    """Share of valence in the loss; arousal has the rest."""
+    """Weight of valence in the loss. The weight of arousal is 1 minus this."""
     box_weight: float = Field(default=1.0, ge=0)
-    """End to end: the pull of the STN towards the boxes, or where there are none towards its pretrained self."""
+    """End to end: weight of the loss that keeps the STN near the boxes, or near its pretrained output for subjects
+    without boxes."""
     gradient_clip: float = Field(default=1.0, ge=0)
-    """Largest norm of the gradient; 0: no clipping."""
+    """Maximum norm of the gradient; 0: no clipping."""
     patience: int = Field(default=10, ge=1)
-    """Epochs without a better validation CCC before training stops."""
+    """Early stopping: number of epochs without a better validation CCC."""
     ema: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of the running average of the weights that is evaluated and kept; 0: none."""
+    """Decay of the moving average of the weights, which is validated and saved; 0: no average."""
     balance: Literal["none", "subject", "plane"] = "none"
-    """Training windows: as they come; as many of each subject; or the more of a kind, the rarer its place in the
-    valence-arousal plane. Their number stays the same."""
+    """Sampling of training windows. `none`: each window once; `subject`: equally many from each subject; `plane`: more
+    from rare regions of the valence-arousal plane. The number of windows is the same."""
     state_minutes: float = Field(default=10.0, gt=0)
-    """How often, within an epoch, the state is kept from which a stopped training goes on. After an epoch it always
-    is. It changes nothing else."""
+    """Minutes between two saves of the training state within an epoch. It is also saved after each epoch. An
+    interrupted training continues from it. No influence on the result."""
     noise: float = Field(default=0.05, ge=0)
-    """From cache: Gaussian noise on training features, as a share of their standard deviation; 0: none."""
+    """From cache: Gaussian noise on the training features, as a share of their standard deviation; 0: no noise."""
     time_mask: float = Field(default=0.2, ge=0, lt=1)
-    """From cache: longest span of a training window whose features are hidden, as a share of its length; 0: none."""
+    """From cache: maximum length of the masked span in a training window, as a share of the window; 0: no mask."""
     speed: float = Field(default=0.0, ge=0, le=1)
-    """From cache: a training window is played up to this much faster or slower, labels along (0.25: from 1/1.25 to 1.25
-    times as fast); 0: as it is."""
+    """From cache: maximum change of the speed of a training window and its labels (0.25: from 1/1.25 to 1.25 times as
+    fast); 0: no change."""
     tensorboard: bool = False
-    """Also writes TensorBoard's event files into the run's folder. Needs `pip install 'affect[tensorboard]'`."""
+    """Also write TensorBoard event files into the folder of the run. Needs `pip install -e '.[tensorboard]'`."""
 
 
 class Smooth(Section):
-    """Smoothing of predictions in time. Training chooses the width on the validation split and stores it in the model,
-    and chooses none where none is better."""
+    """Smoothing of predictions over time. Training chooses the best width, or no smoothing, on the validation split and
+    stores it in the model."""
 
     kind: Literal["none", "median", "gaussian", "auto"] = "auto"
-    """Which filter; auto: whichever of the two is better."""
+    """Filter; auto: the better of median and gaussian."""
     widths: tuple[Annotated[int, Field(ge=3, le=301)], ...] = (3, 5, 9, 15, 25)
-    """Widths to choose from, in frames, odd. A Gaussian's deviation is a fourth of its width."""
+    """Widths to choose from: odd numbers of frames. The standard deviation of a Gaussian is a quarter of its width."""
 
     @field_validator("widths")
     @classmethod
     def _odd(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
         if even := [width for width in widths if width % 2 == 0]:
-            raise ValueError(f"{even[0]} is even, a width has a middle frame")
+            raise ValueError(f"{even[0]} is even, and a width must be odd")
         return widths
 
 
 class Predict(Section):
     no_face: Literal["hold", "interpolate", "empty"] = "hold"
-    """Values of frames without a face: the last ones seen, a line between the neighbours, or none."""
+    """Values of frames without a face: `hold` the last values with a face, `interpolate` linearly between the
+    neighbours, or `empty`."""
     face_threshold: float = Field(default=0.5, ge=0, le=1)
-    """A frame whose face probability is below this has no face."""
+    """A frame with a lower face probability counts as having no face."""
 
 
 class Report(Section):
     video_mib: float = Field(default=6.0, gt=0)
-    """MiB of video in a page, all its videos together; the page is a third larger. Long ones get coarser, then cut."""
+    """Maximum size of all videos of a page together, in MiB; the page is a third larger. Long videos get a lower
+    resolution, and are then cut."""
 
 
 class Runtime(Section):
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
+    """Seed of all random numbers."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`. A device that is asked for and missing is an error."""
+    """`auto`, `cpu`, `cuda` or `cuda:N`. A device that does not exist is an error."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the network's arithmetic; auto: bf16 where the hardware computes in it, else fp32."""
+    """Precision of the networks; auto: bf16 if the hardware computes in bf16, otherwise fp32."""
     workers: int = Field(default=-1, ge=-1)
-    """Dask worker processes; 0: none, everything in this process; -1: one for every two cores, to extract frames one
-    for every core, to cache features one for each GPU where there are any."""
+    """Number of Dask worker processes; 0: none, all work in this process; -1: one per two cores, one per core to
+    extract frames, and one per GPU to cache features on GPUs."""
     decode_seconds: float = Field(default=60.0, gt=0)
-    """A decoder that gives no frame for this long is killed, and the video recorded as failed."""
+    """A decoder that returns no frame for this time is stopped, and the video is listed as failed."""
 
 
 class Config(Section):
-    """The whole of it. `name` is only for the reader."""
+    """All settings. `name` has no effect."""
 
     name: str = "default"
     frames: Frames = Frames()
@@ -261,12 +286,12 @@ HERE = Path(__file__).parent
 
 
 def names() -> tuple[str, ...]:
-    """The shipped configs."""
+    """Names of the shipped configs."""
     return tuple(sorted(path.stem for path in HERE.glob("*.yaml")))
 
 
 def load(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
-    """Reads a config by shipped name or by path, with `section.key=value` overrides. Raises ConfigError."""
+    """Reads a config by name or by path, and applies `section.key=value` overrides. Raises ConfigError."""
     path = HERE / f"{name_or_path}.yaml"
     if not path.is_file():
         path = Path(name_or_path)
@@ -277,9 +302,13 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
     try:
         values = _parse(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}", "Mend the file.") from error
+        raise ConfigError(
+            f"{path}: not valid YAML: {' '.join(str(error).split())}", "Correct the file, or give another --config."
+        ) from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds a {type(values).__name__}, expected sections", "See configs/demo.yaml.")
+        raise ConfigError(
+            f"{path}: contains a {type(values).__name__}, expected sections", "For example: train: {epochs: 5}"
+        )
     values.setdefault("name", path.stem)
     for override in overrides:
         _override(values, override)
@@ -291,16 +320,17 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def dump(config: Config) -> str:
-    """The whole config as YAML, in the order of the schema; `load` reads it back to an equal one."""
+    """All settings as YAML, in the order of the schema. `load` reads them back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def _parse(text: str) -> Any:
-    """Plain values. Aliases are refused, because a few lines of them can stand for more than fits into memory."""
+    """Reads YAML of plain values. Aliases are refused, because a few lines of them can expand to more than fits into
+    memory."""
     if text.count("[") + text.count("{") > 1000:
-        raise yaml.YAMLError("it is nested without end, expected sections of plain values")
+        raise yaml.YAMLError("it is nested too deeply, expected sections of plain values")
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise yaml.YAMLError("it refers to a part of itself by an alias (*name), expected plain values")
+        raise yaml.YAMLError("it has an alias (*name), expected plain values")
     return yaml.safe_load(text)
 
 
@@ -315,7 +345,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     try:
         inner[name] = _parse(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML", "Quote it.") from error
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML", "Put the value in quotes.") from error
 
 
 def _known(where: tuple[str, ...]) -> list[str]:
@@ -347,7 +377,7 @@ def _explain(error: ValidationError, source: str, overridden: Set[str]) -> Confi
 
 
 def _choices(where: tuple[str, ...]) -> tuple[Any, ...]:
-    """What a Literal setting may be."""
+    """The allowed values of a Literal setting."""
     section = Config.model_fields[where[0]].annotation
     if len(where) < 2 or not (isinstance(section, type) and issubclass(section, Section)):
         return ()

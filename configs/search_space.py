@@ -1,4 +1,4 @@
-"""What a search may try: a YAML file of settings, each with a list to choose from or a range. Data, as configs are."""
+"""Search spaces of `affect tune`: YAML files of settings, each with a list of values or a range."""
 
 import difflib
 import json
@@ -14,12 +14,12 @@ from .schema import load
 
 HERE = Path(__file__).parent / "search"
 SECTIONS = ("clip", "head", "train", "smooth")
-"""Of which training from cache reads the settings."""
+"""The sections whose settings training from cache reads."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """From low to high, both of which may come. Whole numbers where both are; log: even on a logarithm's scale."""
+    """Values from low to high, both included; integers if both are integers. log: uniform on a logarithmic scale."""
 
     low: float
     high: float
@@ -32,18 +32,17 @@ class Range:
 
 
 Space = Mapping[str, tuple[Any, ...] | Range]
-"""By `section.key`."""
+"""The values to try, by `section.key`."""
 
 
 def names() -> tuple[str, ...]:
-    """The shipped search spaces."""
+    """Names of the shipped search spaces."""
     return tuple(sorted(path.stem for path in HERE.glob("*.yaml")))
 
 
 def read_space(name_or_path: str, base: Path) -> Space:
-    """A search space by shipped name or by path. base: the config in which its values have to be allowed.
-
-    Raises ConfigError, which names the file and the key."""
+    """Reads a search space by name or by path. base: the config that must allow the values. Raises ConfigError, which
+    names the file and the key."""
     path = HERE / f"{name_or_path}.yaml"
     if not path.is_file():
         path = Path(name_or_path)
@@ -56,21 +55,23 @@ def read_space(name_or_path: str, base: Path) -> Space:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}", "Mend the file.") from error
+        raise ConfigError(
+            f"{path}: not valid YAML: {' '.join(str(error).split())}", "Correct the file, or give another --space."
+        ) from error
     if not isinstance(values, dict) or not values:
-        raise ConfigError(f"{path}: holds no settings to try", "See configs/search/head.yaml.")
+        raise ConfigError(f"{path}: has no settings to try", "For example: head.hidden: [64, 128]")
     return {key: _allowed(path, base, str(key), given) for key, given in values.items()}
 
 
 def overrides(values: Mapping[str, Any]) -> list[str]:
-    """As `--set` takes them."""
+    """The values as arguments of `--set`."""
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 def _allowed(path: Path, base: Path, key: str, given: Any) -> tuple[Any, ...] | Range:
     if key.partition(".")[0] not in SECTIONS:
         raise ConfigError(
-            f"{path}: {key} has no effect on a head that learns from cache", f"Use settings of {', '.join(SECTIONS)}."
+            f"{path}: {key} has no effect on training from cache", f"Use settings of {', '.join(SECTIONS)}."
         )
     found = _read(path, key, given)
     for value in (found.low, found.high) if isinstance(found, Range) else found:
@@ -95,5 +96,5 @@ def _read(path: Path, key: str, given: Any) -> tuple[Any, ...] | Range:
         pass
     raise ConfigError(
         f"{path}: {key} is {given!r}",
-        "Expected a list, or {low, high} with low below high, and perhaps step, or log: true where low is above 0.",
+        "Expected a list, or {low, high} with low below high; optionally step, or log: true if low is above 0.",
     )

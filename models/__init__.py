@@ -1,1 +1,1 @@
-"""The network: STN, backbone, head. Plain modules that know no files and no stages."""
+"""The networks: STN, backbone and head. They do not depend on files, settings or stages."""

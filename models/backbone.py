@@ -1,9 +1,9 @@
-"""ResNet-50 in its two dialects, and the weights of each.
+"""ResNet-50 in two variants ("dialects"), and their pretrained weights.
 
-`torchvision`: stride 2 on the 3x3 convolution of a stage's first block, padded max-pool, RGB / 255 minus the ImageNet
-mean, by the ImageNet deviation. `ferplus`: stride 2 on the 1x1 reduction, max-pool without padding in ceil mode, RGB
-0..255 minus a mean; the graph of resnet50_ferplus_dag.pth (Albanie & Vedaldi's conversion of their FER+ network).
-A Backbone takes RGB in 0..255 and normalises itself, so there is one way of preprocessing.
+`torchvision`: stride 2 in the 3x3 convolution of a stage's first block, padded max-pool, RGB / 255 normalised with the
+mean and deviation of ImageNet. `ferplus`: stride 2 in the 1x1 reduction, max-pool without padding in ceil mode, RGB
+0..255 minus a mean. This is the graph of resnet50_ferplus_dag.pth (Albanie & Vedaldi's conversion of their FER+
+network). A Backbone takes RGB in 0..255 and normalises it itself, so all callers have the same preprocessing.
 """
 
 import copy
@@ -24,7 +24,7 @@ Dialect = Literal["torchvision", "ferplus"]
 
 FEATURES = 2048
 CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
-"""Of FER+, in the order of resnet50_ferplus_dag.pth."""
+"""The classes of FER+, in the order of resnet50_ferplus_dag.pth."""
 
 _STAGES = {"layer1": 2, "layer2": 3, "layer3": 4, "layer4": 5}
 _BLOCK = {"conv1": "1x1_reduce", "conv2": "3x3", "conv3": "1x1_increase", "downsample.0": "1x1_proj"}
@@ -46,9 +46,9 @@ PREPROCESSING: dict[str, Preprocessing] = {
 
 
 class Backbone(nn.Module):
-    """ResNet-50 from a crop in 0..255 to 2048 features, and from those to the logits of `classes`.
+    """ResNet-50: from a crop in 0..255 to 2048 features and to the logits of `classes`.
 
-    preprocessing: None for that of the dialect.
+    preprocessing: None for the preprocessing of the dialect.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Backbone(nn.Module):
         return features, self.network.fc(features)
 
     def metadata(self) -> dict[str, Any]:
-        """What `from_metadata` needs to build this module again, as JSON."""
+        """The input of `from_metadata`, as JSON."""
         scale, mean, std = self.preprocessing
         return {
             "architecture": "resnet50",
@@ -105,11 +105,11 @@ class Backbone(nn.Module):
 
 
 def folded(backbone: Backbone) -> Backbone:
-    """A copy for inference, its batch normalisations folded into the convolutions before them and its weights in
-    channels_last: the same features up to rounding (1e-5 of their size), in less time."""
+    """A faster copy for inference: batch norms are folded into the convolutions before them, weights are channels_last.
+    The features are the same up to rounding (relative error 1e-5)."""
     copied = copy.deepcopy(backbone).eval()
     for module in list(copied.network.modules()):
-        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")):  # "0": a downsample's
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")):  # "0", "1": a downsample
             before, after = getattr(module, conv, None), getattr(module, norm, None)
             if isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
                 setattr(module, conv, fuse_conv_bn_eval(before, after))
@@ -118,16 +118,19 @@ def folded(backbone: Backbone) -> Backbone:
 
 
 def from_metadata(metadata: Mapping[str, Any]) -> Backbone:
-    """The module that wrote these metadata, with fresh weights. Raises WeightsError."""
+    """A backbone with these metadata and random weights. Raises WeightsError."""
     try:
         preprocessing = Preprocessing(float(metadata["scale"]), _triple(metadata["mean"]), _triple(metadata["std"]))
         return Backbone(metadata["dialect"], tuple(metadata["classes"]), preprocessing)
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"the weights' metadata do not describe a backbone: {error}", "Make them again.") from error
+        raise WeightsError(
+            f"the metadata of the weights do not describe a backbone: {error}",
+            "Write the weights again with `affect pretrain backbone` or `affect adapt`.",
+        ) from error
 
 
 def scratch(dialect: Dialect = "torchvision", seed: int = 0, classes: tuple[str, ...] = CLASSES) -> Backbone:
-    """Random weights, the same for the same seed. Residual branches start at zero, so the deep net starts shallow."""
+    """Random weights from a seed. Residual branches start at zero, so that each block starts as the identity."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = Backbone(dialect, classes)
@@ -138,14 +141,14 @@ def scratch(dialect: Dialect = "torchvision", seed: int = 0, classes: tuple[str,
 
 
 def load_imagenet(classes: tuple[str, ...] = CLASSES) -> Backbone:
-    """torchvision's ImageNet weights (IMAGENET1K_V2), downloaded once; the classifier is new. Raises WeightsError."""
+    """torchvision's ImageNet weights (IMAGENET1K_V2), downloaded once, and a new classifier. Raises WeightsError."""
     weights = ResNet50_Weights.IMAGENET1K_V2
     try:
         state = dict(weights.get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a hash that differs is a RuntimeError
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
         raise WeightsError(
             f"cannot download {weights.url} ({error})",
-            "Put the file into ~/.cache/torch/hub/checkpoints, set backbone.weights to the path of "
+            "Put the file in ~/.cache/torch/hub/checkpoints, set backbone.weights to the path of "
             "resnet50_ferplus_dag.pth, or start from scratch.",
         ) from error
     backbone = scratch("torchvision", 0, classes)
@@ -155,7 +158,7 @@ def load_imagenet(classes: tuple[str, ...] = CLASSES) -> Backbone:
 
 
 def load_ferplus_dag(path: Path) -> Backbone:
-    """The network of resnet50_ferplus_dag.pth. Raises WeightsError where a key is missing, unknown or misshapen."""
+    """The network of resnet50_ferplus_dag.pth. Raises WeightsError if a key is missing, unknown or misshapen."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, BadZipFile) as error:
@@ -184,8 +187,8 @@ def load_ferplus_dag(path: Path) -> Backbone:
 
 
 def ferplus_key(name: str) -> str:
-    """The name in resnet50_ferplus_dag.pth of a tensor of torchvision's ResNet-50: layer1.0.conv1.weight is
-    conv2_1_1x1_reduce.weight."""
+    """From the name of a tensor in torchvision's ResNet-50 (layer1.0.conv1.weight) to its name in
+    resnet50_ferplus_dag.pth (conv2_1_1x1_reduce.weight)."""
     module, _, tensor = name.rpartition(".")
     if module == "fc":
         return f"classifier.{tensor}"
@@ -196,11 +199,11 @@ def ferplus_key(name: str) -> str:
     return f"conv{_STAGES[layer]}_{int(block) + 1}_{part}{'_bn' if inner in _NORM else ''}.{tensor}"
 
 
-_REMEDY = "Download resnet50_ferplus_dag.pth again, or name another file in backbone.weights."
+_REMEDY = "Download resnet50_ferplus_dag.pth again, or set backbone.weights to another file."
 
 
 def _their_shape(name: str, tensor: Tensor) -> torch.Size:
-    """Their classifier is a 1x1 convolution."""
+    """The classifier of the file is a 1x1 convolution."""
     return torch.Size((*tensor.shape, 1, 1)) if name == "fc.weight" else tensor.shape
 
 
@@ -209,9 +212,9 @@ def _triple(values: Any) -> tuple[float, float, float]:
     return r, g, b
 
 
-def _list(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _list(names: list[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _brief(error: Exception) -> str:

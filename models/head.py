@@ -1,16 +1,43 @@
-"""TemporalHead: from the features of a clip's frames to valence and arousal, by an LSTM or temporal convolutions, and
-dense layers."""
+"""TemporalHead: from the features of a clip's frames to valence and arousal."""
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from .lstm import Lstm
 from .tcn import TemporalConvolutions
 
 Readout = Literal["frame", "clip"]
 Kind = Literal["lstm", "tcn"]
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """The section `head` of a config (configs/schema.py), which has the defaults. A model file stores these fields.
+
+    kind: the temporal layers. project: width of the dense layer before them, 0 for none. hidden: their width. layers:
+    of an LSTM. blocks: of temporal convolutions. bidirectional: whether the values of a frame depend on later frames.
+    dense: widths of the layers between the temporal layers and the output. readout: `frame` gives two values per frame,
+    and their mean for the clip; `clip` gives two values for the mean output of the temporal layers, the same in each
+    frame. Raises ValueError.
+    """
+
+    kind: Kind
+    project: int
+    hidden: int
+    layers: int
+    blocks: int
+    bidirectional: bool
+    dense: tuple[int, ...]
+    dropout: float
+    readout: Readout
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("readout", self.readout, Readout), ("kind", self.kind, Kind)):
+            if value not in get_args(allowed):
+                raise ValueError(f"{name} is {value!r}, expected {' or '.join(get_args(allowed))}")
 
 
 class HeadOutput(NamedTuple):
@@ -21,82 +48,94 @@ class HeadOutput(NamedTuple):
 
 
 class StreamState(NamedTuple):
-    """What `step` carries on: the memory of what looks along time, and the sum and number of what the clip is the mean
-    of."""
+    """What `step` needs from the step before. memory: of the temporal layers. total, seen: sum and number of the frames
+    that the values of the clip are the mean of."""
 
     memory: tuple[Tensor, ...]
     total: Tensor
     seen: int
 
 
-class TemporalHead(nn.Module):
-    """Standardises features, projects them, runs an LSTM or convolutions along the clip, and reads out two values.
-
-    features, project, hidden: widths; project 0 leaves the dense layer before the LSTM out. dense: widths of the layers
-    between the LSTM and the outputs. readout: `frame` gives two values a frame, of which the clip's are the mean;
-    `clip` gives two values for the mean of the LSTM's outputs, and every frame has them. kind: lstm, of `layers`, or
-    tcn, temporal convolutions of `blocks`. bidirectional: whether a frame's values depend on the frames after it.
+class TemporalLayers(Protocol):
+    """The layers of a kind of head. width: of the output. mask: bool [b, t], False where padded, at the end. step: the
+    next frames of a stream, for layers that do not depend on later frames; memory: from the last step, None at first.
+    initialise: sets the first weights.
     """
 
-    def __init__(
-        self,
-        features: int = 2048,
-        project: int = 256,
-        hidden: int = 256,
-        layers: int = 1,
-        bidirectional: bool = True,
-        dense: tuple[int, ...] = (128,),
-        dropout: float = 0.3,
-        readout: Readout = "frame",
-        kind: Kind = "lstm",
-        blocks: int = 4,
-    ) -> None:
-        if readout not in ("frame", "clip"):
-            raise ValueError(f"readout is {readout!r}, expected frame or clip")
-        if kind not in ("lstm", "tcn"):
-            raise ValueError(f"kind is {kind!r}, expected lstm or tcn")
+    @property
+    def width(self) -> int: ...
+    def __call__(self, x: Tensor, mask: Tensor | None = None, /) -> Tensor: ...
+    def step(self, x: Tensor, memory: Any, /) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+    def initialise(self) -> None: ...
+
+
+def temporal_layers(inputs: int, settings: HeadSettings) -> Lstm | TemporalConvolutions:
+    """The TemporalLayers of the kind of head: the only function to extend for a new kind."""
+    both_ways, dropout = settings.bidirectional, settings.dropout
+    match settings.kind:
+        case "lstm":
+            return Lstm(inputs, settings.hidden, settings.layers, bidirectional=both_ways, dropout=dropout)
+        case "tcn":
+            return TemporalConvolutions(inputs, settings.hidden, settings.blocks, causal=not both_ways, dropout=dropout)
+
+
+class TemporalHead(nn.Module):
+    """Standardises features [b, t, features], projects them, applies the temporal layers and reads out two values."""
+
+    lstm: Lstm
+    tcn: TemporalConvolutions
+
+    def __init__(self, features: int, settings: HeadSettings) -> None:
         super().__init__()
-        self.readout: Readout = readout
-        self.kind: Kind = kind
-        self.bidirectional = bidirectional
+        self.settings = settings
         self.mean: Tensor
         self.spread: Tensor
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
         before: list[nn.Module] = [nn.LayerNorm(features)]
-        if project:
-            before += [nn.Linear(features, project), nn.ReLU()]
-        self.before = nn.Sequential(*before, nn.Dropout(dropout))
-        if kind == "lstm":
-            self.lstm = nn.LSTM(
-                project or features, hidden, layers, batch_first=True, bidirectional=bidirectional,
-                dropout=dropout if layers > 1 else 0.0,
-            )  # fmt: skip
-        else:
-            self.tcn = TemporalConvolutions(
-                project or features, hidden, blocks, causal=not bidirectional, dropout=dropout
-            )
+        if settings.project:
+            before += [nn.Linear(features, settings.project), nn.ReLU()]
+        self.before = nn.Sequential(*before, nn.Dropout(settings.dropout))
+        layers = temporal_layers(settings.project or features, settings)
+        self.add_module(settings.kind, layers)  # the kind is part of the weights' names
         after: list[nn.Module] = []
-        width = hidden * (2 if kind == "lstm" and bidirectional else 1)
-        for wide in dense:
-            after += [nn.Dropout(dropout), nn.Linear(width, wide), nn.ReLU()]
-            width = wide
-        self.after = nn.Sequential(*after, nn.Dropout(dropout), nn.Linear(width, 2))
+        width = layers.width
+        for dense in settings.dense:
+            after += [nn.Dropout(settings.dropout), nn.Linear(width, dense), nn.ReLU()]
+            width = dense
+        self.after = nn.Sequential(*after, nn.Dropout(settings.dropout), nn.Linear(width, 2))
         self._initialise()
+
+    @property
+    def kind(self) -> Kind:
+        return self.settings.kind
+
+    @property
+    def readout(self) -> Readout:
+        return self.settings.readout
+
+    @property
+    def bidirectional(self) -> bool:
+        return self.settings.bidirectional
+
+    @property
+    def temporal(self) -> TemporalLayers:
+        return getattr(self, self.settings.kind)
 
     @torch.no_grad()
     def calibrate(self, mean: Tensor, spread: Tensor) -> None:
-        """Sets what features are standardised by: their mean and standard deviation [features] over the training set.
+        """Sets the mean and standard deviation [features] of the training set, which standardise the features.
 
-        Pooled ReLU features have means far above their deviations; without this the LSTM sees mostly the means."""
+        The means of pooled ReLU features are far above their deviations. Without this, the temporal layers see mostly
+        the means."""
         self.mean.copy_(mean)
         self.spread.copy_(spread.clamp(min=1e-3 * float(spread.mean()) + 1e-8))
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """features: [b, t, features]. mask: bool [b, t], False where the clip is padded, at its end; None: nowhere.
+        """features: [b, t, features]. mask: bool [b, t], False where the clip is padded, at its end; None: no padding.
 
-        Values at padded frames have no meaning; they change neither the other frames' nor the clip's."""
-        hidden = self._recur(self._prepare(features), mask)
+        Values at padded frames have no meaning. They change neither the other frames' values nor the clip's."""
+        hidden = self.temporal(self._prepare(features), mask)
         if self.readout == "clip":
             clip = self._read(_mean(hidden, mask))
             return HeadOutput(clip[:, None].expand(-1, hidden.shape[1], -1), clip)
@@ -104,15 +143,14 @@ class TemporalHead(nn.Module):
         return HeadOutput(frame, _mean(frame, mask))
 
     def step(self, features: Tensor, state: StreamState | None = None) -> tuple[HeadOutput, StreamState]:
-        """The next frames of a stream: features [b, t, features], t at least 1, and the state of the step before, None
-        at first.
+        """The next frames of a stream: features [b, t, features], t at least 1, and the state that the last step
+        returned, None at first.
 
-        Frames come out as `forward` gives them, with readout clip as the stream up to each; the clip is the stream so
-        far. Raises ValueError if bidirectional."""
+        Frames get the values that `forward` gives them. With readout clip, a frame gets the values of the stream up to
+        it. The clip is the stream so far. Raises ValueError if bidirectional."""
         if self.bidirectional:
             raise ValueError("a bidirectional head needs the whole clip; streams need head.bidirectional: false")
-        along = self.lstm if self.kind == "lstm" else self.tcn.step
-        hidden, memory = along(self._prepare(features), state.memory if state else None)
+        hidden, memory = self.temporal.step(self._prepare(features), state.memory if state else None)
         new = hidden if self.readout == "clip" else self._read(hidden)
         sums, seen = new.double().cumsum(1), 0
         if state:
@@ -126,30 +164,12 @@ class TemporalHead(nn.Module):
     def _prepare(self, features: Tensor) -> Tensor:
         return self.before((features.float() - self.mean) / self.spread)
 
-    def _recur(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if self.kind == "tcn":
-            return self.tcn(x, mask)
-        if mask is None or mask.all():
-            return self.lstm(x)[0]
-        last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).clamp(min=1)
-        packed = pack_padded_sequence(x, last.cpu(), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])[0]
-
     def _read(self, hidden: Tensor) -> Tensor:
         return self.after(hidden).float().tanh()
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        for name, parameter in self.lstm.named_parameters() if self.kind == "lstm" else ():
-            if name.startswith("weight_hh"):
-                for gate in parameter.chunk(4):
-                    nn.init.orthogonal_(gate)
-            elif name.startswith("weight_ih"):
-                nn.init.xavier_uniform_(parameter)
-            else:
-                parameter.zero_()
-                if name.startswith("bias_ih"):  # the two biases add up; the forget gate starts open
-                    parameter.chunk(4)[1].fill_(1.0)
+        self.temporal.initialise()
         last = self.after[-1]
         assert isinstance(last, nn.Linear)
         last.weight.mul_(0.1)

@@ -1,4 +1,4 @@
-"""What training minimises. All take masks; statistics are pooled over whatever frames the mask leaves."""
+"""Loss functions. Each takes a mask; statistics are over all frames that the mask selects."""
 
 from typing import Literal, get_args
 
@@ -11,8 +11,8 @@ Kind = Literal["ccc", "mse", "mae", "ccc+mse"]
 def ccc(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Concordance correlation coefficient of each column, float64 [d] in [-1, 1] (Lin, 1989).
 
-    prediction, target: [..., d]; mask: bool [...]; population statistics in float64 over all rows the mask leaves.
-    2 cov / (var + var + (mean - mean)^2). A constant column scores 0, and so do fewer than two rows.
+    prediction, target: [..., d]; mask: bool [...]; population statistics in float64 over the masked rows.
+    2 cov / (var + var + (mean - mean)^2). A constant column scores 0. Fewer than two rows score 0.
     """
     a, b = _rows(prediction, mask).double(), _rows(target, mask).double()
     if len(a) < 2:
@@ -29,8 +29,8 @@ def affect_loss(
 ) -> Tensor:
     """The loss, a float32 scalar: 1 - CCC, mean squared or absolute error, or the sum of the first two.
 
-    output, target: [..., 2], (valence, arousal). mask: bool [...]; where it leaves nothing the loss is 0. Valence and
-    arousal are weighted valence_weight and 1 - valence_weight.
+    output, target: [..., 2], (valence, arousal). mask: bool [...]; if it selects nothing, the loss is 0. The weights of
+    valence and arousal are valence_weight and 1 - valence_weight.
     """
     if kind not in get_args(Kind):
         raise ValueError(f"loss is {kind!r}, expected one of {', '.join(get_args(Kind))}")

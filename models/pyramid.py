@@ -1,4 +1,4 @@
-"""Frames sampled without aliasing, at any scale."""
+"""Sampling of frames at any scale, without aliasing."""
 
 import torch
 import torch.nn.functional as F
@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 class Pyramid:
-    """Frames and their halves, quarters, ..., built when asked for; samples each crop from the level that fits it.
+    """Frames at full, half, quarter, ... size. Levels are made on first use. Each crop is sampled from its best level.
 
-    A crop of which each pixel covers r frame pixels is read from level round(log2 r): bilinear sampling then steps at
-    most 1.41 level pixels, which does not alias visibly. frames: uint8 or float [n, 3, H, W]; uint8 that lies in memory
-    as channels_last, as decoders give it, is halved three times as fast.
+    If a crop pixel covers r frame pixels, the crop is read from level round(log2 r). Then bilinear sampling steps at
+    most 1.41 pixels of the level, without visible aliasing. frames: uint8 or float [n, 3, H, W]. uint8 in
+    channels_last, the output of decoders, is halved three times as fast.
     """
 
     narrows = True
-    """Whether a CPU reads only the part of the frames that is needed, which depends on the boxes."""
+    """Whether to convert only the needed part of the frames to float on a CPU. The part depends on the boxes."""
 
     def __init__(self, frames: Tensor) -> None:
         self.frames = frames
@@ -24,15 +24,15 @@ class Pyramid:
         return len(self.frames)
 
     def build(self) -> "Pyramid":
-        """Makes all levels now: for frames that are sampled again and again."""
+        """Makes all levels now, for frames that are sampled many times."""
         while min(self._levels[-1].shape[-2:]) >= 8:
             self._levels.append(halve(self._levels[-1]))
         return self
 
     def sample(self, theta: Tensor, size: int, rows: Tensor | None = None, within: Tensor | None = None) -> Tensor:
-        """float [n, 3, size, size] in 0..255 of all frames, or of these rows [n]. Beyond the picture its edge is
-        repeated: black would be a contour that no face has, and the backbone would see it. within: upright thetas
-        [n, 2, 3]; beyond these parts their edges are repeated, and what lies there changes nothing."""
+        """float [n, 3, size, size] in 0..255 of all frames, or of these rows [n]. Outside the picture, its edge is
+        repeated: a black border would be a contour that no face has. within: upright thetas [n, 2, 3]; the edges of
+        these parts are repeated, and pixels outside them have no effect."""
         if not len(theta):
             return torch.zeros(0, 3, size, size, device=theta.device)
         with torch.autocast(theta.device.type, enabled=False):
@@ -54,7 +54,7 @@ class Pyramid:
         height, width = self.frames.shape[-2:]
         pixels = theta.new_tensor([[width / size], [height / size]])
         across, down = (theta[:, :, :2] * pixels).square().sum(1).clamp(min=1e-12).unbind(1)
-        octaves = (across * down).log2() / 4  # the mean of both directions; squares, hence 4
+        octaves = (across * down).log2() / 4  # mean of both directions; / 4 because across and down are squares
         largest = max(0, min(height, width).bit_length() - 2)
         return octaves.round().clamp(0, largest).long().cpu()
 
@@ -65,7 +65,7 @@ class Pyramid:
         while len(self._levels) <= level:
             self._levels.append(self._half(self._levels[-1]))
         frames = self._levels[level][rows]
-        if within is not None:  # to the middle of the outermost pixels: bilinear sampling mixes neighbours
+        if within is not None:  # to the centre of the outermost pixels, because bilinear sampling mixes neighbours
             half = within[:, :, :2].sum(2) - within.new_tensor([1 / frames.shape[-1], 1 / frames.shape[-2]])
             middle, half = within[:, None, None, :, 2], half.clamp(min=0)[:, None, None]
             grid = torch.minimum(torch.maximum(grid, middle - half), middle + half)
@@ -75,21 +75,22 @@ class Pyramid:
 
 
 def resample(frames: Tensor, theta: Tensor, size: int) -> Tensor:
-    """The part of each frame that theta [n, 2, 3] spans, float [n, 3, size, size]: antialiased, its edge repeated where
-    theta reaches beyond the picture. frames: uint8 or float [n, 3, H, W]."""
+    """The part of each frame in theta [n, 2, 3], float [n, 3, size, size], antialiased. Outside the picture, its edge
+    is repeated. frames: uint8 or float [n, 3, H, W]."""
     return Pyramid(frames).sample(theta, size)
 
 
 def halve(frames: Tensor) -> Tensor:
-    """Frames of half the sides, of the same type: each pixel the mean of 2 x 2; of whole numbers the rows' means, then
-    the columns', each rounded half up. An odd side is rounded up, its pixels between two each, so the edges stay."""
-    if frames.is_floating_point() or frames.device.type == "cpu":  # where torch rounds so by itself, without floats
+    """Frames with half the sides and the same dtype. A pixel is the mean of 2 x 2. For integers, each row mean and then
+    the mean of both is rounded half up. An odd side is rounded up, and its pixels are interpolated to keep the
+    edges."""
+    if frames.is_floating_point() or frames.device.type == "cpu":  # torch rounds this way itself on uint8
         return _resized(frames, *_half_sides(frames))
     return halve_whole_numbers(frames.float()).to(frames.dtype)
 
 
 def halve_whole_numbers(frames: Tensor) -> Tensor:
-    """`halve` of whole numbers that are floats: in steps that every device knows."""
+    """`halve` for integers stored as floats, with operations that every device supports."""
     height, width = _half_sides(frames)
     wide = _resized(frames, frames.shape[-2], width).add(0.5).floor()
     return _resized(wide, height, width).add(0.5).floor()
@@ -104,7 +105,8 @@ def _resized(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 def _needed(frames: Tensor, grid: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """The part of the frames that the grids of these thetas touch, and the grids in it: less has to become floats."""
+    """The part of the frames that these thetas touch, and the grids relative to it: fewer pixels to convert to
+    float."""
     sides = grid.new_tensor([frames.shape[-1], frames.shape[-2]])
     reach = theta[:, :, :2].abs().sum(2)
     low, high = (theta[:, :, 2] - reach).amin(0), (theta[:, :, 2] + reach).amax(0)

@@ -1,8 +1,7 @@
-"""theta: boxes as the maps that sample them.
+"""theta: face boxes as affine maps, and the crop margin.
 
-Coordinates are normalised: x and y in [-1, 1] over the picture, pixel edges at the ends (align_corners=False). theta
-[n, 2, 3] maps the unit square (corners at +-1) onto the face box, so theta *is* the box: [[sx, 0, tx], [0, sy, ty]] for
-an upright one.
+Coordinates are normalised: x and y are in [-1, 1] over the picture, from edge to edge (align_corners=False). theta
+[n, 2, 3] maps the square with corners at +-1 to the face box. An upright box is [[sx, 0, tx], [0, sy, ty]].
 """
 
 import torch
@@ -25,8 +24,9 @@ def theta_from_corners(corners: Tensor, width: float | Tensor, height: float | T
 
 
 def around(theta: Tensor, times: float, *, even: bool = False) -> Tensor:
-    """The upright part [n, 2, 3] of the picture around each theta's box, its sides `times` as long, within the picture:
-    moved inwards where it would leave it, the whole where it is larger. even: both sides as long as the longer one."""
+    """The upright part [n, 2, 3] of the picture around each box, with sides `times` as long. A part that would leave
+    the picture is moved inwards; a larger part is the whole picture. even: both sides get the length of the longer
+    side."""
     low, high = _extent(theta).chunk(2, 1)
     half = (high - low) / 2 * times
     half = (half.amax(1, keepdim=True).expand(-1, 2) if even else half).clamp(max=1.0)
@@ -34,9 +34,27 @@ def around(theta: Tensor, times: float, *, even: bool = False) -> Tensor:
     return torch.cat((torch.diag_embed(half), centre[:, :, None]), 2)
 
 
+def crop_scale(margin: float) -> float:
+    """Side of a crop, in sides of its face box. margin: context on each side of the box, as a fraction of half its
+    side."""
+    return 1 + margin
+
+
+def add_margin(theta: Tensor, margin: float) -> Tensor:
+    """The crops [n, 2, 3] of these face boxes: larger by the margin, with the same centre."""
+    scale = crop_scale(margin)
+    return theta * theta.new_tensor([scale, scale, 1.0])
+
+
+def remove_margin(theta: Tensor, margin: float) -> Tensor:
+    """The face boxes [n, 2, 3] of these crops: the inverse of add_margin."""
+    scale = crop_scale(margin)
+    return theta / theta.new_tensor([scale, scale, 1.0])
+
+
 def corners_from_theta(theta: Tensor, width: float | Tensor, height: float | Tensor) -> Tensor:
-    """The upright box [n, 4], x0 y0 x1 y1 in pixels, around the ellipse in each theta's box: a face that is rolled is
-    no larger for it. For kind `crop` that is the box itself. May leave the picture."""
+    """The upright box [n, 4], x0 y0 x1 y1 in pixels, around the ellipse inscribed in each box. So the size of a face
+    does not depend on its roll. For an upright theta it is the box itself. It may leave the picture."""
     left, top, right, bottom = _extent(theta).unbind(1)
     return torch.stack(((left + 1) * width, (top + 1) * height, (right + 1) * width, (bottom + 1) * height), 1) / 2
 
@@ -50,5 +68,6 @@ def box_iou(theta_a: Tensor, theta_b: Tensor) -> Tensor:
 
 
 def _extent(theta: Tensor) -> Tensor:
+    """The upright box [n, 4] of corners_from_theta, in theta's coordinates."""
     reach, centre = theta[:, :, :2].square().sum(2).clamp(min=1e-12).sqrt(), theta[:, :, 2]
     return torch.cat((centre - reach, centre + reach), 1)

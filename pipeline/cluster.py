@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from .errors import AffectError
+from .errors import AffectError, ProcessError
+from .processes import prepare_program
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -48,7 +49,7 @@ def worker_number() -> int:
     return name if isinstance(name, int) else 0
 
 
-def crew_size(workers: int, scheduler: str | None) -> int:
+def worker_slots(workers: int, scheduler: str | None) -> int:
     """How many tasks are worked on at once: `workers`, or the threads of the scheduler's. Raises AffectError."""
     if scheduler is None:
         return workers
@@ -63,23 +64,21 @@ def run_tasks(
     workers: int,
     scheduler: str | None = None,
     threads: int = 1,
-    setup: Callable[[], None] | None = None,
     on_result: Callable[[Item, Result], Sequence[Item] | None],
     on_error: Callable[[Item, str], Sequence[Item] | None] | None = None,
 ) -> None:
-    """Calls task(item) for every item, begun in their order, and on_result(item, result) here as each comes back; what
-    that and on_error return are items more.
+    """Calls task(item) for each item and passes the result to on_result(item, result) in this process.
 
-    workers: processes on this machine; 0: in this process. scheduler: the address of a Dask scheduler to use instead.
-    setup: called once in each worker before its first task; threads: what torch may use in it. Items, results, task and
-    setup have to pickle. An item whose worker dies over it goes to on_error(item, reason), or raises AffectError where
-    there is none; so does the loss of the scheduler. What a task raises, this raises.
+    Tasks start in the order of `items`, and results arrive as they are ready. on_result and on_error may return more
+    items. workers: processes on this machine; 0 runs the tasks in this process. scheduler: the address of a Dask
+    scheduler to use instead. threads: how many threads torch uses in each worker. Items, results and task must pickle.
+
+    An exception in a task is raised here. If an item kills its worker too often, on_error(item, reason) is called;
+    without on_error, AffectError is raised. AffectError is also raised if the scheduler is lost.
     """
     if not items:
         return
     if not workers and scheduler is None:
-        if setup is not None:
-            setup()
         left = deque(items)
         while left:
             item = left.popleft()
@@ -89,7 +88,7 @@ def run_tasks(
     from distributed.client import FutureCancelledError
     from distributed.comm.core import CommClosedError
 
-    with _client(min(workers, len(items)), scheduler, threads) as client, _prepared(client, setup, threads):
+    with _client(min(workers, len(items)), scheduler, threads) as client, _prepared(client, threads):
         futures = client.map(task, items, pure=False, batch_size=len(items))
         item_of = {future.key: item for future, item in zip(futures, items, strict=True)}
         done = as_completed(futures, loop=client.loop, raise_errors=False)
@@ -132,12 +131,11 @@ class _Prepare:
 
     name = "affect"
 
-    def __init__(self, setup: Callable[[], None] | None, threads: int) -> None:
-        self._setup, self._threads = setup, threads
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
 
     def setup(self, worker: object) -> None:
-        if self._setup is not None:
-            self._setup()
+        prepare_program()
         # Dask starts its workers with one. Torch that is imported only later reads these then.
         for name in THREAD_VARIABLES:
             os.environ[name] = str(self._threads)
@@ -175,11 +173,21 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
         **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in KEPT.items()},
     }
     with config.set(settings), _same_environment(), _without_logs():
-        cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
-            dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
-            scheduler_kwargs={"dashboard": False},
-        )  # fmt: skip
+        try:
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
+                dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
+                scheduler_kwargs={"dashboard": False},
+            )  # fmt: skip
+        except (RuntimeError, OSError) as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise ProcessError(
+                f"{workers} worker processes cannot be started ({cause})",
+                "Raise the limit of open files with `ulimit -n` and of processes with `ulimit -u`, "
+                "or set runtime.workers=0 to work without them.",
+            ) from error
         try:
             with Client(cluster, set_as_default=False) as client:
                 yield client
@@ -196,14 +204,14 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
 
 
 @contextmanager
-def _prepared(client: "Client", setup: Callable[[], None] | None, threads: int) -> Iterator[None]:
+def _prepared(client: "Client", threads: int) -> Iterator[None]:
     """Prepares the workers that are there and those that come later, until the block ends."""
     from distributed import WorkerPlugin
 
     class Plugin(_Prepare, WorkerPlugin):
         pass
 
-    client.register_plugin(Plugin(setup, threads))
+    client.register_plugin(Plugin(threads))
     yield
     client.unregister_worker_plugin(_Prepare.name)
 

@@ -1,6 +1,6 @@
-"""Every error affect raises on purpose.
+"""All errors that affect raises on purpose.
 
-AffectError               exit code 1; text is one line: what was found, what was allowed, the remedy
+AffectError               exit code 1; one line: what was found, what was allowed, the remedy
 ├── ConfigError           a setting that is unknown or out of range
 ├── InputError            a file or folder the user named cannot be used
 │   ├── CatalogError      the data folder as a whole
@@ -12,15 +12,16 @@ AffectError               exit code 1; text is one line: what was found, what wa
 ├── MissingStageError     an earlier stage has not run
 ├── ShardError            a shard that is damaged, or of another format
 ├── WeightsError          weights that do not fit, or are damaged
-├── DeviceError           a device that was asked for and is not there
+├── DeviceError           a requested device that does not exist
 ├── MissingExtraError     a package that only some commands need is not installed
+├── ProcessError          this process cannot do it: forked too late, or at a limit of the system
 └── WorkError             the work folder: not writable or full
-    └── InUseError        a folder, or files in it, that another process is at
+    └── InUseError        another process is using the folder or its files
 """
 
 
 class AffectError(Exception):
-    """Something the user can mend. `problem` says what is wrong, `remedy` what to do about it."""
+    """An error that the user can fix. problem: what is wrong. remedy: what to do."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         self.problem = problem
@@ -76,11 +77,15 @@ class WeightsError(AffectError):
 
 
 class DeviceError(AffectError):
-    """The device that was asked for is not there."""
+    """The requested device does not exist."""
 
 
 class MissingExtraError(AffectError):
     """A package that only some commands need is not installed."""
+
+
+class ProcessError(AffectError):
+    """This process cannot do it: it was forked too late, or is at a limit of the system."""
 
 
 class WorkError(AffectError):
@@ -88,4 +93,4 @@ class WorkError(AffectError):
 
 
 class InUseError(WorkError):
-    """Another process is at work there."""
+    """Another process is using it."""

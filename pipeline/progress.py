@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, a plain line per item elsewhere. To stderr."""
+"""Messages and progress on stderr: a bar with rate and time left on a terminal, otherwise one line per item."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from .names import shown
+
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -16,63 +18,63 @@ class _Rate(ProgressColumn):
 
 
 class Tracker:
-    """Handed out by Talk.track: say `advance` for each unit of work done."""
+    """Returned by Reporter.progress: call `advance` for each unit of work done."""
 
-    def __init__(self, talk: "Talk", title: str, total: int | None, unit: str, bar: Progress | None) -> None:
-        self._talk, self._title, self._total, self._bar = talk, title, total, bar
+    def __init__(self, reporter: "Reporter", title: str, total: int | None, unit: str, bar: Progress | None) -> None:
+        self._reporter, self._title, self._total, self._bar = reporter, shown(title), total, bar
         self._done = 0
-        self._task = bar.add_task(title, total=total, unit=unit, note="") if bar else None
+        self._task = bar.add_task(self._title, total=total, unit=unit, note="") if bar else None
 
     def advance(self, n: int = 1, item: str = "") -> None:
-        """n units are done. `item`, if given, is printed as a line of its own where there is no bar."""
+        """Records n finished units. Without a bar, `item` is printed as a line."""
         self._done += n
         if self._bar and self._task is not None:
-            self._bar.update(self._task, advance=n, note=item)
+            self._bar.update(self._task, advance=n, note=shown(item))
         elif item:
             of = f"{self._done}/{self._total}" if self._total else f"{self._done}"
-            self._talk.say(f"{self._title} {of}  {item}")
+            self._reporter.info(f"{self._title} {of}  {item}")
 
     def note(self, text: str) -> None:
-        """A remark beside the bar; not printed where there is no bar."""
+        """Text beside the bar. Not printed without a bar."""
         if self._bar and self._task is not None:
-            self._bar.update(self._task, note=text)
+            self._bar.update(self._task, note=shown(text))
 
 
 @dataclass
-class Talk:
-    """How a stage talks to whoever waits for it. Everything goes to stderr; data goes to stdout elsewhere."""
+class Reporter:
+    """How a stage reports to the user. Everything goes to stderr; data goes to stdout elsewhere."""
 
     quiet: bool = False
     verbose: bool = False
     silent: bool = False
-    """Not even warnings: another process says the same."""
+    """No warnings either: another process prints them."""
 
     def __post_init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(shown(text), markup=False)
 
-    def detail(self, text: str) -> None:
-        """Said only with --verbose."""
+    def debug(self, text: str) -> None:
+        """Printed only with --verbose."""
         if self.verbose and not self.quiet:
-            self.console.print(text, markup=False, style="dim")
+            self.console.print(shown(text), markup=False, style="dim")
 
-    def warn(self, text: str) -> None:
-        """Said even with --quiet."""
+    def warning(self, text: str) -> None:
+        """Printed even with --quiet."""
         if not self.silent:
-            self.console.print(text, markup=False, style="yellow")
+            self.console.print(shown(text), markup=False, style="yellow")
 
     @contextmanager
-    def track(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Tracker]:
+    def progress(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Tracker]:
         """A bar of `total` units of work, named `unit` (plural)."""
         if self.quiet or not self.console.is_terminal:
             yield Tracker(self, title, total, unit, None)
             return
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), _Rate(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}", style="dim", markup=False),
         )  # fmt: skip
         with Progress(*columns, console=self.console, transient=True) as bar:
             yield Tracker(self, title, total, unit, bar)

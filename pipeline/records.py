@@ -1,4 +1,4 @@
-"""The records that travel between rooms. Frozen; they check their own shapes. No heavy imports."""
+"""Small frozen data classes that several folders share. They check the shapes of their arrays. No heavy imports."""
 
 import re
 from collections.abc import Iterator
@@ -16,13 +16,16 @@ Region = tuple[float, float, float, float]
 
 WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
 NOT_ANNOTATED = -5.0
+DIMENSIONS = ("valence", "arousal")
+MODEL_FILE = "model.safetensors"
+"""The model in the folder of a run."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One input that could not be used, or not wholly: what, where, and the remedy.
+    """An input that could not be used, or not completely: what is wrong and the remedy.
 
-    kind: missing, damaged, refused, or note (used, but worth knowing).
+    kind: missing, damaged, refused, or note (it was used).
     """
 
     kind: Literal["missing", "damaged", "refused", "note"]
@@ -36,7 +39,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Video:
-    """One video file. `name` is its stem, unique in a catalogue."""
+    """One video file. `name` is its stem, unique in a catalog."""
 
     name: str
     path: Path
@@ -44,7 +47,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Subject:
-    """One annotated person in one video: what an annotation file stands for."""
+    """One annotated person in one video; each annotation file is one subject."""
 
     name: str
     video: str
@@ -56,7 +59,7 @@ class Subject:
 
     @property
     def region(self) -> Region:
-        """The part of the picture that is this subject's: its half for _left and _right, else all of it."""
+        """The part of the picture with this subject: a half for _left and _right, otherwise the whole picture."""
         if self.side is None:
             return WHOLE
         return (0.0, 0.0, 0.5, 1.0) if self.side == "left" else (0.5, 0.0, 1.0, 1.0)
@@ -64,7 +67,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Catalog:
-    """What lies in a data folder: videos, subjects, and what could not be paired."""
+    """The content of a data folder: videos, subjects, and files that could not be matched."""
 
     root: Path
     videos: tuple[Video, ...]
@@ -120,13 +123,32 @@ class Boxes:
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What a container says of its video stream, without decoding. width and height are as shown (rotation applied)."""
+    """What the container tells about its video stream, without decoding.
+
+    width, height: in stored pixels, after rotation. pixel_aspect: width of a pixel divided by its height.
+    """
 
     width: int
     height: int
     frames: int
     seconds: float
     codec: str
+    pixel_aspect: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Width and height in square pixels. No side is shorter than in stored pixels."""
+        return shape(self.width, self.height, self.pixel_aspect)
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """Width and height of a stored pixel, in the square pixels of `shape`."""
+        return self.shape[0] / self.width, self.shape[1] / self.height
+
+
+def shape(width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
+    """Width and height in square pixels of a picture with this pixel aspect."""
+    return round(width * max(1.0, pixel_aspect)), round(height * max(1.0, 1 / pixel_aspect))
 
 
 @dataclass(frozen=True)
@@ -172,7 +194,7 @@ class Aligned:
 
 @dataclass(frozen=True)
 class StageReport:
-    """What a stage did. made: computed now. kept: found up to date. failed: given up, with the reason."""
+    """The result of a stage. made: computed now. kept: was up to date. failed: could not be made, with the reason."""
 
     stage: str
     output: Path
@@ -185,9 +207,14 @@ class StageReport:
         return {**asdict(self), "output": str(self.output)}
 
 
+def training_facts(report: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a pretraining stage: the report in its weights, without the long parts."""
+    return {name: value for name, value in report.items() if name not in ("history", "environment")}
+
+
 @dataclass(frozen=True)
 class Work:
-    """The work folder: where each stage's output lies. The only place that knows these names."""
+    """The work folder: the paths of the outputs of all stages."""
 
     root: Path
 
@@ -217,19 +244,19 @@ class Work:
         return self.root / "weights" / f"{name}.safetensors"
 
     def run(self, name: str) -> Path:
-        """Raises ValueError for what is no name: nothing may lead out of the folder."""
+        """The folder of a run. Raises ValueError for a name that could lead out of the work folder."""
         if not is_name(name):
-            raise ValueError(f"{name!r} is not the name of a run")
+            raise ValueError(f"{name!r} is not a valid name of a run")
         return self.root / "train" / name
 
     def runs(self) -> Iterator[Path]:
-        """The folders of the runs that hold a model, oldest first."""
-        found = [path.parent for path in self.root.glob("train/*/model.safetensors")]
-        yield from sorted(found, key=lambda path: (path / "model.safetensors").stat().st_mtime)
+        """The folders of the runs that have a model, oldest first."""
+        found = [path.parent for path in self.root.glob(f"train/*/{MODEL_FILE}")]
+        yield from sorted(found, key=lambda path: (path / MODEL_FILE).stat().st_mtime)
 
 
 def is_name(text: str) -> bool:
-    """Whether a run may be called so: at most 100 letters, digits and . _ + - that lead nowhere else."""
+    """Whether this can be the name of a run: at most 100 letters, digits and . _ + -, not starting with a dot."""
     return len(text) <= 100 and re.fullmatch(r"\w[\w.+-]*", text) is not None
 
 

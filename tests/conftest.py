@@ -1,8 +1,9 @@
-"""What the tests share: a small demo tree, real videos where there are any, and settings that are quick."""
+"""Fixtures for all tests: a small demo data set, short videos, quick configs, a browser; and which tests are slow."""
 
 import fcntl
 import os
 import shutil
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands set it: several tests at once share the cores
@@ -14,36 +15,122 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from affect.configs.schema import Config
 from affect.pipeline.ingest.synthetic import draw_tree
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from affect.pipeline.learning.montage import Pictures
+    from affect.pipeline.learning.stn.train_data import BoxedImages
     from affect.pipeline.records import Work
     from selenium.webdriver.chrome.webdriver import WebDriver
 
-SMALL: dict[str, Any] = {"videos": 8, "frames": 48, "seed": 3, "faces": 80, "workers": 2}
+SMALL: dict[str, Any] = {"videos": 8, "frames": 24, "seed": 3, "faces": 80, "workers": 2}
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+# How long an example takes depends on what else this machine does.
+settings.register_profile("affect", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("affect")
+
+# A shell ignores Ctrl-C in its background jobs, and the commands that a test starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Files whose tests train networks, start processes or decode many videos; those that take the longest come first.
+SLOW_FILES = (
+    "pipeline/stages/test_resume.py",
+    "pipeline/stages/test_cache_features.py",
+    "pipeline/learning/test_distributed.py",
+    "commands/test_cli.py",
+    "test_faults.py",
+    "test_processes.py",
+    "pipeline/stages/test_export.py",
+    "pipeline/api/test_model.py",
+    "pipeline/stages/test_train.py",
+    "pipeline/stages/test_train_end_to_end.py",
+    "pipeline/stages/test_pretrain_stn.py",
+    "pipeline/stages/test_report.py",
+    "pipeline/ingest/test_synthetic.py",
+    "pipeline/learning/test_end_to_end.py",
+    "models/test_portable.py",
+    "models/test_backbone.py",
+    "pipeline/ingest/video/test_frame_numbers.py",
+    "pipeline/ingest/video/test_video.py",
+    "test_machines.py",
+    "test_odd_inputs.py",
+    "test_cluster.py",
+    "pipeline/storage/test_damage.py",
+    "pipeline/stages/test_predict.py",
+    "pipeline/stages/test_adapt.py",
+    "pipeline/stages/test_pretrain_backbone.py",
+    "pipeline/stages/test_submit.py",
+    "pipeline/stages/test_evaluate.py",
+    "pipeline/stages/test_tune.py",
+    "pipeline/stages/test_verify.py",
+    "pipeline/stages/test_extract_frames.py",
+    "pipeline/stages/test_predict_together.py",
+    "pipeline/stages/test_live.py",
+    "pipeline/stages/test_detect_boxes.py",
+    "pipeline/features/test_stn_init.py",
+    "pipeline/features/test_segments.py",
+    "pipeline/ingest/video/test_video_odd.py",
+    "pipeline/ingest/video/test_shape.py",
+    "pipeline/visualization/test_overlay.py",
+    "pipeline/visualization/test_clip.py",
+    "pipeline/inference/test_tracking.py",
+    "pipeline/app/test_app.py",
+    "pipeline/stages/test_doctor.py",
+    "pipeline/learning/stn/test_negatives.py",
+    "test_torture.py",
+)
+PARTLY_SLOW = {"commands/test_cli.py", "test_odd_inputs.py"}
+"""Files of these in which only the tests with a slow fixture or a mark of their own are slow."""
+SLOW_FIXTURES = {"tree", "tree_frames", "tiny_run", "chromium", "real"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: a process takes a whole file, and the last one would keep all others waiting."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Marks slow tests, and begins with the longest files: a worker takes a whole file, and a long one at the end would
+    keep all others waiting."""
+    here = Path(__file__).parent
+    rank = {here / name: number for number, name in enumerate(SLOW_FILES)}
+    whole = {here / name for name in SLOW_FILES if name not in PARTLY_SLOW}
+    for item in items:
+        if item.path in whole or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one xdist worker makes; the others wait for it."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    root, finished = base / name, base / f"{name}.finished"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            make(root)
+            finished.touch()
+    return root
 
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A demo tree of 8 ordinary videos of about 48 frames and the quirky ones. Not to be changed: copy it first."""
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        root = base / "tree"
-        draw_tree(root, **SMALL)
-        return root
-    # Under xdist the workers share the parent folder: the first one draws, the others wait and find it drawn.
-    root = base.parent / "tree"
-    with (base.parent / "tree.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        draw_tree(root, **SMALL)
-    return root
+    """A demo data folder: 8 ordinary videos of about 24 frames, and quirky ones. Read only: copy it to change it."""
+    return made_once(tmp_path_factory, "tree", lambda root: draw_tree(root, **SMALL))
+
+
+@pytest.fixture(scope="session")
+def tree_frames(tree: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with the audit and the frames of `tree`, 64 x 64. Read only: copy it to add something."""
+    from affect.pipeline.progress import Reporter
+    from affect.pipeline.records import Work
+    from affect.pipeline.stages.audit import audit
+    from affect.pipeline.stages.extract_frames import extract_frames
+
+    def make(root: Path) -> None:
+        audit(tiny, tree, Work(root), Reporter(quiet=True))
+        extract_frames(tiny, tree, Work(root), Reporter(quiet=True))
+
+    return made_once(tmp_path_factory, "tree_frames", make)
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +169,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[WebDriver]":
 
 @pytest.fixture
 def browser(chromium: "WebDriver") -> "Iterator[WebDriver]":
-    """Chromium as new: 1280 wide, light. Whatever a page complains of on its console fails the test."""
+    """Chromium with a fresh page, 1280 pixels wide, in light mode. A warning or error on the console fails the test."""
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     chromium.get("about:blank")
@@ -94,7 +181,7 @@ def browser(chromium: "WebDriver") -> "Iterator[WebDriver]":
 
 @pytest.fixture(scope="session")
 def tiny() -> Config:
-    """The demo's settings, made so small that every stage takes seconds."""
+    """A config with which every stage takes seconds on `tree`: 64-pixel frames, 32-pixel crops, one or two epochs."""
     return Config.model_validate(
         {
             "name": "tiny",
@@ -114,7 +201,7 @@ def tiny() -> Config:
 
 @pytest.fixture(scope="session")
 def whole(tiny: Config) -> Config:
-    """Settings that need no earlier stage but frames: the whole picture through a random backbone."""
+    """A config that needs no stage before extract-frames: the backbone has random weights and sees whole frames."""
     return Config.model_validate(
         tiny.model_dump()
         | {
@@ -129,10 +216,10 @@ def whole(tiny: Config) -> Config:
 
 @pytest.fixture
 def cached(whole: Config, tmp_path: Path) -> "Work":
-    """A work folder with the features of six subjects, made up: two of them say what the targets are."""
+    """A work folder with random features of six subjects for the config `whole`. Two features are the targets."""
     import numpy as np
+    from affect.pipeline.features.encoder import plan_encoder
     from affect.pipeline.records import Work
-    from affect.pipeline.stages.encoder import plan_encoder
     from affect.pipeline.storage.shard import FEATURES, ShardWriter
 
     work = Work(tmp_path)
@@ -154,14 +241,14 @@ def cached(whole: Config, tmp_path: Path) -> "Work":
 
 
 @pytest.fixture(scope="session")
-def faces() -> "Callable[..., Pictures]":
-    """Draws simple pictures with a face and its box, for the STN to learn from."""
+def faces() -> "Callable[..., BoxedImages]":
+    """A function that draws simple pictures with a face and its box, for the training of an STN."""
     import torch
     import torch.nn.functional as F
     from affect.models.theta import theta_from_corners
-    from affect.pipeline.learning.montage import Pictures
+    from affect.pipeline.learning.stn.train_data import BoxedImages
 
-    def draw(n: int, side: int = 64, seed: int = 0, without: float = 0.0) -> Pictures:
+    def draw(n: int, side: int = 64, seed: int = 0, without: float = 0.0) -> BoxedImages:
         """White ellipses with two dark eyes on coloured clouds, and their boxes."""
         generator = torch.Generator().manual_seed(seed)
 
@@ -181,14 +268,14 @@ def faces() -> "Callable[..., Pictures]":
         pixels = torch.where(eyes[:, None], 10.0, pixels)
         edges = (centre_x - half, centre_y - high, centre_x + half, centre_y + high)
         theta = theta_from_corners((torch.cat([edge[:, 0] for edge in edges], 1) + 1) / 2, 1, 1)
-        return Pictures(pixels.to(torch.uint8), theta, there[:, 0, 0])
+        return BoxedImages(pixels.to(torch.uint8), theta, there[:, 0, 0])
 
     return draw
 
 
 @pytest.fixture(scope="session")
 def film() -> Callable[[Path, int], Path]:
-    """Writes a short film of coloured blotches, 96 x 96 at 25 frames a second."""
+    """A function that writes a video of random coloured squares, 96 x 96 at 25 frames per second."""
     import av
     import numpy as np
 
@@ -209,7 +296,8 @@ def film() -> Callable[[Path, int], Path]:
 
 @pytest.fixture(scope="session")
 def little(film: Callable[[Path, int], Path]) -> Callable[[Path], Path]:
-    """Writes a data folder of four short videos with annotations and boxes: a, b and c to train on, v to validate."""
+    """A function that writes a data folder: four videos of 18 to 21 frames with annotations and boxes. a, b and c are
+    in the training split, v in the validation split."""
     import numpy as np
 
     def write(root: Path) -> Path:
@@ -232,13 +320,13 @@ def little(film: Callable[[Path, int], Path]) -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def tiny_run() -> "Callable[..., Path]":
-    """Makes the folder of a run: a tiny model with random weights, whose STN and face probability depend on the
-    picture, and its config. Called with the folder, settings, and a backbone if it is to be another."""
+    """A function that writes the folder of a run: a small model with random weights, whose crop and face probability
+    depend on the picture, and its config. Arguments: the folder, settings, and optionally a backbone."""
     import torch
     from affect.configs.schema import dump, load
     from affect.models.affect_net import AffectNet
     from affect.models.backbone import Backbone, scratch
-    from affect.models.head import TemporalHead
+    from affect.models.head import HeadSettings, TemporalHead
     from affect.models.stn import SpatialTransformer
     from affect.pipeline.learning.model_file import NAME, save_model
 
@@ -255,7 +343,7 @@ def tiny_run() -> "Callable[..., Path]":
             for layer in (list(stn.localiser.says.children())[-1], stn.localiser.presence):
                 assert isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
                 torch.nn.init.normal_(layer.weight, std=0.5)
-        net = AffectNet(stn, backbone or scratch(), TemporalHead(2048, **config.head.model_dump())).eval()
+        net = AffectNet(stn, backbone or scratch(), TemporalHead(2048, HeadSettings(**config.head.model_dump()))).eval()
         net.head.calibrate(torch.rand(2048), torch.rand(2048) + 0.1)
         save_model(folder / NAME, net, fingerprint=f"f{more}", encoder="e", config=config.model_dump(mode="json"))
         (folder / "config.yaml").write_text(dump(config), encoding="utf-8")
@@ -266,7 +354,7 @@ def tiny_run() -> "Callable[..., Path]":
 
 @pytest.fixture(scope="session")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A film of 40 frames at uneven times, with one person and AAC sound: 160 x 120, about 1.6 s."""
+    """A video of one drawn person with AAC sound: 40 frames at uneven times, 160 x 120, about 1.6 s."""
     import av
     import numpy as np
     from affect.pipeline.ingest.synthetic.film import Film, draw_film

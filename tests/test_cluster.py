@@ -1,9 +1,7 @@
-"""Tasks over processes: every one comes back, a death is told, and nobody is left behind."""
+"""Tasks in worker processes: every result comes back, a dead worker is reported, and no process is left behind."""
 
-import functools
 import operator
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -11,26 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from affect.pipeline.cluster import crew_size, run_tasks, worker_count, worker_number
+from affect.pipeline.cluster import run_tasks, worker_count, worker_number, worker_slots
 from affect.pipeline.errors import AffectError
+from affect.tests.cluster_tasks import (
+    exit_if_negative,
+    number_of_one_of_two,
+    pid_of_one_of_two,
+    reciprocal,
+    torch_threads,
+)
+from affect.tests.waiting import wait_for_exit
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_every_item_comes_back_with_its_result(workers: int) -> None:
+def test_every_item_is_returned_with_its_result(workers: int) -> None:
     results: list[tuple[int, int]] = []
     run_tasks(operator.neg, range(20), workers=workers, on_result=lambda item, result: results.append((item, result)))
     assert sorted(results) == [(item, -item) for item in range(20)]
 
 
-def test_workers_know_which_they_are() -> None:
+def test_workers_are_numbered_from_0(tmp_path: Path) -> None:
     assert worker_number() == 0
     numbers: list[int] = []
-    asked = "__import__('time').sleep(0.3) or __import__('affect.pipeline.cluster', fromlist=['_']).worker_number()"
-    run_tasks(eval, [asked] * 4, workers=2, on_result=lambda _, number: numbers.append(number))
-    assert sorted(set(numbers)) == [0, 1]
+    run_tasks(number_of_one_of_two, [tmp_path] * 2, workers=2, on_result=lambda _, number: numbers.append(number))
+    assert sorted(numbers) == [0, 1]
 
 
-def test_with_one_hand_the_order_is_kept() -> None:
+def test_one_worker_keeps_the_order() -> None:
     for workers in (0, 1):
         order: list[int] = []
         run_tasks(operator.neg, [3, 1, 2], workers=workers, on_result=lambda item, _, order=order: order.append(item))
@@ -38,7 +43,7 @@ def test_with_one_hand_the_order_is_kept() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_result_may_ask_for_more(workers: int) -> None:
+def test_a_result_may_add_items(workers: int) -> None:
     results: list[int] = []
 
     def on_result(item: int, result: int) -> list[int]:
@@ -49,55 +54,52 @@ def test_a_result_may_ask_for_more(workers: int) -> None:
     assert sorted(results) == [-200, -100, -20, -10, -2, -1]
 
 
-def test_nothing_to_do_starts_nothing() -> None:
-    run_tasks(operator.neg, [], workers=2, on_result=print, setup=functools.partial(os._exit, 1))
+def test_no_items_start_no_worker() -> None:
+    called: list[Any] = []
+    run_tasks(operator.neg, [], workers=2, scheduler="tcp://127.0.0.1:1", on_result=lambda *it: called.append(it))
+    assert not called
 
 
-def test_workers_are_other_processes_and_are_set_up_once(tmp_path: Path) -> None:
-    ready = functools.partial(exec, f"import os; open({str(tmp_path)!r} + '/' + str(os.getpid()), 'x').close()")
+def test_workers_are_other_processes(tmp_path: Path) -> None:
     seen: set[int] = set()
-    code = "__import__('time').sleep(0.1) or __import__('os').getpid()"
-    run_tasks(eval, [code] * 8, workers=2, setup=ready, on_result=lambda _, pid: seen.add(pid))
+    run_tasks(pid_of_one_of_two, [tmp_path] * 8, workers=2, on_result=lambda _, pid: seen.add(pid))
     assert len(seen) == 2
     assert os.getpid() not in seen
-    assert {int(path.name) for path in tmp_path.iterdir()} == seen
 
 
-def test_our_environment_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_the_caller_is_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     before = dict(os.environ)
     threads: list[int] = []
-    code = "__import__('torch').get_num_threads()"
-    run_tasks(eval, [code], workers=1, threads=2, on_result=lambda _, n: threads.append(n))
+    run_tasks(torch_threads, [None], workers=1, threads=2, on_result=lambda _, n: threads.append(n))
     assert dict(os.environ) == before
     assert threads == [2]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_a_task_raises_is_raised_here(workers: int) -> None:
+def test_an_exception_of_a_task_is_raised_by_run_tasks(workers: int) -> None:
     with pytest.raises(ZeroDivisionError, match="division by zero"):
-        run_tasks(eval, ["1/0", "2"], workers=workers, on_result=lambda *_: None)
+        run_tasks(reciprocal, [0, 2], workers=workers, on_result=lambda *_: None)
 
 
-def test_a_task_that_kills_its_workers_costs_only_itself() -> None:
-    items = ["1", "__import__('os')._exit(3)", "2", "3", "4"]
+def test_a_task_that_kills_its_workers_does_not_stop_the_others() -> None:
     results: list[int] = []
-    died: list[tuple[str, str]] = []
+    died: list[tuple[int, str]] = []
     run_tasks(
-        eval, items, workers=2,
+        exit_if_negative, [1, -1, 2, 3, 4], workers=2,
         on_result=lambda _, result: results.append(result),
         on_error=lambda item, reason: died.append((item, reason)),
     )  # fmt: skip
     assert sorted(results) == [1, 2, 3, 4]
-    assert died == [(items[1], "its worker process died, 3 times")]
+    assert died == [(-1, "its worker process died, 3 times")]
 
 
-def test_a_death_without_a_listener_is_an_error() -> None:
-    with pytest.raises(AffectError, match=r"_exit.*its worker process died, 3 times.*runtime\.workers"):
-        run_tasks(eval, ["__import__('os')._exit(3)"], workers=1, on_result=lambda *_: None)
+def test_a_dead_worker_is_an_error_without_on_error() -> None:
+    with pytest.raises(AffectError, match=r"^-1: its worker process died, 3 times.*runtime\.workers"):
+        run_tasks(exit_if_negative, [-1], workers=1, on_result=lambda *_: None)
 
 
-def test_a_cluster_that_fails_to_close_does_not_hide_why_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_fails_to_close_does_not_hide_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from distributed import LocalCluster
 
     close = LocalCluster.close
@@ -108,7 +110,7 @@ def test_a_cluster_that_fails_to_close_does_not_hide_why_it_ended(monkeypatch: p
 
     monkeypatch.setattr(LocalCluster, "close", fails)
     with pytest.raises(ZeroDivisionError):
-        run_tasks(eval, ["1 / 0"], workers=1, on_result=lambda *_: None)
+        run_tasks(reciprocal, [0], workers=1, on_result=lambda *_: None)
 
 
 def test_a_scheduler_may_be_given() -> None:
@@ -116,7 +118,7 @@ def test_a_scheduler_may_be_given() -> None:
 
     with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as cluster:
         assert isinstance(cluster, LocalCluster)
-        assert crew_size(0, cluster.scheduler_address) == 1
+        assert worker_slots(0, cluster.scheduler_address) == 1
         for _ in range(2):
             results: list[int] = []
             run_tasks(
@@ -129,7 +131,7 @@ def test_a_scheduler_may_be_given() -> None:
             assert results == [5, -5]
 
 
-def test_a_scheduler_that_is_not_there_is_named() -> None:
+def test_a_scheduler_that_does_not_answer_is_named() -> None:
     with pytest.raises(AffectError, match=r"no Dask scheduler answers at nonsense://x"):
         run_tasks(operator.neg, [5], workers=0, scheduler="nonsense://x", on_result=lambda *_: None)
 
@@ -142,30 +144,49 @@ def test_worker_count() -> None:
     assert worker_count(-1, cores=10**6) == 1
 
 
-LONG = """
-import os
-from affect.pipeline.cluster import run_tasks
-if __name__ == "__main__":
-    code = "__import__('os').getpid()", "__import__('time').sleep(60)", "__import__('time').sleep(60)"
-    run_tasks(eval, code, workers=1, on_result=lambda _, pid: print(pid, flush=True))
-"""
+MASTER = "from affect.tests.cluster_tasks import run_blocked; run_blocked()"
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_no_worker_outlives_its_master(tmp_path: Path, how: signal.Signals) -> None:
-    script = tmp_path / "long.py"
-    script.write_text(LONG)
-    master = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-    assert master.stdout is not None
-    with master:
-        worker = os.pidfd_open(int(master.stdout.readline()))
-        # As from a terminal, Ctrl-C goes to the whole group; a kill only to the one.
+def test_no_worker_outlives_its_master(how: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", MASTER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as master:
+        assert master.stdout is not None
+        worker = int(master.stdout.readline())
+        # Ctrl-C in a terminal goes to the whole group, a kill to one process.
         os.killpg(master.pid, how) if how is signal.SIGINT else master.kill()
-        assert select.select([worker], [], [], 10)[0], "the worker outlived its master"
-        os.close(worker)
-        said = master.communicate(timeout=10)[1].decode()
+        wait_for_exit(worker)
+        stderr = master.communicate()[1]
     if how is signal.SIGINT:
-        assert said.count("Traceback") == 1
-        assert said.rstrip().endswith("KeyboardInterrupt")
+        assert stderr.count("Traceback") == 1
+        assert stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+FEW_DESCRIPTORS = """
+import operator, resource
+from affect.pipeline.cluster import run_tasks
+from affect.pipeline.errors import AffectError
+
+if __name__ == "__main__":
+    import dask, distributed
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (24, 4096))
+    try:
+        run_tasks(operator.neg, range(4), workers=2, on_result=print)
+    except AffectError as error:
+        print(error)
+"""
+
+
+def test_workers_that_cannot_start_are_one_line_with_a_remedy(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(FEW_DESCRIPTORS)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120, check=False)
+    assert "cannot be started" in done.stdout
+    assert "ulimit -n" in done.stdout
+    assert "Traceback" not in done.stdout

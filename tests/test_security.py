@@ -1,4 +1,4 @@
-"""What comes from strangers, files or names, runs no code, leaves no folder and takes no more memory than is there."""
+"""Untrusted files and names run no code, write to no other folder, and use no more memory than exists."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from affect.cli import app
 from affect.configs.schema import load
 from affect.models.backbone import load_ferplus_dag
 from affect.pipeline.errors import AffectError, ConfigError, InputError, WeightsError
+from affect.pipeline.features.crops import read_crops
 from affect.pipeline.ingest.catalog import find_catalog
 from affect.pipeline.learning.model_file import load_model
 from affect.pipeline.records import Work, is_name
-from affect.pipeline.stages.looking import read_crops
 from affect.pipeline.storage.checkpoint import load_weights, save_weights
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -50,7 +50,7 @@ def test_a_model_file_runs_no_code(tmp_path: Path, how: str) -> None:
     assert not mark.exists()
 
 
-def test_a_header_may_be_nested_without_end(tmp_path: Path) -> None:
+def test_a_deeply_nested_header_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"w": torch.zeros(1)}, path, {"affect": "[" * 100_000})
     with pytest.raises(WeightsError, match="is damaged"):
@@ -61,11 +61,12 @@ def test_a_header_may_be_nested_without_end(tmp_path: Path) -> None:
 def test_a_model_that_claims_to_be_huge_takes_no_memory(tmp_path: Path, size: dict[str, Any]) -> None:
     head = {"features": 8, "project": 4, "hidden": 4, "layers": 1, "dense": [4], "bidirectional": True}
     metadata = {
-        "format": "affect-model", "config": {}, "clip": {}, "stn": {}, "backbone": {"classes": []},
+        "format": "affect-model", "fingerprint": "f", "encoder": "e", "config": {}, "clip": {"length": 8}, "stn": {},
+        "backbone": {"classes": []},
         "head": {**head, "dropout": 0.0, "readout": "frame", **size},
     }  # fmt: skip
     save_weights(tmp_path / "model.safetensors", {"w": torch.zeros(100)}, metadata)
-    with pytest.raises(WeightsError, match="the file holds 100 numbers"):
+    with pytest.raises(WeightsError, match="but the file has 100 numbers"):
         load_model(tmp_path)
 
 
@@ -83,9 +84,9 @@ def test_a_config_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../x", "../../x", "/tmp/x", "a/b", "..", ".", "", ".hidden", "a\nb", "a\x00", "x" * 101]
 )
-def test_a_run_has_a_name_and_no_path(tmp_path: Path, name: str) -> None:
+def test_a_run_name_must_not_be_a_path(tmp_path: Path, name: str) -> None:
     assert not is_name(name)
-    with pytest.raises(ValueError, match="is not the name of a run"):
+    with pytest.raises(ValueError, match="is not a valid name of a run"):
         Work(tmp_path).run(name)
     for command in ("train", "evaluate", "all"):
         arguments = [command, "--data", str(tmp_path), "--work", str(tmp_path), f"--run={name}"]
@@ -95,7 +96,7 @@ def test_a_run_has_a_name_and_no_path(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mred", "a\u202egpj", os.fsdecode(b"a\xff")])
-def test_a_name_that_cannot_be_shown_is_refused_and_the_others_are_used(tmp_path: Path, name: str) -> None:
+def test_an_unprintable_name_is_refused_and_the_others_are_used(tmp_path: Path, name: str) -> None:
     labels = tmp_path / "VA_Set" / "Train_Set"
     labels.mkdir(parents=True)
     for stem in (name, "good one (2) – ü"):
@@ -124,20 +125,20 @@ def test_pictures_that_claim_to_be_huge_are_refused(tmp_path: Path) -> None:
             read_crops([path], 32)
 
 
-def test_state_of_a_stopped_training_is_no_door(tmp_path: Path) -> None:
+def test_the_state_of_a_stopped_training_runs_no_code(tmp_path: Path) -> None:
     from affect.pipeline.learning.run_state import RunState, load_state
-    from affect.pipeline.progress import Talk
+    from affect.pipeline.progress import Reporter
 
     model = torch.nn.Linear(2, 2)
     run = RunState(model, torch.optim.SGD(model.parameters(), lr=0.1))
     mark = tmp_path / "ran"
     torch.save({"key": "k", "model": Bomb(mark)}, tmp_path / "state.pt")
-    assert not load_state(tmp_path / "state.pt", "k", run, torch.device("cpu"), Talk(quiet=True))
+    assert not load_state(tmp_path / "state.pt", "k", run, torch.device("cpu"), Reporter(quiet=True))
     with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
         archive.writestr("x", "y")
-    assert not load_state(tmp_path / "zip.pt", "k", run, torch.device("cpu"), Talk(quiet=True))
+    assert not load_state(tmp_path / "zip.pt", "k", run, torch.device("cpu"), Reporter(quiet=True))
     assert not mark.exists()
 
 
-def test_every_error_of_ours_says_what_to_do() -> None:
+def test_every_error_of_affect_has_a_remedy() -> None:
     assert str(AffectError("it broke", "Mend it.")) == "it broke. Mend it."

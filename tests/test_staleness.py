@@ -1,8 +1,8 @@
-"""What each setting, source, annotation and weight makes stale, and what it leaves alone: a row for every setting.
+"""Which outputs become stale if a setting, source, annotation or weights file changes. There is a row for each setting.
 
-The road is walked with hollow artefacts: each is written with the fingerprint that its stage would give it, and with
-content that follows from the fingerprint, wherever the one that is there bears another. So a change is followed through
-all that depends on it, at the speed of writing small files.
+The pipeline runs with fake outputs. Each one has the fingerprint that its stage would give it, and content that depends
+on the fingerprint, and is written again if its fingerprint changed. So the tests follow a change through all dependent
+outputs, and only write small files.
 """
 
 import os
@@ -17,26 +17,26 @@ from typing import Any
 import numpy as np
 import pytest
 from affect.configs.schema import Config, Section
+from affect.pipeline.features.crops import annotation_digest, fresh_frames
+from affect.pipeline.features.encoder import BACKBONE_FORMAT, STN_FORMAT, plan_encoder, stn_digest, stored_fingerprint
 from affect.pipeline.ingest.catalog import find_catalog
 from affect.pipeline.learning import end_to_end, from_cache
-from affect.pipeline.progress import Talk
+from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
 from affect.pipeline.stages.adapt import adapted_fingerprint
 from affect.pipeline.stages.audit import audit
-from affect.pipeline.stages.audit_record import accepted_subjects
 from affect.pipeline.stages.cache_features import cache_features, features_fingerprint
-from affect.pipeline.stages.encoder import BACKBONE_FORMAT, STN_FORMAT, plan_encoder, stn_digest, stored_fingerprint
 from affect.pipeline.stages.evaluate import evaluate
 from affect.pipeline.stages.extract_frames import extract_frames, frames_fingerprint
-from affect.pipeline.stages.looking import annotation_digest, fresh_frames
-from affect.pipeline.stages.predict import predict
+from affect.pipeline.stages.predict import PredictOptions, predict
 from affect.pipeline.stages.pretrain_backbone import backbone_fingerprint
 from affect.pipeline.stages.pretrain_stn import stn_fingerprint
-from affect.pipeline.stages.train import ONLY_END_TO_END, ONLY_FROM_CACHE, run_fingerprint, train
+from affect.pipeline.stages.train import ONLY_END_TO_END, ONLY_FROM_CACHE, RunOptions, plan_run, train
+from affect.pipeline.storage.audit_file import accepted_subjects
 from affect.pipeline.storage.checkpoint import save_weights
 from affect.pipeline.storage.shard import FEATURES, FRAMES, ShardWriter, is_fresh
 
-QUIET = Talk(quiet=True)
+QUIET = Reporter(quiet=True)
 
 STN = frozenset({"stn", "adapted", "features", "run", "raw"})
 BACKBONE = frozenset({"backbone", "adapted", "features", "run", "raw"})
@@ -146,12 +146,12 @@ def leaves(section: type[Section] = Config, prefix: str = "") -> list[str]:
     return found
 
 
-def test_every_setting_has_its_row() -> None:
+def test_every_setting_has_a_row_in_this_file() -> None:
     assert sorted(ROWS) == sorted(leaves())
 
 
 @pytest.mark.parametrize(("ignored", "road"), [(ONLY_FROM_CACHE, end_to_end), (ONLY_END_TO_END, from_cache)])
-def test_a_setting_that_a_road_leaves_out_of_its_key_is_not_read_there(ignored: set[str], road: ModuleType) -> None:
+def test_a_setting_that_is_not_in_a_fingerprint_is_not_used(ignored: set[str], road: ModuleType) -> None:
     read = set(re.findall(r"\b(?:settings|train)\.(\w+)", Path(str(road.__file__)).read_text(encoding="utf-8")))
     assert {"learning_rate", "loss"} <= read
     assert not read & ignored
@@ -191,8 +191,8 @@ class Road:
             key = features_fingerprint(config, plan, subject, video.path, fresh_frames(config, video, self.work))
             own = {"split": subject.split, "video": subject.video, "encoder": plan.digest}
             self._shard(f"features/{subject.name}", FEATURES, key, **own, labels=annotation_digest(subject))
-        self._key("run", run_fingerprint(config, self.data, self.work))
-        self._key("raw", run_fingerprint(config, self.data, self.work, end_to_end=True))
+        self._key("run", plan_run(config, self.data, self.work, RunOptions()).fingerprint)
+        self._key("raw", plan_run(config, self.data, self.work, RunOptions(end_to_end=True)).fingerprint)
         return self.made
 
     def _shard(self, name: str, form: str, key: str, **attributes: Any) -> None:
@@ -256,7 +256,7 @@ def changed(config: Config, setting: str, value: Any) -> Config:
 
 
 @pytest.mark.parametrize("setting", ROWS)
-def test_a_setting_makes_stale_what_depends_on_it_and_nothing_else(
+def test_a_changed_setting_makes_only_dependent_outputs_stale(
     road: Road, base: Config, setting: str, tmp_path: Path
 ) -> None:
     value, stale = ROWS[setting]
@@ -273,7 +273,7 @@ DIRECT = {setting: {it for it in stale if it in ("evaluation", "prediction")} fo
 
 @pytest.mark.slow
 def test_evaluation_and_prediction_depend_on_the_run_and_on_few_settings(
-    tmp_path: Path, little: Callable[[Path], Path], whole: Config
+    tmp_path: Path, little: Callable[[Path], Path], film: Callable[[Path, int], Path], whole: Config
 ) -> None:
     data, work, out = little(tmp_path / "data"), Work(tmp_path / "work"), tmp_path / "out"
     once = whole.model_copy(
@@ -286,12 +286,12 @@ def test_evaluation_and_prediction_depend_on_the_run_and_on_few_settings(
     extract_frames(once, data, work, QUIET)
     cache_features(once, data, work, QUIET)
     train(once, data, work, QUIET)
-    video = data / "videos" / "v.mp4"
+    video = film(tmp_path / "three_frames.mp4", 3)
 
     def made(config: Config) -> set[str]:
         reports = {
             "evaluation": evaluate(config, data, work, QUIET),
-            "prediction": predict(config, [video], work.run("default"), out, QUIET, plot=False),
+            "prediction": predict(config, [video], work.run("default"), out, QUIET, PredictOptions(plot=False)),
         }
         return {name for name, report in reports.items() if report.made}
 
@@ -343,7 +343,7 @@ SOURCES: list[tuple[Callable[[Road], None], str, set[str]]] = [
 
 
 @pytest.mark.parametrize(("change", "localiser", "stale"), SOURCES)
-def test_a_source_makes_stale_what_depends_on_it_and_nothing_else(
+def test_a_changed_source_makes_only_dependent_outputs_stale(
     road: Road, base: Config, tmp_path: Path, change: Callable[[Road], None], localiser: str, stale: set[str]
 ) -> None:
     """With stn the backbone is adapted too; with the others nothing is learned before the features."""
@@ -359,7 +359,7 @@ def test_a_source_makes_stale_what_depends_on_it_and_nothing_else(
     assert there.walk(config) == set()
 
 
-def test_boxes_shape_the_adapted_backbone_wherever_the_crop_comes_from(
+def test_changed_boxes_make_the_adapted_backbone_stale_with_every_localiser(
     road: Road, base: Config, tmp_path: Path
 ) -> None:
     """Training leaves out frames without a box."""
@@ -371,7 +371,7 @@ def test_boxes_shape_the_adapted_backbone_wherever_the_crop_comes_from(
 
 
 @pytest.mark.parametrize("name", ["stn", "backbone", "adapted"])
-def test_other_weights_make_stale_what_they_shape(road: Road, base: Config, tmp_path: Path, name: str) -> None:
+def test_changed_weights_make_only_dependent_outputs_stale(road: Road, base: Config, tmp_path: Path, name: str) -> None:
     """As where a file is replaced by another of the same fingerprint: its content counts."""
     import torch
 
@@ -387,7 +387,7 @@ def test_other_weights_make_stale_what_they_shape(road: Road, base: Config, tmp_
     assert stages(there.walk(config)) == {"features", "run", "raw"}
 
 
-def test_a_provided_crop_that_is_replaced_makes_its_subject_stale(road: Road, base: Config, tmp_path: Path) -> None:
+def test_a_replaced_crop_makes_its_subject_stale(road: Road, base: Config, tmp_path: Path) -> None:
     there = road.copy(tmp_path)
     for name in "abcv":
         crops = there.data / "cropped_aligned" / name

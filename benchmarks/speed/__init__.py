@@ -1,1 +1,1 @@
-"""How fast, as ratios within one run: against the bare limit of the machine, and against the naive way."""
+"""Speed of affect, as ratios to the limit of the machine and to a naive implementation. Run: make bench"""

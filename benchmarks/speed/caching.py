@@ -1,4 +1,4 @@
-"""cache-features at full size against the network alone, and against OpenCV frame by frame and the plain network."""
+"""cache-features at full size, compared with the network alone and with a naive loop over OpenCV and torchvision."""
 
 import subprocess
 import sys
@@ -10,158 +10,158 @@ import cv2
 import numpy as np
 import torch
 from affect.models.backbone import folded, scratch
-from affect.pipeline.learning.runtime import PIECE, keep_freed_memory
+from affect.pipeline.features.encode import THREADS
+from affect.pipeline.learning.runtime import CPU_BATCH, keep_freed_memory
 from affect.pipeline.records import Work
 from affect.pipeline.stages.audit import audit
 from affect.pipeline.stages.cache_features import cache_features, spread
-from affect.pipeline.stages.encoding import THREADS
 from affect.pipeline.stages.extract_frames import extract_frames
 from torchvision.models import resnet50
 
-from .measure import HUSH, Row, draw_data, full_size, median, seconds
+from .measure import QUIET, Row, draw_data, full_size, median, seconds
 
 TURNS = 4
-IN_ALL = THREADS * spread(full_size(), 1)[1]
-"""Threads that cache-features gives one video, and so those of what it is compared with."""
-FRAMES = 200
-"""Of a video, at most: the shorter the turns, the more two of them have the same machine."""
-NAIVE = 32
-"""Frames that the naive way is given."""
+TOTAL_THREADS = THREADS * spread(full_size(), 1)[1]
+"""Threads that cache-features uses for one video. The other sides of the comparison get as many."""
+MAX_FRAMES = 200
+"""Maximum length of a video. In short turns, the load of the machine changes less between the two sides."""
+NAIVE_FRAMES = 32
+"""Frames for the naive implementation."""
 
 
 def cache(folder: Path, frames: int) -> Iterator[Row]:
-    """From a 720p video and from its frame shard, in turns with the network alone. All by as many cores."""
-    config, frames = full_size("runtime.precision=fp32"), min(frames, FRAMES)
+    """cache-features from a 720p video and from its frame shard, in turns with the network alone, on the same cores."""
+    config, frames = full_size("runtime.precision=fp32"), min(frames, MAX_FRAMES)
     data = draw_data(folder / "data", 1, frames, width=1280, height=720)
     tiny = draw_data(folder / "tiny", 1, 8, width=1280, height=720)
     works = {data: Work(folder / "work"), tiny: Work(folder / "small")}
     for source, work in works.items():
-        audit(config, source, work, HUSH)
-    bare = bare_network(folded(scratch("torchvision", 0)).features, config.stn.crop)
+        audit(config, source, work, QUIET)
+    network_here = network_timer(folded(scratch("torchvision", 0)).features, config.stn.crop)
     keep_freed_memory(torch.device("cpu"))
 
-    def ours(source: Path) -> float:
+    def time_stage(source: Path) -> float:
         shard = works[source].features("v0")
         shard.unlink(missing_ok=True)
-        took = seconds(lambda: cache_features(config, source, works[source], HUSH))
+        elapsed = seconds(lambda: cache_features(config, source, works[source], QUIET))
         assert shard.is_file(), source
-        return took
+        return elapsed
 
-    def a_frame() -> float:
-        """Seconds, without those of a video of 8 frames."""
-        return (ours(data) - ours(tiny)) / (frames - 8)
+    def frame_seconds() -> float:
+        """Seconds per frame, without the time of a video of 8 frames, which is the start."""
+        return (time_stage(data) - time_stage(tiny)) / (frames - 8)
 
-    shard, kept = works[data].frames("v0"), folder / "kept.h5"
-    ours(tiny)  # networks loaded
-    extract_frames(config, data, works[data], HUSH)
+    shard, hidden_shard = works[data].frames("v0"), folder / "kept.h5"
+    time_stage(tiny)  # loads the networks
+    extract_frames(config, data, works[data], QUIET)
     turns: list[dict[str, float]] = []
-    with _Elsewhere(config.stn.crop) as elsewhere:
+    with _NetworkProcess(config.stn.crop) as network_elsewhere:
         for _ in range(TURNS):
-            turn = {"kept, shard": bare(), "bare, shard": elsewhere()}
-            turn["shard"] = a_frame()
-            shard.replace(kept)
-            turn |= {"kept, video": bare(), "bare, video": elsewhere()}
-            turn["video"] = a_frame()
-            turn["naive"] = _naive(data / "videos" / "v0.mp4", folder / "naive", config.stn.crop)
-            kept.replace(shard)
+            turn = {"kept, shard": network_here(), "bare, shard": network_elsewhere()}
+            turn["shard"] = frame_seconds()
+            shard.replace(hidden_shard)
+            turn |= {"kept, video": network_here(), "bare, video": network_elsewhere()}
+            turn["video"] = frame_seconds()
+            turn["naive"] = _time_naive(data / "videos" / "v0.mp4", folder / "naive", config.stn.crop)
+            hidden_shard.replace(shard)
             turns.append(turn)
     shard.unlink()
 
-    def rate(what: str) -> float:
-        return 1 / median([turn[what] for turn in turns])
+    def rate(name: str) -> float:
+        return 1 / median([turn[name] for turn in turns])
 
-    def ratio(limit: str, what: str) -> float:
-        """The median of those of the turns: what is beside each other in time had the same machine."""
-        return median([turn[limit] / turn[what] for turn in turns])
+    def ratio(limit: str, name: str) -> float:
+        """The median of the ratios within each turn, because the load of the machine changes between turns."""
+        return median([turn[limit] / turn[name] for turn in turns])
 
-    told = f"{rate('video'):.1f} and {rate('bare, video'):.1f} frames/s, fp32, {IN_ALL} cores, start told apart"
-    yield Row("cache-features from 720p video / bare network", ratio("bare, video", "video"), "", told, ">= 0.9")
-    told = f"{rate('shard'):.1f} and {rate('bare, shard'):.1f} frames/s, {TURNS} turns of {frames} frames"
-    yield Row("  from frame shards / bare network", ratio("bare, shard", "shard"), "", told, ">= 0.93")
-    told = f"{rate('kept, video'):.1f} frames/s"
-    what = "bare network that keeps freed memory"
-    yield Row(f"  from 720p video / {what}", ratio("kept, video", "video"), "", told)
-    yield Row(f"  from frame shards / {what}", ratio("kept, shard", "shard"))
-    yield Row("  start of cache-features from video", ours(tiny), "s", "a video of 8 frames, networks loaded")
-    worker = rate("shard") * THREADS / IN_ALL
-    yield Row("  frames/s of a worker", worker, "frames/s", f"fp32, {THREADS} cores", rate="cache")
-    told = f"naive {rate('naive'):.1f} frames/s"
-    yield Row("cache-features from video / naive way", ratio("naive", "video"), "times", told, ">= 2")
+    detail = f"{rate('video'):.1f} and {rate('bare, video'):.1f} frames/s, fp32, {TOTAL_THREADS} cores, without start"
+    yield Row("cache-features from 720p video / network alone", ratio("bare, video", "video"), "", detail, ">= 0.9")
+    detail = f"{rate('shard'):.1f} and {rate('bare, shard'):.1f} frames/s, {TURNS} turns of {frames} frames"
+    yield Row("  from frame shards / network alone", ratio("bare, shard", "shard"), "", detail, ">= 0.93")
+    detail = f"{rate('kept, video'):.1f} frames/s"
+    name = "network alone that keeps freed memory"
+    yield Row(f"  from 720p video / {name}", ratio("kept, video", "video"), "", detail)
+    yield Row(f"  from frame shards / {name}", ratio("kept, shard", "shard"))
+    yield Row("  start of cache-features from video", time_stage(tiny), "s", "a video of 8 frames, networks loaded")
+    worker = rate("shard") * THREADS / TOTAL_THREADS
+    yield Row("  one worker", worker, "frames/s", f"fp32, {THREADS} cores", rate="cache")
+    detail = f"naive {rate('naive'):.1f} frames/s"
+    yield Row("cache-features from video / naive implementation", ratio("naive", "video"), "times", detail, ">= 2")
 
 
-class _Elsewhere:
-    """Measures the bare network in a process of its own, with memory as it comes; asleep until it is called."""
+class _NetworkProcess:
+    """Measures the network alone in another process, which does not keep freed memory. Idle between calls."""
 
     def __init__(self, size: int) -> None:
         code = f"from affect.benchmarks.speed.caching import serve; serve({size})"
-        self._child = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
     def __call__(self) -> float:
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        self._child.stdin.write("\n")
-        return float(self._child.stdout.readline())
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        return float(self._process.stdout.readline())
 
-    def __enter__(self) -> "_Elsewhere":
+    def __enter__(self) -> "_NetworkProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._child.communicate()
+        self._process.communicate()
 
 
 def serve(size: int) -> None:
-    """The bare network's seconds a frame, for each line of standard input."""
-    measured = bare_network(folded(scratch("torchvision", 0)).features, size)
+    """Prints the network's seconds per frame for each line of standard input."""
+    measure = network_timer(folded(scratch("torchvision", 0)).features, size)
     for _ in sys.stdin:
-        print(measured(), flush=True)
+        print(measure(), flush=True)
 
 
-def bare_network(features: Callable[[torch.Tensor], torch.Tensor], size: int) -> Callable[[], float]:
-    """A function that measures the seconds a frame of the network on random pictures."""
-    crop = torch.rand(PIECE, 3, size, size) * 255
+def network_timer(features: Callable[[torch.Tensor], torch.Tensor], size: int) -> Callable[[], float]:
+    """A function that measures the network's seconds per frame on random pictures."""
+    crop = torch.rand(CPU_BATCH, 3, size, size) * 255
 
-    def measured() -> float:
-        torch.set_num_threads(IN_ALL)
+    def measure() -> float:
+        torch.set_num_threads(TOTAL_THREADS)
         with torch.inference_mode():
             features(crop)
-            return median([seconds(lambda: features(crop)) / PIECE for _ in range(4)])
+            return median([seconds(lambda: features(crop)) / CPU_BATCH for _ in range(4)])
 
-    return measured
+    return measure
 
 
 def compiled(folder: Path, frames: int) -> Iterator[Row]:
-    """torch.compile on the folded network, in fp32: what it gains on a frame, and what it costs at the start."""
+    """torch.compile of the folded network in fp32: the gain per frame and the time to compile."""
     size = full_size().stn.crop
     plain = folded(scratch("torchvision", 0))
-    made = torch.compile(folded(scratch("torchvision", 0)).features, dynamic=False)
-    crop = torch.rand(PIECE, 3, size, size) * 255
-    torch.set_num_threads(IN_ALL)
+    compiled_features = torch.compile(folded(scratch("torchvision", 0)).features, dynamic=False)
+    crop = torch.rand(CPU_BATCH, 3, size, size) * 255
+    torch.set_num_threads(TOTAL_THREADS)
     with torch.inference_mode():
-        cost = seconds(lambda: made(crop))
+        cost = seconds(lambda: compiled_features(crop))
     keep_freed_memory(torch.device("cpu"))
-    alone, fast = bare_network(plain.features, size), bare_network(made, size)
-    times = [(alone(), fast()) for _ in range(3)]
+    time_plain, time_compiled = network_timer(plain.features, size), network_timer(compiled_features, size)
+    times = [(time_plain(), time_compiled()) for _ in range(3)]
     gain = median([before / after for before, after in times])
-    yield Row("compiled network / folded network", gain, "times", f"fp32, {IN_ALL} cores, batches of {PIECE}")
+    yield Row("compiled network / folded network", gain, "times", f"fp32, {TOTAL_THREADS} cores, batch {CPU_BATCH}")
     saved = median([before - after for before, after in times])
-    told = f"pays back after {cost / saved:,.0f} frames of a worker" if saved > 0 else "never pays back"
-    yield Row("  compiling it", cost, "s", told)
+    detail = f"break-even after {cost / saved:,.0f} frames of a worker" if saved > 0 else "no gain"
+    yield Row("  compilation", cost, "s", detail)
 
 
-def _naive(video: Path, out: Path, size: int) -> float:
-    """Seconds a frame of OpenCV, torchvision's ResNet-50 in fp32 and a file for each frame."""
+def _time_naive(video: Path, out: Path, size: int) -> float:
+    """Seconds per frame of a loop over OpenCV and torchvision's ResNet-50 in fp32 that writes one file per frame."""
     out.mkdir(exist_ok=True)
     network = resnet50(weights=None)
     network.fc = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     network.eval()
-    torch.set_num_threads(IN_ALL)
+    torch.set_num_threads(TOTAL_THREADS)
     reader = cv2.VideoCapture(str(video))
-    began = time.perf_counter()
-    for number in range(NAIVE):
+    start = time.perf_counter()
+    for number in range(NAIVE_FRAMES):
         picture = cv2.resize(cv2.cvtColor(reader.read()[1], cv2.COLOR_BGR2RGB), (size, size))
         with torch.no_grad():
             feature = network(torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255)
         np.save(out / f"{number:05d}.npy", feature.numpy())
-    return (time.perf_counter() - began) / NAIVE
+    return (time.perf_counter() - start) / NAIVE_FRAMES

@@ -1,4 +1,4 @@
-"""extract-frames against decord alone: on all cores, and on one."""
+"""extract-frames, compared with decord alone on the same cores, and all cores compared with one."""
 
 import os
 from collections.abc import Iterator
@@ -13,72 +13,72 @@ from affect.pipeline.stages.audit import audit
 from affect.pipeline.stages.extract_frames import extract_frames
 from affect.pipeline.storage.shard import FRAMES, Shard
 
-from .measure import CORES, HUSH, Row, draw_data, median, seconds
+from .measure import CORES, QUIET, Row, draw_data, median, seconds
 
-LONGER = 4
-"""Times as long as the other parts' videos, so that the start does not say more than the work."""
+LENGTH_FACTOR = 4
+"""The videos are longer than those of the other parts, so that the start has a small share of the time."""
 TURNS = 2
 
 
 def extract(folder: Path, frames: int) -> Iterator[Row]:
-    """extract-frames of several 720p videos, JPEGs and shards included, against decord alone on as many processes; one
-    video as long as all of them; and all cores against one. What an extraction of videos of 8 frames takes is its
-    start, and is told apart."""
-    frames *= LONGER
+    """Compares extract-frames of several 720p videos, including JPEGs and shards, with decord alone in as many
+    processes; with one video as long as all of them; and on all cores with one core. The time for videos of 8 frames
+    is the start, and is reported separately."""
+    frames *= LENGTH_FACTOR
     count = 2 * CORES
     data = draw_data(folder / "data", count, frames, width=1280, height=720)
     tiny = draw_data(folder / "tiny", count, 8, width=1280, height=720)
     work, small = Work(folder / "work"), Work(folder / "small")
     config = load("affwild2")
     for source, out in ((data, work), (tiny, small)):
-        audit(config, source, out, HUSH)
+        audit(config, source, out, QUIET)
     videos = [str(video.path) for video in find_catalog(data).videos]
 
-    def ours(source: Path, out: Work, workers: int) -> float:
+    def time_stage(source: Path, out: Work, workers: int) -> float:
         for shard in (out.root / "frames").glob("*.h5"):
             shard.unlink()
         chosen = load("affwild2", [f"runtime.workers={workers}"])
-        return seconds(lambda: extract_frames(chosen, source, out, HUSH))
+        return seconds(lambda: extract_frames(chosen, source, out, QUIET))
 
-    def bare(processes: int) -> float:
+    def time_decord(processes: int) -> float:
         size = config.frames.size
         with ProcessPoolExecutor(processes) as pool:
-            list(pool.map(decode_alone, videos[:processes], [size] * processes, [8] * processes))  # libraries loaded
+            list(pool.map(decode_alone, videos[:processes], [size] * processes, [8] * processes))  # loads the libraries
             return seconds(lambda: list(pool.map(decode_alone, videos, [size] * count, [frames] * count)))
 
-    limit, whole, begun = [], [], []
+    limit, whole, starts = [], [], []
     for _ in range(TURNS):
-        limit.append(bare(CORES))
-        whole.append(ours(data, work, CORES))
-        begun.append(ours(tiny, small, CORES))
-    total, start = frames * count, median(begun)
+        limit.append(time_decord(CORES))
+        whole.append(time_stage(data, work, CORES))
+        starts.append(time_stage(tiny, small, CORES))
+    total, start = frames * count, median(starts)
     for shard in (work.root / "frames").glob("*.h5"):
-        with Shard(shard, FRAMES) as made:
-            assert (made.attributes["decoder"], len(made)) == ("decord", frames)
+        with Shard(shard, FRAMES) as written:
+            assert (written.attributes["decoder"], len(written)) == ("decord", frames)
     working = median(whole) - start
     length = f"{count} videos of {frames} frames, {CORES} processes"
-    told = f"{total / working:.0f} and {total / median(limit):.0f} frames/s; {length}"
-    yield Row("extract-frames of 720p / bare decord, start told apart", median(limit) / working, "", told, ">= 0.8")
-    yield Row("  the same, start included", median(limit) / median(whole), "", f"{median(whole):.1f} s")
+    detail = f"{total / working:.0f} and {total / median(limit):.0f} frames/s; {length}"
+    yield Row("extract-frames of 720p / decord alone, without start", median(limit) / working, "", detail, ">= 0.8")
+    yield Row("  the same, with start", median(limit) / median(whole), "", f"{median(whole):.1f} s")
     yield Row("  start of extract-frames: Dask, workers, decoders", start, "s", f"{count} videos of 8 frames")
-    yield Row("  frames/s and core", total / working / CORES, "frames/s", "720p to 448 x 448, JPEG 95", rate="extract")
+    yield Row("  per core", total / working / CORES, "frames/s", "720p to 448 x 448, JPEG 95", rate="extract")
     long, one = draw_data(folder / "long", 1, total, width=1280, height=720), Work(folder / "one")
-    audit(config, long, one, HUSH)
-    pieces = ours(long, one, CORES) - start
-    told = f"{total / pieces:.0f} frames/s, {total} frames"
-    yield Row("  one video as long as all of them, in pieces / all of them", working / pieces, "", told)
+    audit(config, long, one, QUIET)
+    split = time_stage(long, one, CORES) - start
+    detail = f"{total / split:.0f} frames/s, {total} frames"
+    yield Row("  one video as long as all of them, in segments / all of them", working / split, "", detail)
     with one_core():
-        alone = ours(data, work, 1) - ours(tiny, small, 1)
-        limit_alone = bare(1)
+        alone = time_stage(data, work, 1) - time_stage(tiny, small, 1)
+        limit_alone = time_decord(1)
     yield Row(
-        f"extract-frames, {CORES} workers on {CORES} cores / linear from one on one", alone / working / CORES, "",
-        f"one: {total / alone:.0f} frames/s", ">= 0.85",
+        f"extract-frames, {CORES} workers on {CORES} cores / linear from one core", alone / working / CORES, "",
+        f"one worker: {total / alone:.0f} frames/s", ">= 0.85",
     )  # fmt: skip
-    yield Row("  bare decord, the same", limit_alone / median(limit) / CORES, "", f"one: {total / limit_alone:.0f}")
+    yield Row("  the same for decord alone", limit_alone / median(limit) / CORES, "", f"one: {total / limit_alone:.0f}")
 
 
 def decode_alone(video: str, size: int, frames: int) -> int:
-    """Decodes the start of a video to nothing."""
+    """Decodes the first frames of a video and drops them."""
     import decord
 
     reader = decord.VideoReader(video, decord.cpu(0), width=size, height=size, num_threads=1)
@@ -89,7 +89,7 @@ def decode_alone(video: str, size: int, frames: int) -> int:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """This process and those it starts have one core, where the system can be told so."""
+    """Restricts this process and its children to one core, if the system supports it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

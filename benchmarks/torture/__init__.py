@@ -1,1 +1,1 @@
-"""Torture: figures for docs/reliability.md. `make torture`, or `python -m affect.benchmarks.torture --help`."""
+"""Damages inputs and kills runs, for the figures of docs/reliability.md. Run: make torture"""

@@ -1,4 +1,4 @@
-"""Single flipped bits in shards: verify finds each, and reading gives either an error or what was written."""
+"""Flips single bits in shards. `verify` must find each one; reading must raise an error or return the original data."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,40 +7,40 @@ from typing import Any
 
 import numpy as np
 from affect.pipeline.errors import ShardError
-from affect.pipeline.storage.damage import forget
+from affect.pipeline.storage.corruption import clear_mark
 from affect.pipeline.storage.jpeg import encode
 from affect.pipeline.storage.shard import FEATURES, FRAMES, Shard, ShardWriter
 
 Content = dict[str, Any]
 
 
-def run(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Half of the flips in a shard of frames, half in one of features; every other one among HDF5's own tables."""
+def run(folder: Path, count: int, seed: int, log: Callable[[str], None]) -> dict[str, Any]:
+    """Flips bits in a shard of frames and one of features, alternately. Half of them are in HDF5's own tables."""
     rng = np.random.default_rng(seed)
     shards = make_shards(folder, rng)
-    sound = {kind: (path.read_bytes(), content(path, kind)) for kind, path in shards.items()}
-    tables = {kind: table_bytes(data, said) for kind, (data, said) in sound.items()}
+    intact = {kind: (path.read_bytes(), content(path, kind)) for kind, path in shards.items()}
+    tables = {kind: table_bytes(data, expected) for kind, (data, expected) in intact.items()}
     found: Counter[str] = Counter()
     for number in range(count):
         kind = FEATURES if number % 2 else FRAMES
-        data, said = sound[kind]
-        among = tables[kind] if number % 4 > 1 else None
-        place = int(rng.choice(among)) if among is not None else int(rng.integers(0, len(data)))
+        data, expected = intact[kind]
+        candidates = tables[kind] if number % 4 > 1 else None
+        position = int(rng.choice(candidates)) if candidates is not None else int(rng.integers(0, len(data)))
         changed = bytearray(data)
-        changed[place] ^= 1 << int(rng.integers(8))
+        changed[position] ^= 1 << int(rng.integers(8))
         path = shards[kind]
         path.write_bytes(changed)
-        verified, read = outcomes(path, kind, said)
+        verified, read = outcomes(path, kind, expected)
         found[f"verify: {verified}"] += 1
         found[f"reading: {read}"] += 1
         if verified != "found" or read == "wrong":
-            say(f"  byte {place} of {path.name}: verify {verified}, reading {read}")
-    names = ("verify: found", "verify: missed", "reading: refused", "reading: as written", "reading: wrong")
+            log(f"  byte {position} of {path.name}: verify {verified}, reading {read}")
+    names = ("verify: found", "verify: missed", "reading: refused", "reading: correct", "reading: wrong")
     return {"flips": count, **{name: found[name] for name in names}}
 
 
 def make_shards(folder: Path, rng: np.random.Generator) -> dict[str, Path]:
-    """One of each kind, with data that does not compress into sameness, of several chunks."""
+    """Writes one shard of each kind, with random data in several chunks."""
     rows = 300
     pictures = rng.integers(0, 255, (rows, 24, 24, 3), np.uint8)
     jpegs = encode(pictures, 90)
@@ -56,39 +56,39 @@ def make_shards(folder: Path, rng: np.random.Generator) -> dict[str, Path]:
 
 
 def content(path: Path, kind: str) -> Content:
-    """All that a reader gets to see."""
+    """Everything that a reader of the shard can get."""
     with Shard(path, kind) as shard:
-        seen: Content = {name: shard.read(name) for name in shard.names}
-        return seen | {"": (shard.fingerprint, shard.source, shard.settings, shard.attributes, shard.names)}
+        arrays: Content = {name: shard.read(name) for name in shard.names}
+        return arrays | {"": (shard.fingerprint, shard.source, shard.settings, shard.attributes, shard.names)}
 
 
-def table_bytes(data: bytes, said: Content) -> np.ndarray:
-    """Places that hold none of the large arrays: HDF5's tables, attributes and what lies between."""
+def table_bytes(data: bytes, arrays: Content) -> np.ndarray:
+    """The byte positions outside of the large arrays: HDF5's tables, attributes and gaps."""
     free = np.ones(len(data), bool)
-    for name, array in said.items():
+    for name, array in arrays.items():
         if name and array.nbytes > 4096:
             rows = max(1, 4096 // (array.nbytes // len(array)))
             for start in range(0, len(array), rows):
-                piece = array[start : start + rows].tobytes()
-                place = data.find(piece)
-                if place >= 0:
-                    free[place : place + len(piece)] = False
+                chunk = array[start : start + rows].tobytes()
+                position = data.find(chunk)
+                if position >= 0:
+                    free[position : position + len(chunk)] = False
     return np.flatnonzero(free)
 
 
-def outcomes(path: Path, kind: str, said: Content) -> tuple[str, str]:
-    """(found or missed by verify; refused, as written or wrong when read)."""
+def outcomes(path: Path, kind: str, expected: Content) -> tuple[str, str]:
+    """The results of verify (`found` or `missed`) and of reading (`refused`, `correct` or `wrong`)."""
     try:
         with Shard(path, kind) as shard:
             shard.verify()
         verified = "missed"
     except ShardError:
         verified = "found"
-    forget(path)  # what reading finds by itself, not what verify said
+    clear_mark(path)  # remove the mark of verify, to test what reading finds by itself
     try:
-        seen = content(path, kind)
+        found = content(path, kind)
     except ShardError:
         return verified, "refused"
-    same = seen.keys() == said.keys() and seen[""] == said[""]
-    same = same and all(np.array_equal(seen[name], said[name]) for name in said if name)
-    return verified, "as written" if same else "wrong"
+    same = found.keys() == expected.keys() and found[""] == expected[""]
+    same = same and all(np.array_equal(found[name], expected[name]) for name in expected if name)
+    return verified, "correct" if same else "wrong"

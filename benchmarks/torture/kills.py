@@ -1,4 +1,7 @@
-"""kill -9 at random moments over extract-frames, cache-features and train; then the same command once more."""
+"""Kills extract-frames, cache-features and train with SIGKILL at a random moment, then runs the same command again.
+
+The result is compared with an undisturbed run.
+"""
 
 import hashlib
 import os
@@ -14,7 +17,7 @@ import numpy as np
 import torch
 from affect.models.backbone import scratch
 from affect.models.stn import SpatialTransformer
-from affect.pipeline.stages.encoder import BACKBONE_FORMAT, STN_FORMAT
+from affect.pipeline.features.encoder import BACKBONE_FORMAT, STN_FORMAT
 from affect.pipeline.storage.checkpoint import load_weights, save_weights
 
 from .model import SETTINGS
@@ -24,43 +27,45 @@ STAGES = ("extract-frames", "cache-features", "train")
 VIDEOS = 4
 
 
-def run(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Each kill falls at a moment drawn from the time that the stage takes undisturbed, its start included; where the
-    stage was done before, it is begun once more, and its time is known better."""
+def run(folder: Path, count: int, seed: int, log: Callable[[str], None]) -> dict[str, Any]:
+    """The moment of a kill is a random share of the duration of the undisturbed stage, including its start.
+
+    If the stage has ended before that moment, it is repeated with its new duration.
+    """
     rng = np.random.default_rng(seed)
-    data, still = prepare(folder)
+    data, reference = prepare(folder)
     seconds: dict[str, float] = {}
     before: dict[str, Path] = {}
     for stage in STAGES:
         before[stage] = folder / f"before-{stage}"
-        shutil.copytree(still, before[stage])
+        shutil.copytree(reference, before[stage])
         start = time.perf_counter()
-        affect(stage, data, still)
+        affect(stage, data, reference)
         seconds[stage] = time.perf_counter() - start
-    figures = {"kills": count, "too late, so again": 0, "resumed": 0, "equal": 0, "left processes behind": 0}
+    figures = {"kills": count, "repeated, too late": 0, "resumed": 0, "equal": 0, "left processes": 0}
     for number in range(count):
         stage = STAGES[number % len(STAGES)]
         work = folder / "work"
         while not kill_midway(stage, data, work, before[stage], float(rng.uniform(0.1, 1.0)), seconds):
-            figures["too late, so again"] += 1
-        figures["left processes behind"] += bool(left_behind(work))
+            figures["repeated, too late"] += 1
+        figures["left processes"] += bool(left_processes(work))
         done = affect(stage, data, work, check=False)
         figures["resumed"] += done.returncode == 0
-        same = done.returncode == 0 and outputs(work, stage) == outputs(still, stage)
+        same = done.returncode == 0 and outputs(work, stage) == outputs(reference, stage)
         figures["equal"] += same
         if number % 5 == 4:
-            say(f"kills so far: {figures | {'kills': number + 1}}")
+            log(f"kills so far: {figures | {'kills': number + 1}}")
         if not same:
-            say(f"  kill {number} of {stage}: exit code {done.returncode}, equal {same}: {done.stderr[-500:]!r}")
+            log(f"  kill {number} of {stage}: exit code {done.returncode}, equal {same}: {done.stderr[-500:]!r}")
     return figures
 
 
 def kill_midway(stage: str, data: Path, work: Path, before: Path, share: float, seconds: dict[str, float]) -> bool:
-    """Begins the stage anew and kills it after that share of its time; False where it was done by then."""
+    """Starts the stage and kills it after that share of its duration. Returns False if it has ended before."""
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(before, work)
     start = time.perf_counter()
-    process = begin(stage, data, work)
+    process = start_stage(stage, data, work)
     try:
         process.wait(share * seconds[stage])
     except subprocess.TimeoutExpired:
@@ -72,11 +77,11 @@ def kill_midway(stage: str, data: Path, work: Path, before: Path, share: float, 
 
 
 def prepare(folder: Path) -> tuple[Path, Path]:
-    """A small data set, and a work folder with random networks in which the audit has run."""
-    data, work = folder / "data", folder / "still"
+    """Makes a small data set, and a work folder with random networks after `audit`."""
+    data, work = folder / "data", folder / "reference"
     labels = {split: data / "VA_Set" / split for split in ("Train_Set", "Validation_Set")}
-    for place in (data / "videos", *labels.values()):
-        place.mkdir(parents=True)
+    for path in (data / "videos", *labels.values()):
+        path.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for number in range(VIDEOS):
         film(data / "videos" / f"v{number}.mp4", "libx264")
@@ -103,7 +108,7 @@ def command(stage: str, data: Path, work: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def begin(stage: str, data: Path, work: Path) -> "subprocess.Popen[str]":
+def start_stage(stage: str, data: Path, work: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command(stage, data, work), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
 
 
@@ -112,7 +117,8 @@ def affect(stage: str, data: Path, work: Path, *, check: bool = True) -> "subpro
 
 
 def outputs(work: Path, stage: str) -> dict[str, str]:
-    """Shards by their bytes; of a model, whose file tells how long it took, its tensors. No leftovers either."""
+    """Digests of what a stage wrote: of every file, leftovers included; for a model of its tensors, because the file
+    also records the duration."""
     if stage == "train":
         state, _ = load_weights(work / "train" / "default" / "model.safetensors")
         return {name: hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest() for name, value in state.items()}
@@ -120,17 +126,17 @@ def outputs(work: Path, stage: str) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def left_behind(work: Path, seconds: float = 2.0) -> list[int]:
-    """Processes that still name this run's folders after a while."""
-    until = time.monotonic() + seconds
-    while found := _naming(str(work.parent)):
-        if time.monotonic() > until:
+def left_processes(work: Path, seconds: float = 2.0) -> list[int]:
+    """Process ids whose command line still has this run's folder after some seconds."""
+    deadline = time.monotonic() + seconds
+    while found := _processes_naming(str(work.parent)):
+        if time.monotonic() > deadline:
             return found
         time.sleep(0.05)
     return []
 
 
-def _naming(text: str) -> list[int]:
+def _processes_naming(text: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -1,4 +1,4 @@
-"""A tiny network with random weights: what is tortured is what surrounds it."""
+"""A tiny network with random weights, because the tests are about the code around the network."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import torch
 from affect.configs.schema import load
 from affect.models.affect_net import AffectNet
 from affect.models.backbone import scratch
-from affect.models.head import TemporalHead
+from affect.models.head import HeadSettings, TemporalHead
 from affect.models.stn import SpatialTransformer
 from affect.pipeline.learning.model_file import NAME, save_model
 
@@ -17,10 +17,12 @@ SETTINGS = (
 
 
 def tiny_model(folder: Path) -> Path:
-    """Writes a model as `affect train` would; returns its folder."""
+    """Writes a model file as `affect train` does. Returns its folder."""
     config = load("demo", list(SETTINGS))
     torch.manual_seed(1)
-    net = AffectNet(SpatialTransformer("crop", 32, 32, 0.1), scratch(), TemporalHead(2048, **config.head.model_dump()))
+    net = AffectNet(
+        SpatialTransformer("crop", 32, 32, 0.1), scratch(), TemporalHead(2048, HeadSettings(**config.head.model_dump()))
+    )
     net.head.calibrate(torch.rand(2048), torch.rand(2048) + 0.1)
     save_model(folder / NAME, net.eval(), fingerprint="tiny", encoder="e", config=config.model_dump(mode="json"))
     return folder

@@ -1,4 +1,4 @@
-"""Ways to damage a file, each drawn from a random generator."""
+"""Random kinds of damage to a file."""
 
 from collections.abc import Callable
 
@@ -8,40 +8,40 @@ Mutation = Callable[[bytes, np.random.Generator], bytes]
 
 
 def truncate(data: bytes, rng: np.random.Generator) -> bytes:
-    """Cut short, as by a broken download."""
+    """Cuts the end off, as an interrupted download does."""
     return data[: int(len(data) * rng.uniform(0.02, 0.98))]
 
 
 def flip_bits(data: bytes, rng: np.random.Generator) -> bytes:
-    """Some bits the other way, as by a bad disk."""
+    """Flips some bits, as a faulty disk does."""
     changed = bytearray(data)
-    for place in rng.integers(0, len(data), int(2 ** rng.uniform(0, 8))).tolist():
-        changed[place] ^= 1 << int(rng.integers(8))
+    for position in rng.integers(0, len(data), int(2 ** rng.uniform(0, 8))).tolist():
+        changed[position] ^= 1 << int(rng.integers(8))
     return bytes(changed)
 
 
 def splice(data: bytes, rng: np.random.Generator) -> bytes:
-    """Garbage put in between, which moves all that follows."""
-    place = int(rng.integers(0, len(data)))
-    return data[:place] + rng.bytes(int(2 ** rng.uniform(0, 14))) + data[place:]
+    """Inserts random bytes, which shifts all later ones."""
+    position = int(rng.integers(0, len(data)))
+    return data[:position] + rng.bytes(int(2 ** rng.uniform(0, 14))) + data[position:]
 
 
 def overwrite(data: bytes, rng: np.random.Generator) -> bytes:
-    """A stretch of zeros or of noise in the place of what was there, as by a lost block."""
+    """Replaces a range by zeros or random bytes, as a lost block does."""
     size = min(len(data), int(2 ** rng.uniform(4, 15)))
-    place = int(rng.integers(0, len(data) - size + 1))
-    return data[:place] + (bytes(size) if rng.random() < 0.5 else rng.bytes(size)) + data[place + size :]
+    start = int(rng.integers(0, len(data) - size + 1))
+    return data[:start] + (bytes(size) if rng.random() < 0.5 else rng.bytes(size)) + data[start + size :]
 
 
 def drop(data: bytes, rng: np.random.Generator) -> bytes:
-    """A stretch taken out."""
+    """Removes a range."""
     size = int(2 ** rng.uniform(0, 14))
-    place = int(rng.integers(0, max(1, len(data) - size)))
-    return data[:place] + data[place + size :]
+    start = int(rng.integers(0, max(1, len(data) - size)))
+    return data[:start] + data[start + size :]
 
 
 def cut_head(data: bytes, rng: np.random.Generator) -> bytes:
-    """The first bytes gone, or changed."""
+    """Removes or replaces the first bytes."""
     size = int(2 ** rng.uniform(2, 11))
     return (rng.bytes(size) if rng.random() < 0.5 else b"") + data[size:]
 

@@ -1,8 +1,9 @@
-"""Readers to compare with, in a process of their own, `python -m affect.benchmarks.torture.readers BY`, that is told
-files on its standard input.
+"""Other video readers to compare affect with. Each runs in its own process and reads file names from standard input.
 
-`pyav` is the judge: every frame that decodes, with its time. `opencv` and `decord` read as their first examples do, and
-number frames by counting them.
+    python -m affect.benchmarks.torture.readers READER OUT.npz
+
+`pyav` is the reference: every frame that decodes, with its time. `opencv` and `decord` read as the first examples of
+their documentation do, and number the frames by counting.
 """
 
 import os
@@ -17,13 +18,15 @@ from typing import Any, Self
 import numpy as np
 
 SIDE = 32
-"""Pictures are compared at this size, where codecs' noise is small."""
+"""Pictures are compared at this size, because it averages out the noise of codecs."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a reader made of a file. outcome: read, refused, hung or crashed. time: float64 [n]. picture: uint8
-    [n, 32, 32, 3]."""
+class ReadResult:
+    """The result of a reader for a file.
+
+    outcome: `read`, `refused`, `hung` or `crashed`. time: float64 [n]. picture: uint8 [n, 32, 32, 3].
+    """
 
     outcome: str
     time: np.ndarray
@@ -31,44 +34,44 @@ class Seen:
 
 
 class Reader:
-    """A reader at work; it is begun anew where a file hangs or crashes it. Use it in a `with` block."""
+    """A reader process. It starts again after a file that hangs or crashes it. Use it in a `with` block."""
 
-    def __init__(self, by: str, folder: Path) -> None:
-        self._by, self._out = by, folder / f"{by}.{os.getpid()}.npz"
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._out = name, folder / f"{name}.{os.getpid()}.npz"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def read(self, path: Path, seconds: float = 30) -> Seen:
-        """What it makes of a file."""
+    def read(self, path: Path, seconds: float = 30) -> ReadResult:
+        """Reads a file. seconds: the time limit."""
         nothing = np.zeros(0), np.zeros((0, SIDE, SIDE, 3), np.uint8)
-        process = self._process = self._process or self._begin()
+        process = self._process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(f"{path}\n".encode())
         process.stdin.flush()
         if not select.select([process.stdout], [], [], seconds)[0]:
-            self._end()
-            return Seen("hung", *nothing)
-        said = process.stdout.readline().decode().strip()
-        if not said:
-            self._end()
-            return Seen("crashed", *nothing)
-        with np.load(self._out) as kept:
-            return Seen("read" if len(kept["time"]) else "refused", kept["time"], kept["picture"])
+            self._stop()
+            return ReadResult("hung", *nothing)
+        answer = process.stdout.readline().decode().strip()
+        if not answer:
+            self._stop()
+            return ReadResult("crashed", *nothing)
+        with np.load(self._out) as result:
+            return ReadResult("read" if len(result["time"]) else "refused", result["time"], result["picture"])
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self._stop()
         self._out.unlink(missing_ok=True)
 
-    def _begin(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "affect.benchmarks.torture.readers", self._by, str(self._out)]
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "affect.benchmarks.torture.readers", self._name, str(self._out)]
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )  # fmt: skip
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -77,7 +80,7 @@ class Reader:
 
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:
-    """uint8 [32, 32, 3] of uint8 [h, w, 3]."""
+    """Resizes uint8 [h, w, 3] to uint8 [32, 32, 3]."""
     import cv2
 
     return np.asarray(cv2.resize(cv2.resize(picture, (64, 64)), (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
@@ -109,8 +112,8 @@ def by_opencv(path: str) -> Iterator[tuple[float, np.ndarray]]:
     video = cv2.VideoCapture(path)
     number = 0
     while True:
-        there, picture = video.read()
-        if not there:
+        success, picture = video.read()
+        if not success:
             return
         yield number, picture[:, :, ::-1]
         number += 1
@@ -128,16 +131,16 @@ def by_decord(path: str) -> Iterator[tuple[float, np.ndarray]]:
 READERS = {"pyav": by_pyav, "opencv": by_opencv, "decord": by_decord}
 
 
-def main(by: str, out: str) -> None:
+def main(name: str, out: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # libraries print to stdout; only answers may go to the parent
     for line in sys.stdin:
         times, pictures = [], []
         try:
-            for time, picture in READERS[by](line.rstrip("\n")):
+            for time, picture in READERS[name](line.rstrip("\n")):
                 times.append(time)
                 pictures.append(thumbnail(np.ascontiguousarray(picture)))
-        except Exception as error:  # noqa: BLE001  (whatever a peer raises is how it refuses)
+        except Exception as error:  # noqa: BLE001  (any exception counts as `refused`)
             print(error, file=sys.stderr)
         shape = (-1, SIDE, SIDE, 3)
         np.savez(out, time=np.array(times), picture=np.array(pictures, np.uint8).reshape(shape))

@@ -1,4 +1,4 @@
-"""Sound videos to be damaged: the beginnings of real ones, the demo's, and films in every container."""
+"""Intact videos to damage: drawn ones in several containers, and the first frames of real and demo videos."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import cast
 import av
 import cv2
 import numpy as np
-from affect.pipeline.ingest.catalog import VIDEO_SUFFIXES
+from affect.pipeline.ingest.walk import VIDEO_SUFFIXES
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 FRAMES, DEMO = 64, 5
@@ -18,26 +18,26 @@ FILMS = {
 
 
 def gather(folder: Path, demo: Path | None) -> list[Path]:
-    """Puts the sound videos into a folder, each of about `FRAMES` frames. demo: a demo set, whose are taken as well."""
+    """Collects the intact videos in a folder, each with about `FRAMES` frames. demo: a data set to take some from."""
     folder.mkdir(parents=True, exist_ok=True)
     found = [film(folder / name, codec) for name, codec in FILMS.items()]
     for path in sorted(REAL.glob("*.m[po][4v]")) if REAL.is_dir() else ():
-        found.append(beginning(path, folder / f"real-{path.name}"))
+        found.append(copy_beginning(path, folder / f"real-{path.name}"))
     if demo:
         videos = [path for path in (demo / "videos").rglob("*.*") if path.suffix in VIDEO_SUFFIXES]
         for path in sorted(videos, key=lambda path: (path.stat().st_size, path.name))[:DEMO]:
-            found.append(beginning(path, folder / f"demo-{path.name}"))
+            found.append(copy_beginning(path, folder / f"demo-{path.name}"))
     return found
 
 
 def film(path: Path, codec: str) -> Path:
-    """A video in which no two frames are alike: a ball on its way over a background that turns its colour."""
+    """Writes a video of a moving ball on a background of changing colour. No two frames are alike."""
     with av.open(str(path), "w") as out:
         stream = cast(av.VideoStream, out.add_stream(codec, rate=25))
         stream.width, stream.height = 160, 96
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = 12
-        # One thread, so that the same call makes the same file.
+        # With one thread, each call writes the same bytes.
         stream.codec_context.thread_count = 1
         stream.options = {"x265-params": "log-level=none:pools=none"} if codec == "libx265" else {}
         for number in range(FRAMES):
@@ -49,17 +49,17 @@ def film(path: Path, codec: str) -> Path:
 
 
 def picture(number: int) -> np.ndarray:
-    """uint8 [96, 160, 3], RGB."""
+    """The picture of a frame, uint8 [96, 160, 3], RGB."""
     canvas = np.empty((96, 160, 3), np.uint8)
     canvas[:] = [int(128 + 100 * np.sin(number / period)) for period in (7, 11, 17)]
-    for bit in range(7):  # its number in bars, which tells neighbours apart
+    for bit in range(7):  # bars show the frame number in binary
         canvas[72:, bit * 23 : bit * 23 + 20] = 255 * (number >> bit & 1)
     centre = int(80 + 60 * np.cos(number / 9)), int(36 + 20 * np.sin(number / 5))
     return np.asarray(cv2.circle(canvas, centre, 14, (250, 240, 60), -1), np.uint8)
 
 
-def beginning(path: Path, out: Path) -> Path:
-    """The first frames of a real video, its packets as they are."""
+def copy_beginning(path: Path, out: Path) -> Path:
+    """Copies the packets of the first frames of a video."""
     with av.open(str(path)) as source, av.open(str(out), "w") as copy:
         track = source.streams.video[0]
         stream = copy.add_stream_from_template(track)

@@ -1,4 +1,4 @@
-"""Fuzzed annotation and box files: each is read right, by the word of a second reader, or refused by its own error."""
+"""Fuzzed annotation and box files. Each must be read as a second reader reads it, or be refused with its own error."""
 
 import re
 from collections import Counter
@@ -22,8 +22,8 @@ WORDS = (
 ENDS = ("\n", "\r\n", "\r", "\n\n", "\n \n", "")
 
 
-def run(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Half of the files are annotations, half boxes. How many were read, refused, misread, or raised."""
+def run(folder: Path, count: int, seed: int, log: Callable[[str], None]) -> dict[str, Any]:
+    """Counts how many files were read correctly, refused, misread, or raised another exception. Half are box files."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     found: Counter[str] = Counter()
@@ -31,15 +31,15 @@ def run(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> dict
         kind = number % 2
         path = folder / ("s.csv" if kind else "s.txt")
         path.write_bytes(fuzzed(kind, rng))
-        outcome = judge(path, kind)
-        if outcome not in ("read right", "refused"):
-            say(f"  file {number}: {outcome}: {path.read_bytes()[:200]!r}")
+        outcome = classify(path, kind)
+        if outcome not in ("read correctly", "refused"):
+            log(f"  file {number}: {outcome}: {path.read_bytes()[:200]!r}")
         found[outcome.partition(":")[0]] += 1
-    return {"files": count, **{key: found[key] for key in ("read right", "refused", "misread", "raised")}}
+    return {"files": count, **{key: found[key] for key in ("read correctly", "refused", "misread", "raised")}}
 
 
 def fuzzed(kind: int, rng: np.random.Generator) -> bytes:
-    """A table with some words, lines or bytes changed, in one of the ways of writing text."""
+    """A table with some changed fields, lines or bytes, with random line endings and a random encoding."""
     rows = int(rng.integers(0, 30))
     if kind:
         corners = np.sort(rng.uniform(0, 500, (rows, 2, 2)), axis=1).reshape(rows, 4).round(int(rng.integers(0, 4)))
@@ -53,26 +53,26 @@ def fuzzed(kind: int, rng: np.random.Generator) -> bytes:
         values[rng.random(rows) < 0.2] = -5
         lines = ["valence,arousal", *(f"{a:.12g},{b:.12g}" for a, b in values.tolist())]
     for _ in range(int(rng.integers(0, 3))):
-        place = int(rng.integers(0, len(lines)))
+        line = int(rng.integers(0, len(lines)))
         match int(rng.integers(0, 4)):
             case 0:
-                fields = lines[place].split(",")
+                fields = lines[line].split(",")
                 fields[int(rng.integers(0, len(fields)))] = WORDS[int(rng.integers(0, len(WORDS)))]
-                lines[place] = ",".join(fields)
+                lines[line] = ",".join(fields)
             case 1:
-                lines[place] = WORDS[int(rng.integers(0, len(WORDS)))]
+                lines[line] = WORDS[int(rng.integers(0, len(WORDS)))]
             case 2:
-                lines.insert(place, "")
+                lines.insert(line, "")
             case _:
-                del lines[place]
+                del lines[line]
                 lines = lines or [""]
     text = ENDS[int(rng.integers(0, 3))].join(lines) + ENDS[int(rng.integers(0, len(ENDS)))]
     data = text.encode(("utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1")[int(rng.integers(0, 5))], errors="replace")
     return MUTATIONS[int(rng.integers(0, len(MUTATIONS)))](data, rng) if data and rng.random() < 0.3 else data
 
 
-def judge(path: Path, kind: int) -> str:
-    """read right, refused, misread: how, or raised: what."""
+def classify(path: Path, kind: int) -> str:
+    """`read correctly`, `refused`, `misread: reason`, or `raised: exception`."""
     try:
         if kind:
             boxes = read_boxes(path)
@@ -82,17 +82,17 @@ def judge(path: Path, kind: int) -> str:
             ours = np.column_stack([labels.value, labels.valid])
     except (AnnotationError, BoxError) as error:
         return "refused" if error.remedy and path.name in error.problem else f"misread: no remedy or name in {error}"
-    except Exception as error:  # noqa: BLE001  (to find any other is what this is for)
+    except Exception as error:  # noqa: BLE001  (the test searches for other exceptions)
         return f"raised: {type(error).__name__}: {error}"
-    theirs = second_reading(path.read_bytes(), kind)
-    if theirs is None:
+    expected = second_reading(path.read_bytes(), kind)
+    if expected is None:
         return "misread: a second reader refuses it"
-    same = ours.shape == theirs.shape and np.array_equal(ours.astype(np.float32), theirs.astype(np.float32))
-    return "read right" if same else f"misread: {ours.tolist()[:3]} for {theirs.tolist()[:3]}"
+    same = ours.shape == expected.shape and np.array_equal(ours.astype(np.float32), expected.astype(np.float32))
+    return "read correctly" if same else f"misread: {ours.tolist()[:3]}, expected {expected.tolist()[:3]}"
 
 
 def second_reading(data: bytes, kind: int) -> np.ndarray | None:
-    """The table, read field by field by the rules of docs/formats.md; None where they are broken."""
+    """Reads the table by the rules of docs/formats.md; None if the file breaks a rule."""
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:

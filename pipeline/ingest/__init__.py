@@ -1,1 +1,1 @@
-"""What comes in: catalogues, annotations, boxes, videos, FER+, and the demo tree."""
+"""Readers of the input: data folders, annotations, boxes, FER+, templates, videos. Also draws the demo data."""

@@ -1,4 +1,4 @@
-"""Pairs labels with frames. Pure: no files, no video."""
+"""Pairs labels with frames. No file access."""
 
 import numpy as np
 
@@ -6,19 +6,18 @@ from ..errors import AlignmentError
 from ..records import Aligned, Labels
 
 TOLERANCE = 3
-"""Rows and frames of the real set differ by this at most, either way, where the two do belong together."""
+"""Largest difference between rows and frames. In Aff-Wild2, matching files differ by at most this many."""
 
 
 def align(labels: Labels, frames: int, *, lost: frozenset[int] = frozenset(), tolerance: int = TOLERANCE) -> Aligned:
-    """Gives each decoded frame its label: row i of the labels (from 0) belongs to frame i, always.
+    """Gives each decoded frame its label: row i belongs to frame i, both counted from 0.
 
-    frames: how many the video has, the lost ones counted. lost: numbers of those that could not be decoded; they are
-    absent from the result, and what follows them keeps its number. A frame beyond the last row is there and not
-    valid; a row beyond the last frame is left out. Raises AlignmentError where rows and frames differ by more than
-    `tolerance`.
+    frames: length of the video, including lost frames. lost: numbers of frames that could not be decoded. They are not
+    in the result; later frames keep their numbers. Frames after the last row are in the result, but not valid. Rows
+    after the last frame are dropped. Raises AlignmentError if rows and frames differ by more than `tolerance`.
     """
     if frames < 0 or any(not 0 <= number < frames for number in lost):
-        raise ValueError(f"lost frames {sorted(lost)[:5]} do not lie in a video of {frames} frames")
+        raise ValueError(f"lost frames {sorted(lost)[:5]} are not in a video of {frames} frames")
     difference = check(len(labels), frames, tolerance=tolerance)
     kept = np.ones(frames, dtype=np.bool_)
     kept[list(lost)] = False
@@ -32,11 +31,11 @@ def align(labels: Labels, frames: int, *, lost: frozenset[int] = frozenset(), to
 
 
 def check(rows: int, frames: int, *, tolerance: int = TOLERANCE) -> int:
-    """Rows minus frames, if at most `tolerance` either way. Raises AlignmentError."""
+    """Returns rows minus frames. Raises AlignmentError if they differ by more than `tolerance`."""
     difference = rows - frames
     if abs(difference) > tolerance:
         raise AlignmentError(
-            f"{rows} rows for {frames} frames ({difference:+d}), expected at most {tolerance} either way",
-            "Check that annotation and video are of the same release, and the video is whole.",
+            f"{rows} rows for {frames} frames ({difference:+d}), expected a difference of at most {tolerance}",
+            "Check that annotation and video are from the same release and that the video is complete.",
         )
     return difference

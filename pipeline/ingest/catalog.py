@@ -1,68 +1,81 @@
-"""Finds what lies in a data folder, whatever its release calls its folders, and pairs it by name.
+"""Finds videos, annotations, boxes and crops in a data folder of any release, and pairs them by name.
 
-A walk lists the folder; pure functions make sense of the list. Folders of a picture per frame are seen, not entered.
+Folders with an image per frame are listed, but not entered.
 """
 
-import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ..errors import CatalogError
 from ..records import Catalog, Problem, Side, Split, Subject, Video
-from .annotations import HEADER, arousal_beside, is_affwild
+from .annotations import FORMATS, HEADER, AnnotationFormat, annotation_files, format_of, holds_labels, resembles_labels
+from .walk import OTHER_SUFFIXES, VIDEO_SUFFIXES, blurred, composed, is_video, rank, suffixes_in_words, walk
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm"})
 SPLITS: dict[str, Split] = {
     "train": "train", "training": "train",
     "validation": "validation", "val": "validation", "valid": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-FOREIGN = frozenset({"expr", "expression", "expressions", "au", "aus", "mtl"})
-"""Words in a path that mark annotations of expressions or action units."""
-FOREIGN_HEADER = re.compile(r"neutral|AU ?[0-9]|image", re.IGNORECASE)
+OTHER_TASKS = frozenset({"expr", "expression", "expressions", "au", "aus", "mtl"})
+"""Words in a path that identify annotations of expressions or action units."""
+OTHER_TASK_HEADER = re.compile(r"neutral|AU ?[0-9]|image", re.IGNORECASE)
 SIDES: tuple[Side, ...] = ("left", "right")
 CROPS = re.compile(r"cropped_aligned.*", re.IGNORECASE)
 BATCH = re.compile(r"batch[ _-]?[0-9]+", re.IGNORECASE)
-ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, changes of the direction of writing, and bytes that are no text."""
-PTS = frozenset({"bboxes", "bboxs"})
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, changes of writing direction, and bytes that are not valid UTF-8."""
+PTS_FOLDERS = frozenset({"bboxes", "bboxs"})
+WANTED = VIDEO_SUFFIXES | {known.suffix for known in FORMATS} | {".csv"}
+"""Suffixes of videos, annotations and boxes: a file with one of these that cannot be read is a problem."""
+TABLES = frozenset({"", ".csv", ".tsv", ".text", ".dat"})
+"""Suffixes of files that may have labels, but are not read as annotations."""
+
+NAME_REMEDY = "Rename it. If the name is UTF-8, you can use a UTF-8 locale instead (PYTHONUTF8=1)."
 
 
 @dataclass
 class _Found:
-    """What the walk came upon. Whose pictures or boxes: by the name of the subject."""
+    """Files and folders found in the data folder. boxes, crops: by name of the subject (NFC).
+
+    tables: files that may have labels, but not the suffix .txt. others: files that may be videos with an unknown
+    suffix. strays: files with labels in a folder where labels are not expected.
+    """
 
     videos: list[Path] = field(default_factory=list)
-    texts: list[Path] = field(default_factory=list)
+    annotations: list[tuple[Path, AnnotationFormat]] = field(default_factory=list)
+    tables: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    strays: list[Path] = field(default_factory=list)
     boxes: dict[str, Path] = field(default_factory=dict)
     crops: dict[str, Path] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
 def find_catalog(root: Path) -> Catalog:
-    """Everything below `root` that an Aff-Wild2 or Aff-Wild release could hold, paired by name, in a fixed order.
+    """Finds the videos and subjects below `root`, in a fixed order.
 
-    Raises CatalogError where there is no folder, no video or no annotation; all lesser trouble is in `problems`.
+    Raises CatalogError if there is no folder, no video or no annotation. Other faults are in `problems`.
     """
     if not root.is_dir():
-        raise CatalogError(f"{root} is not a folder", "Give the folder that holds videos and annotations with --data.")
-    found = _look_around(root)
-    chosen = list(_annotations(root, found.texts))
+        raise CatalogError(f"{root} is not a folder", "Give the folder with videos and annotations: --data DIR.")
+    found = _search(root)
+    named = {composed(path.stem) for path in found.videos}
+    chosen = list(_annotations(root, found, named))
     if not found.videos or not chosen:
         raise CatalogError(
             f"{root} holds {len(found.videos)} videos and {len(chosen)} valence-arousal annotations",
-            "Both have to lie below it: videos (.mp4, .avi, .mov, .mkv, .webm) anywhere, "
-            "annotations as …VA…/Train_Set/<subject>.txt and …VA…/Validation_Set/<subject>.txt.",
+            _what_is_needed(root, found, chosen),
         )
     problems = found.problems
     videos = _videos(root, found.videos, problems)
     subjects = _subjects(root, chosen, videos, found, problems)
+    problems += _unused(root, found, subjects)
     annotated = {subject.video for subject in subjects}
     problems += [
-        Problem("note", name, "a video without annotation: not used for training or evaluation")
+        Problem("note", name, "has no annotation: not used for training or evaluation")
         for name in videos
         if name not in annotated
     ]
@@ -70,103 +83,124 @@ def find_catalog(root: Path) -> Catalog:
 
 
 def split_of(folder: str) -> Split | None:
-    """The split a folder's name stands for: Train_Set, Training_Set, Validation_Set, Val_Set, Test_Set, train, …"""
+    """The split of a folder by its name: Train_Set, Training_Set, Validation_Set, Val_Set, Test_Set, train, …"""
     return SPLITS.get(re.sub(r"[^a-z]", "", folder.lower()).removesuffix("set"))
 
 
-def _look_around(root: Path) -> _Found:
+def _search(root: Path) -> _Found:
     found = _Found()
-    seen: set[tuple[int, int]] = set()
-    queue = [root]
-    while queue:
-        folder = queue.pop()
-        try:
-            facts = folder.stat()
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            name = folder.relative_to(root).as_posix()
-            found.problems.append(
-                Problem("missing", name, f"a folder that cannot be read ({error.strerror})", "Check its permissions.")
-            )
-            continue
-        # Links are followed, since data are often linked into place; a link to a folder above would go round for ever.
-        if (facts.st_dev, facts.st_ino) in seen:
-            continue
-        seen.add((facts.st_dev, facts.st_ino))
-        below = [entry for entry in entries if not entry.name.startswith(".") and not _odd(entry, found)]
-        queue += reversed([Path(entry.path) for entry in below if entry.is_dir() and not _keep(entry, found)])
-        for entry in below:
-            if entry.is_file():
-                _sort_in(Path(entry.path), found)
+
+    def report(problem: Problem) -> None:
+        found.problems.append(replace(problem, name=_shown(Path(problem.name), root)))
+
+    def keep(path: Path, folder: bool) -> bool:
+        return not _is_unprintable(path, found) and not (folder and _is_frame_folder(path, found))
+
+    for path in walk(root, WANTED, report, keep):
+        _sort_in(path, found)
     return found
 
 
-def _keep(entry: os.DirEntry[str], found: _Found) -> bool:
-    """Whether this folder is a subject's pictures or points, noted here and not to be entered."""
-    path = Path(entry.path)
+def _shown(path: Path, root: Path) -> str:
+    """A path for messages: relative to the data folder, with escapes for unprintable characters."""
+    text = path.relative_to(root).as_posix()
+    return text.encode("unicode_escape").decode() if UNPRINTABLE.search(text) else text
+
+
+def _is_frame_folder(path: Path, found: _Found) -> bool:
+    """Whether a folder has a file per frame of a subject. Adds crops and boxes to `found`."""
     if path.name.lower() == "landmarks":
         return True
+    name = composed(path.name)
     parents = [parent.name for parent in path.parents][:2]
     crops = parents[0] if not BATCH.fullmatch(parents[0]) else parents[-1]
     if CROPS.fullmatch(crops) and not BATCH.fullmatch(path.name):
-        found.crops.setdefault(path.name, path)
+        found.crops.setdefault(name, path)
         return True
-    if len(parents) == 2 and parents[1].lower() in PTS and split_of(parents[0]):
-        found.boxes.setdefault(path.name, path)
+    if len(parents) == 2 and parents[1].lower() in PTS_FOLDERS and split_of(parents[0]):
+        found.boxes.setdefault(name, path)
         return True
     return False
 
 
-def _odd(entry: os.DirEntry[str], found: _Found) -> bool:
-    """Whether a name cannot be shown or written down as it is; what it names is refused then."""
-    if not ODD.search(entry.name):
+def _is_unprintable(path: Path, found: _Found) -> bool:
+    """Whether a name has unprintable characters. Such files and folders are refused."""
+    if not UNPRINTABLE.search(path.name):
         return False
-    shown = entry.name.encode("unicode_escape").decode()
-    found.problems.append(Problem("refused", shown, "a name with characters that cannot be shown", "Rename it."))
+    shown = path.name.encode("unicode_escape").decode()
+    found.problems.append(Problem("refused", shown, "the name has unprintable characters", NAME_REMEDY))
     return True
 
 
 def _sort_in(path: Path, found: _Found) -> None:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
-        found.videos.append(path)
-    elif suffix == ".txt":
-        found.texts.append(path)
+        if is_video(path):
+            found.videos.append(path)
     elif suffix == ".csv" and path.parent.name.lower() == "bounding_boxes":
-        found.boxes[path.stem] = path  # ours win over Aff-Wild's
+        found.boxes[composed(path.stem)] = path  # takes precedence over the .pts files of Aff-Wild
+    elif annotation_format := format_of(path):
+        found.annotations.append((path, annotation_format))
+    elif suffix in TABLES and split_of(path.parent.name):
+        found.tables.append(path)
+    elif suffix not in OTHER_SUFFIXES:
+        found.others.append(path)
 
 
-def _annotations(root: Path, texts: list[Path]) -> Iterator[tuple[Path, Split | None]]:
-    """The valence-arousal annotations among the text files, each with its split, None where it lies in no such folder.
+def _annotations(root: Path, found: _Found, videos: set[str]) -> Iterator[tuple[Path, Split | None]]:
+    """The valence-arousal annotations, each with its split, or with None if it is in no folder of a split.
 
-    Folders named for the task decide; only where there are none do bare Train_Set folders count, and then only files
-    without another task's header. Aff-Wild's are known by their valence folder.
+    If its format has a folder of the split, this folder decides. Other annotations must be in a folder named after the
+    task. Only if there is no such folder, files in Train_Set and the like count, unless their header belongs to another
+    task. videos: names of the videos. A text file without labels that has no video of its name, such as a README, is
+    left out with a note.
     """
     bare: list[tuple[Path, Split | None]] = []
     marked = False
-    for path in texts:
+    for path, annotation_format in found.annotations:
         folders = path.relative_to(root).parts[-2::-1]
         split = split_of(path.parent.name)
         task = _task_of(folders)
-        if is_affwild(path):
-            split = split_of(path.parent.parent.name)
-            if split:
-                yield path, split
-        elif task == "va" and (split or _first_line(path) == HEADER):
+        split_folder = annotation_format.split_folder
+        has_video = _has_video(path.stem, videos)
+        if split_folder is not None:
+            split = split_of(split_folder(path).name)
+            is_va = split is not None
+        elif task == "va":
+            is_va = split is not None or _first_line(path) == HEADER
+        else:
+            is_va = task is None and split is not None and path.parent.name.lower().endswith("set")
+        if not is_va:
+            if task is None and has_video and _first_line(path) == HEADER:
+                found.strays.append(path)
+        elif not has_video and not resembles_labels(_first_line(path)):
+            message = "has no labels and no video of this name: not used"
+            if task == "va" or split_folder is not None or not OTHER_TASK_HEADER.match(_first_line(path)):
+                found.problems.append(Problem("note", path.relative_to(root).as_posix(), message))
+        elif split_folder is not None:
+            yield path, split
+        elif task == "va":
             marked = True
-            yield path, next((found for found in map(split_of, folders) if found), None)
-        elif task is None and split and path.parent.name.lower().endswith("set"):
+            yield path, next((known for known in map(split_of, folders) if known), None)
+        else:
             bare.append((path, split))
     if not marked:
-        yield from (pair for pair in bare if not FOREIGN_HEADER.match(_first_line(pair[0])))
+        yield from (pair for pair in bare if not OTHER_TASK_HEADER.match(_first_line(pair[0])))
+    else:
+        found.strays += [path for path, _ in bare if _first_line(path) == HEADER]
 
 
-def _task_of(folders: tuple[str, ...]) -> Literal["va", "foreign"] | None:
-    """What the nearest of these folders that names one task names; a folder that names several says nothing."""
+def _has_video(subject: str, videos: set[str]) -> bool:
+    name = composed(subject)
+    return name in videos or any(name.removesuffix(f"_{side}") in videos for side in SIDES)
+
+
+def _task_of(folders: tuple[str, ...]) -> Literal["va", "other"] | None:
+    """The task in the name of the nearest folder. A folder that names several tasks is skipped."""
     for folder in folders:
         words = set(re.split(r"[^a-z]+", folder.lower()))
-        if ("va" in words) != bool(words & FOREIGN):
-            return "va" if "va" in words else "foreign"
+        if ("va" in words) != bool(words & OTHER_TASKS):
+            return "va" if "va" in words else "other"
     return None
 
 
@@ -175,20 +209,22 @@ def _first_line(path: Path) -> str:
         with path.open("rb") as file:
             return file.readline(200).decode("utf-8-sig", errors="replace").strip()
     except OSError:
-        return ""  # the reader of the file will say so
+        return ""  # the error is reported when the file is read
 
 
 def _videos(root: Path, paths: list[Path], problems: list[Problem]) -> dict[str, Video]:
     videos: dict[str, Video] = {}
-    for path in sorted(paths, key=lambda path: (path.stem, path.relative_to(root).as_posix())):
-        first = videos.setdefault(path.stem, Video(path.stem, path))
+    for path in sorted(paths, key=lambda path: (path.stem, rank(path), path.relative_to(root).as_posix())):
+        name = composed(path.stem)
+        first = videos.setdefault(name, Video(name, path))
         if first.path != path:
             problems.append(
                 Problem(
                     "note",
-                    path.stem,
-                    f"two videos of this name; {first.path.relative_to(root)} is used, {path.relative_to(root)} is not",
-                    "Move one of them away.",
+                    name,
+                    f"two videos have this name; {first.path.relative_to(root)} is used, "
+                    f"{path.relative_to(root)} is not",
+                    "Remove one of them.",
                 )
             )
     return videos
@@ -204,30 +240,33 @@ def _subjects(
     subjects: dict[str, Subject] = {}
     order: tuple[Split, ...] = ("train", "validation", "test")
     for path, split in sorted(chosen, key=lambda pair: (order.index(pair[1]) if pair[1] else 3, pair[0].as_posix())):
-        name, where = path.stem, path.relative_to(root)
+        name, where = composed(path.stem), path.relative_to(root)
         if split is None:
-            message = f"{where} lies in no folder of a split"
+            message = f"{where} is not in the folder of a split"
             problems.append(Problem("refused", name, message, "Move it to Train_Set, Validation_Set or Test_Set."))
             continue
         if name in subjects:
             first = subjects[name].annotation.relative_to(root)
             message = f"annotated twice; {first} is used, {where} is not"
-            problems.append(Problem("refused", name, message, "A subject belongs to one split: remove one of the two."))
+            problems.append(
+                Problem("refused", name, message, "A subject belongs to one split: remove one of the files.")
+            )
             continue
-        if is_affwild(path) and not arousal_beside(path).is_file():
-            message = f"{where} has no {arousal_beside(path).relative_to(root)} beside it"
-            problems.append(Problem("missing", name, message, "Restore it from the Aff-Wild release."))
+        absent = [file for file in annotation_files(path) if not file.is_file()]
+        if absent:
+            message = f"{where} needs {absent[0].relative_to(root)}, which does not exist"
+            problems.append(Problem("missing", name, message, "Add the file."))
             continue
         video, side = _video_of(name, videos)
         if video is None:
-            message = f"{where} has no video of that name"
-            problems.append(Problem("missing", name, message, "Put the video below the data folder."))
+            near, remedy = _similar_video(root, name, videos, found)
+            problems.append(Problem("missing", name, f"{where} has no video with this name{near}", remedy))
             continue
         subjects[name] = Subject(name, video, split, path, side, found.boxes.get(name), found.crops.get(name))
     return list(subjects.values())
 
 
-def _video_of(subject: str, videos: dict[str, Video]) -> tuple[str | None, Side | None]:
+def _video_of(subject: str, videos: Mapping[str, object]) -> tuple[str | None, Side | None]:
     if subject in videos:
         return subject, None
     for side in SIDES:
@@ -235,3 +274,77 @@ def _video_of(subject: str, videos: dict[str, Video]) -> tuple[str | None, Side 
         if video != subject and video in videos:
             return video, side
     return None, None
+
+
+def _similar_video(root: Path, subject: str, videos: dict[str, Video], found: _Found) -> tuple[str, str]:
+    """The file that may be the missing video of a subject, to append to a message, and the remedy."""
+    name = _similar_name(subject, videos)
+    if name is not None:
+        side = next((f"_{side}" for side in SIDES if blurred(subject) == blurred(f"{name}_{side}")), "")
+        return (
+            f", but {videos[name].path.relative_to(root)} is similar",
+            f"Names must be equal, including upper and lower case: rename the annotation to {name}{side}.txt, "
+            "or rename the video.",
+        )
+    others = {composed(path.stem): path for path in reversed(found.others)}
+    other, _ = _video_of(subject, others)
+    other = other or _similar_name(subject, others)
+    if other is not None:
+        path = others[other]
+        suffix = f"{path.suffix} is not a known video suffix" if path.suffix else "it has no suffix"
+        return (
+            f", but {path.relative_to(root)} exists: {suffix}",
+            f"If it is a video, rename or convert it. Known suffixes: {suffixes_in_words()}.",
+        )
+    return "", "Put the video below the data folder."
+
+
+def _similar_name(subject: str, names: Iterable[str]) -> str | None:
+    """The similar name among `names`, with or without the suffix of a side."""
+    wanted = blurred(subject)
+    for name in names:
+        if wanted in (blurred(name), *(blurred(f"{name}_{side}") for side in SIDES)):
+            return name
+    return None
+
+
+def _unused(root: Path, found: _Found, subjects: list[Subject]) -> Iterator[Problem]:
+    """Files that probably belong to a subject, but have another name or are in another folder."""
+    names = {subject.name for subject in subjects}
+    for kind, folder in (("boxes", found.boxes), ("crops", found.crops)):
+        bare = {blurred(subject.name): subject.name for subject in subjects if subject.name not in folder}
+        for name, path in folder.items():
+            if name not in names and blurred(name) in bare:
+                meant = bare[blurred(name)]
+                message = f"{path.relative_to(root)} has {kind} of no subject; the annotation is named {meant}"
+                yield Problem("note", meant, message, "Rename one of them.")
+    for path in found.tables:
+        if composed(path.stem) not in names and holds_labels(_first_line(path)):
+            message = f"{path.relative_to(root)} has labels, but is not a .txt file: not used"
+            yield Problem("refused", composed(path.stem), message, f"Rename it to {path.stem}.txt.")
+    videos = {composed(path.stem) for path in found.videos}
+    for path in found.strays:
+        message = f"{path.relative_to(root)} has labels, but is not in a folder of annotations: not used"
+        remedy = "Move it to the other annotations, or remove it."
+        if composed(path.stem) not in names and _has_video(path.stem, videos):
+            yield Problem("note", composed(path.stem), message, remedy)
+
+
+def _what_is_needed(root: Path, found: _Found, chosen: list[tuple[Path, Split | None]]) -> str:
+    """The remedy if a data folder has no videos or no annotations."""
+    if not chosen:
+        tables = [path for path in found.tables if holds_labels(_first_line(path))]
+        if tables:
+            return (
+                f"{tables[0].relative_to(root)} has labels, but is not a .txt file: rename such files to <subject>.txt."
+            )
+        if found.strays:
+            where = found.strays[0].relative_to(root)
+            return f"{where} has labels: move such files to Train_Set, Validation_Set or Test_Set."
+    elif found.others:
+        where = found.others[0].relative_to(root)
+        return f"{where} has no known video suffix: rename or convert it. Known suffixes: {suffixes_in_words()}."
+    return (
+        f"It needs videos ({suffixes_in_words()}) in any folder, and annotations in Train_Set/<subject>.txt and "
+        f"Validation_Set/<subject>.txt, with the line {HEADER} and then a row per frame."
+    )

@@ -1,4 +1,4 @@
-"""FER2013's faces with FER+'s votes (Barsoum et al., 2016), joined by row."""
+"""Reads the faces of FER2013 with the votes of FER+ (Barsoum et al., 2016), joined by row."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FerplusError
-from .lines import read_lines, short
+from .text_table import read_lines, short
 
 Usage = Literal["Training", "PublicTest", "PrivateTest"]
 USAGES: tuple[Usage, ...] = ("Training", "PublicTest", "PrivateTest")
 CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 COLUMNS = ("Usage", "Image name", *CLASSES, "unknown", "NF")
 SIDE = 48
-"""Side of a face in pixels."""
+"""Width and height of a face in pixels."""
 FACES, VOTES = "fer2013.csv", "fer2013new.csv"
-REMEDY_FACES = "Restore fer2013.csv from Kaggle's challenges-in-representation-learning-facial-expression."
+REMEDY_FACES = "Restore fer2013.csv from the Kaggle challenge challenges-in-representation-learning-facial-expression."
 REMEDY_VOTES = "Restore fer2013new.csv from github.com/microsoft/FERPlus."
 
 
@@ -33,16 +33,18 @@ class FerplusFaces:
     def __post_init__(self) -> None:
         n = len(self.votes)
         if self.pixels.shape != (n, SIDE, SIDE) or self.votes.shape != (n, len(CLASSES) + 2):
-            raise ValueError(f"pixels {self.pixels.shape} and votes {self.votes.shape} do not belong together")
+            raise ValueError(
+                f"pixels {self.pixels.shape} and votes {self.votes.shape} have different lengths or wrong shapes"
+            )
 
     def __len__(self) -> int:
         return len(self.votes)
 
 
 def read_ferplus(folder_or_csv: Path, usage: Usage) -> FerplusFaces:
-    """The faces of one usage (Training, PublicTest or PrivateTest) with their votes. Raises FerplusError.
+    """Reads the faces with this usage and their votes. Raises FerplusError.
 
-    folder_or_csv: the folder that holds fer2013.csv and fer2013new.csv, or either of the two.
+    folder_or_csv: the folder with fer2013.csv and fer2013new.csv, or the path of one of them.
     """
     folder = folder_or_csv if folder_or_csv.is_dir() else folder_or_csv.parent
     usages, votes = read_votes(folder / VOTES)
@@ -54,18 +56,19 @@ def read_ferplus(folder_or_csv: Path, usage: Usage) -> FerplusFaces:
             continue
         if found != usages[rows - 1]:
             raise FerplusError(
-                f"{FACES}: line {line} is of {found!r}, but {VOTES} has {usages[rows - 1]!r} there", REMEDY_FACES
+                f"{FACES}: line {line} has usage {found!r}, but {VOTES} has {usages[rows - 1]!r} in this row",
+                REMEDY_FACES,
             )
         if wanted[rows - 1]:
             pixels[filled] = _pixels(text, line)
             filled += 1
     if rows != len(usages):
-        raise FerplusError(f"{FACES}: holds {rows} faces, but {VOTES} {len(usages)}; they join by row", REMEDY_FACES)
+        raise FerplusError(f"{FACES}: holds {rows} faces, but {VOTES} holds {len(usages)}", REMEDY_FACES)
     return FerplusFaces(pixels.reshape(-1, SIDE, SIDE), votes[wanted])
 
 
 def read_votes(path: Path) -> tuple[list[str], NDArray[np.float32]]:
-    """The usage of each row and its votes, float32 [n, 10]. Raises FerplusError."""
+    """Reads the usage of each row, and the votes, float32 [n, 10]. Raises FerplusError."""
     lines = read_lines(path, FerplusError, REMEDY_VOTES)
     if not lines or tuple(lines[0].split(",")) != COLUMNS:
         raise FerplusError(f"{short(path)}: line 1 is not {','.join(COLUMNS)!r}", REMEDY_VOTES)
@@ -84,10 +87,10 @@ def read_votes(path: Path) -> tuple[list[str], NDArray[np.float32]]:
 
 
 def majority(votes: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The class of each face by FER+'s majority rule, or -1. votes: [n, 10]; result: [n].
+    """The class of each face by the majority rule of FER+, or -1. votes: [n, 10]; result: [n].
 
-    Single votes are dropped as outliers; the winner needs more than half of what is left, and has to be one of the
-    eight classes.
+    A class with a single vote is dropped as an outlier. The winner needs more than half of the remaining votes and must
+    be one of the eight classes.
     """
     kept = _without_outliers(votes)
     winner = kept.argmax(axis=1)
@@ -96,9 +99,10 @@ def majority(votes: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def distribution(votes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The share of each class among the votes, float32 [n, 8]: rows sum to 1, or are all 0 where no face is agreed on.
+    """The share of the votes for each class, float32 [n, 8]. Rows sum to 1, or are all 0 for an unusable face.
 
-    Single votes are dropped as outliers. A face is given up where unknown and NF together have half of what is left.
+    A class with a single vote is dropped as an outlier. A face is unusable if unknown and NF together have half or
+    more of the remaining votes.
     """
     kept = _without_outliers(votes)
     classes = kept[:, : len(CLASSES)]
@@ -108,7 +112,7 @@ def distribution(votes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def rule_counts(votes: NDArray[np.float32], usage: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """For each usage: rows, faces per class by majority, and how many each rule keeps. For the table in the docs."""
+    """For each usage: rows, faces that each rule keeps, and faces per class by majority. For the table in the docs."""
     counts: dict[str, dict[str, Any]] = {}
     for name in USAGES:
         own = votes[np.array(usage) == name]
@@ -131,7 +135,7 @@ def _is_count(text: str) -> bool:
 
 
 def _faces(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Line, usage and pixels of each row; the columns may stand in any order, with blanks about their names."""
+    """Line number, usage and pixels of each row. Columns can have any order, and blanks around their names."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
@@ -153,9 +157,9 @@ def _faces(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _pixels(text: str, line: int) -> NDArray[np.uint8]:
-    """2304 numbers of a text, each of one to three digits.
+    """Parses 2304 numbers of one to three digits.
 
-    By place value over the bytes at once: a face takes a fifth of what int() of each number would.
+    Works on all bytes at once, which is five times as fast as int() for each number.
     """
     code = np.frombuffer(b"  " + text.strip().encode() + b" ", dtype=np.uint8)
     digit = code.astype(np.int16) - ord("0")
@@ -163,7 +167,7 @@ def _pixels(text: str, line: int) -> NDArray[np.uint8]:
     last = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])
     one, two = is_digit[last - 1], is_digit[last - 1] & is_digit[last - 2]
     value = digit[last] + 10 * digit[last - 1] * one + 100 * digit[last - 2] * two
-    # every digit has to belong to one of these numbers, and every other byte has to be a blank
+    # every digit must be part of one of these numbers, and every other byte must be a blank
     clean = (is_digit | (code == ord(" "))).all() and is_digit.sum() == len(last) + one.sum() + two.sum()
     if not clean or len(value) != SIDE * SIDE or value.max() > 255:
         raise FerplusError(f"{FACES}: line {line} does not hold {SIDE * SIDE} pixels of 0 to 255", REMEDY_FACES)

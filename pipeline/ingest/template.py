@@ -1,4 +1,4 @@
-"""A challenge's template: which frames of which subjects want a prediction, in which order."""
+"""Reads the template of a challenge: which frames of which subjects need a prediction, and in which order."""
 
 import re
 from dataclasses import dataclass
@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .lines import BLANKS, read_lines, short
+from .text_table import BLANKS, read_lines, short
 
 HEADER = "image_location,valence,arousal"
-REMEDY = "Take the template as the challenge gives it: that header, then <subject>/00001.jpg,… row by row."
+REMEDY = "Use the template of the challenge unchanged: this header, then one row <subject>/00001.jpg,… per frame."
 _LOCATION = re.compile(r"([^/\\,]+)/([0-9]+)\.(?:jpg|jpeg|png)", re.IGNORECASE)
-_DIGITS = 9
+MAX_DIGITS = 9
+"""Longest frame number in a location."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """locations: as they stand in the file. subject: whose each row is. frame: int64 [n], from 0."""
+    """locations: first column of the file. subject: subject of each row. frame: int64 [n], from 0."""
 
     locations: tuple[str, ...]
     subject: tuple[str, ...]
@@ -29,28 +30,32 @@ class Template:
 
 
 def read_template(path: Path) -> Template:
-    """The rows of a template; what stands after the first comma of a row is not looked at. Raises InputError where the
-    header is another, a row names no picture, or two rows name the same."""
+    """Reads a template. Ignores the values after the first comma of a row.
+
+    Raises InputError if the header is wrong, a row names no frame, or two rows name the same frame.
+    """
     lines = read_lines(path, InputError, REMEDY)
     if not lines:
         raise InputError(f"{short(path)}: is empty, expected the header {HEADER!r} and rows", REMEDY)
     if lines[0].replace(" ", "").rstrip(",") not in (HEADER, "image_location"):
         raise InputError(f"{short(path)}: line 1 is {lines[0][:40]!r}, expected {HEADER!r}", REMEDY)
     if len(lines) == 1:
-        raise InputError(f"{short(path)}: holds a header and no row", REMEDY)
+        raise InputError(f"{short(path)}: holds a header but no rows", REMEDY)
     locations, subjects, frames = [], [], []
     seen: dict[tuple[str, int], int] = {}
     for number, line in enumerate(lines[1:], 2):
         where = f"{short(path)}: line {number}"
         location, *rest = (part.strip(BLANKS) for part in line.split(","))
         match = _LOCATION.fullmatch(location)
-        if match is None or len(match[2]) > _DIGITS or int(match[2]) < 1:
-            raise InputError(f"{where} is {line[:60]!r}, expected <subject>/00001.jpg, frames counting from 1", REMEDY)
+        if match is None or len(match[2]) > MAX_DIGITS or int(match[2]) < 1:
+            raise InputError(
+                f"{where} is {line[:60]!r}, expected <subject>/00001.jpg, with frames counted from 1", REMEDY
+            )
         if len(rest) > 2:
             raise InputError(f"{where} holds {1 + len(rest)} values, expected 3 ({HEADER})", REMEDY)
         key = match[1], int(match[2]) - 1
         if key in seen:
-            raise InputError(f"{where} names the same picture as line {seen[key]}: {location}", REMEDY)
+            raise InputError(f"{where} names the same frame as line {seen[key]}: {location}", REMEDY)
         seen[key] = number
         locations.append(location)
         subjects.append(key[0])

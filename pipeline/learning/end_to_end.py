@@ -1,4 +1,4 @@
-"""Training end to end: raw frames through STN, backbone and head, each part with its own learning rate."""
+"""End-to-end training: from raw frames through STN, backbone and head, each with its own learning rate."""
 
 import copy
 from collections.abc import Sequence
@@ -15,24 +15,23 @@ from ...configs.schema import Config
 from ...models.affect_net import AffectNet
 from ...models.losses import affect_loss
 from ...models.theta import box_iou
-from .augment import LUMA, gaussian
-from .distributed import gathered, shared_out
-from .frame_tracks import MOST_BLUR, FrameBatch, FrameBatches, FrameTrack, predict_frames
-from .from_cache import Outputs, judge
-from .runtime import autocast
-from .windows import draw_windows
+from .augment import change_windows
+from .distributed import gather_rows, map_across_ranks
+from .frame_tracks import FrameBatch, FrameBatches, FramePrediction, FrameTrack, predict_frames
+from .from_cache import Outputs, compute_metrics
+from .runtime import Compute
+from .windows import draw_windows, track_reader
 
-CALIBRATED = 512
-"""Training frames from which the head's standardisation is taken."""
+CALIBRATION_FRAMES = 512
+"""Number of training frames that calibrate the standardisation of the head."""
 
 
 class EndToEnd:
-    """What `fit` asks for, from frame tracks. calibrate: the head is new; else it goes on from another run.
+    """The Task of `fit` for frame tracks. calibrate: True for a new head, False for a head of another run.
 
-    The statistics of all batch normalisations stay as pretrained: a batch holds a few windows of neighbouring frames,
-    which say nothing about the data at large. Frames go through STN and backbone in pieces of features.batch; where a
-    batch of windows is more than one piece, each piece's activations are computed again for the gradient, so memory
-    does not grow with the clip.
+    The statistics of all batch norms stay as pretrained, because a batch has only a few windows of neighbouring frames.
+    STN and backbone process features.batch frames at a time. If a batch of windows has more frames, the activations are
+    recomputed for the gradient (checkpointing), so memory does not grow with the clip.
     """
 
     def __init__(
@@ -41,22 +40,21 @@ class EndToEnd:
         training: Sequence[FrameTrack],
         validation: Sequence[FrameTrack],
         config: Config,
-        device: torch.device,
-        dtype: torch.dtype,
+        compute: Compute,
         *,
         calibrate: bool,
     ) -> None:
-        self.model = net.to(device)
-        self.learned, self.judged, self.config = training, validation, config
-        self.device, self.dtype = device, dtype
+        self.model = net.to(compute.device)
+        self.train_tracks, self.validation_tracks, self.config = training, validation, config
+        self.compute = compute
         self.outputs = Outputs()
         settings = config.train
-        finds = all(track.theta is None for track in training)
-        self.before = copy.deepcopy(net.stn).eval().requires_grad_(False)
-        net.stn.requires_grad_(settings.learning_rate_stn > 0 and finds)
+        uses_stn = all(track.theta is None for track in training)
+        self.pretrained_stn = copy.deepcopy(net.stn).eval().requires_grad_(False)
+        net.stn.requires_grad_(settings.learning_rate_stn > 0 and uses_stn)
         net.backbone.requires_grad_(settings.learning_rate_backbone > 0)
         net.backbone.network.fc.requires_grad_(False)
-        self.pulls = settings.box_weight > 0 and settings.learning_rate_stn > 0 and finds
+        self.has_box_loss = settings.box_weight > 0 and settings.learning_rate_stn > 0 and uses_stn
         rate = settings.learning_rate * (1.0 if calibrate else settings.started_rate)
         self.groups: list[dict[str, Any]] = [
             {"params": [*net.head.parameters()], "lr": rate},
@@ -75,122 +73,110 @@ class EndToEnd:
     def batches(self, epoch: int) -> FrameBatches:
         config = self.config
         return FrameBatches(
-            self.learned, config.clip.length, self.steps, config.runtime.seed, epoch, config.train.balance
+            self.train_tracks, config.clip.length, self.steps, config.runtime.seed, epoch, config.train.balance
         )
 
     def loss(self, batch: FrameBatch) -> tuple[Tensor, dict[str, Any]]:
         self.model.stn.eval()
         self.model.backbone.eval()
-        batch = batch.to(self.device)
+        batch = batch.to(self.compute.device)
         feature, theta = self._encode(batch)
         features = feature.new_zeros(*batch.present.shape, feature.shape[1])
         features[batch.present] = feature
         output = self.model.head(features, batch.present).frame
-        output, target, valid = gathered(output), gathered(batch.target), gathered(batch.valid)
+        output, target, valid = gather_rows(output), gather_rows(batch.target), gather_rows(batch.valid)
         self.outputs.add(output, target, valid)
         settings = self.config.train
         affect = affect_loss(settings.loss, output, target, valid, settings.valence_weight)
-        if not (self.pulls and _learns(self.model.stn)):
+        if not (self.has_box_loss and _is_trained(self.model.stn)):
             return affect, {}
-        pull = self._pull(batch, theta)
-        return affect + settings.box_weight * pull, {"affect_loss": affect, "box_loss": pull}
+        box = self._box_loss(batch, theta)
+        return affect + settings.box_weight * box, {"affect_loss": affect, "box_loss": box}
 
     def validate(self) -> dict[str, float]:
-        seen = shared_out(self.judged, self._watch, 8, self.device)
+        predicted = map_across_ranks(self.validation_tracks, self._predict_columns, 8, self.compute.device)
         overlaps = []
-        for track, values in zip(self.judged, seen, strict=True):
+        for track, values in zip(self.validation_tracks, predicted, strict=True):
             if track.boxes is not None and track.boxed is not None and track.boxed.any():
                 pair = (
                     torch.from_numpy(theta[track.boxed]) for theta in (values[:, 2:].reshape(-1, 2, 3), track.boxes)
                 )
                 overlaps.append(box_iou(*pair))
-        figures = judge([values[:, :2] for values in seen], self.judged, self.config)
+        figures = compute_metrics([values[:, :2] for values in predicted], self.validation_tracks, self.config)
         return {**figures, "validation_iou": float(torch.cat(overlaps).mean())} if overlaps else figures
 
-    def _watch(self, track: FrameTrack) -> NDArray[np.float32]:
+    def predict(self, track: FrameTrack) -> FramePrediction:
+        """Values and boxes of each frame of a track, not smoothed. The model must be in eval mode."""
+        reader = track_reader(self.model.head, self.config.clip, self.compute)
+        return predict_frames(self.model, track, reader, self.compute, batch=self.config.features.batch)
+
+    def _predict_columns(self, track: FrameTrack) -> NDArray[np.float32]:
         """float32 [n, 8]: the two values of each frame and the six numbers of theta."""
-        clip = self.config.clip
-        seen = predict_frames(
-            self.model, track, clip.length, clip.hop, carry=clip.carry,
-            device=self.device, dtype=self.dtype, batch=self.config.features.batch,
-        )  # fmt: skip
-        return np.concatenate((seen.values, seen.theta.reshape(-1, 6)), 1)
+        predicted = self.predict(track)
+        return np.concatenate((predicted.values, predicted.theta.reshape(-1, 6)), 1)
 
     def _encode(self, batch: FrameBatch) -> tuple[Tensor, Tensor]:
         """(feature [m, 2048], theta [m, 2, 3])."""
         size = self.config.features.batch
-        learns = _learns(self.model.stn) or _learns(self.model.backbone)
-        pieces = range(0, len(batch.frames), size)
-        found = []
-        for start in pieces:
+        needs_gradient = _is_trained(self.model.stn) or _is_trained(self.model.backbone)
+        starts = range(0, len(batch.frames), size)
+        encoded = []
+        for start in starts:
             rows = slice(start, start + size)
-            given = (batch.frames[rows], batch.region[rows], None if batch.theta is None else batch.theta[rows])
+            inputs = (batch.frames[rows], batch.region[rows], None if batch.theta is None else batch.theta[rows])
             change = batch.change[batch.window[rows]]
-            if not learns:
+            if not needs_gradient:
                 with torch.no_grad():
-                    found.append(self._piece(*given, change))
-            elif len(pieces) == 1:
-                found.append(self._piece(*given, change))
+                    encoded.append(self._encode_batch(*inputs, change))
+            elif len(starts) == 1:
+                encoded.append(self._encode_batch(*inputs, change))
             else:
-                found.append(checkpoint(self._piece, *given, change, use_reentrant=False))
-        return torch.cat([feature for feature, _ in found]), torch.cat([theta for _, theta in found])
+                encoded.append(checkpoint(self._encode_batch, *inputs, change, use_reentrant=False))
+        return torch.cat([feature for feature, _ in encoded]), torch.cat([theta for _, theta in encoded])
 
-    def _piece(self, frames: Tensor, region: Tensor, theta: Tensor | None, change: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode_batch(
+        self, frames: Tensor, region: Tensor, theta: Tensor | None, change: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if theta is None:
-            crop, looked, _ = self.model.stn(frames, region)
+            crop, box, _ = self.model.stn(frames, region)
         else:
-            crop, looked = self.model.stn.sample(frames, theta), theta
-        return self.model.backbone.features(_changed(crop, change)), looked
+            crop, box = self.model.stn.sample(frames, theta), theta
+        return self.model.backbone.features(change_windows(crop, change)), box
 
-    def _pull(self, batch: FrameBatch, theta: Tensor) -> Tensor:
-        """Smooth L1 towards the boxes; for subjects that have none, towards where the STN looked before training."""
+    def _box_loss(self, batch: FrameBatch, theta: Tensor) -> Tensor:
+        """Smooth L1 to the boxes; for subjects without boxes, to the thetas of the pretrained STN."""
         with torch.no_grad():
-            before = torch.cat(
+            pretrained = torch.cat(
                 [
-                    self.before.locate(batch.frames[rows], batch.region[rows])[0]
+                    self.pretrained_stn.locate(batch.frames[rows], batch.region[rows])[0]
                     for rows in (slice(at, at + 256) for at in range(0, len(theta), 256))
                 ]
             )
-        wanted = torch.where(batch.known[:, None, None], batch.boxes, before)
-        rows = gathered(batch.boxed | ~batch.known)
-        theta, wanted = gathered(theta), gathered(wanted)
+        target = torch.where(batch.known[:, None, None], batch.boxes, pretrained)
+        rows = gather_rows(batch.boxed | ~batch.known)
+        theta, target = gather_rows(theta), gather_rows(target)
         if not rows.any():
             return theta.sum() * 0.0
-        return F.smooth_l1_loss(theta[rows], wanted[rows], beta=0.05)
+        return F.smooth_l1_loss(theta[rows], target[rows], beta=0.05)
 
     @torch.no_grad()
     def _calibrate(self) -> None:
-        """Mean and deviation of the features of some frames, drawn evenly over the training tracks and over time."""
+        """Calibrates the head with the features of frames that are evenly spaced over the training tracks and over
+        time."""
         self.model.eval()
         features = []
-        each = max(1, CALIBRATED // len(self.learned))
-        for track in self.learned:
-            rows = np.unique(np.linspace(0, len(track) - 1, min(each, len(track))).round().astype(np.int64))
-            theta = None if track.theta is None else torch.from_numpy(track.theta[rows]).to(self.device)
-            region = torch.tensor([track.region], device=self.device).expand(len(rows), 4)
-            with autocast(self.device, self.dtype):
-                features.append(self.model.encode(track.frames(rows).to(self.device), region, theta).feature.float())
-        found = torch.cat(features)
-        self.model.head.calibrate(found.mean(0), found.std(0, correction=0))
+        per_track = max(1, CALIBRATION_FRAMES // len(self.train_tracks))
+        for track in self.train_tracks:
+            rows = np.unique(np.linspace(0, len(track) - 1, min(per_track, len(track))).round().astype(np.int64))
+            theta = None if track.theta is None else torch.from_numpy(track.theta[rows]).to(self.compute.device)
+            region = torch.tensor([track.region], device=self.compute.device).expand(len(rows), 4)
+            with self.compute.autocast():
+                features.append(
+                    self.model.encode(track.frames(rows).to(self.compute.device), region, theta).feature.float()
+                )
+        joined = torch.cat(features)
+        self.model.head.calibrate(joined.mean(0), joined.std(0, correction=0))
 
 
-def _learns(part: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in part.parameters())
-
-
-def _changed(crop: Tensor, change: Tensor) -> Tensor:
-    """crop: float [n, 3, c, c] in 0..255. change: [n, 9], see draw_changes. What is erased becomes the crop's mean."""
-    flip, gain, lift, grey = (it[:, None, None, None] for it in change[:, :4].unbind(1))
-    crop = torch.where(flip > 0, crop.flip(3), crop)
-    luma = (crop * crop.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
-    crop = torch.where(grey > 0, luma.expand_as(crop), crop)
-    side, blurred = crop.shape[-1], change[:, 4] > 0
-    if blurred.any():
-        soft = gaussian(crop[blurred], change[blurred, 4] * side, MOST_BLUR * side)
-        crop = crop.index_put((blurred.nonzero()[:, 0],), soft)
-    middle = crop.mean((1, 2, 3), keepdim=True)
-    crop = (crop - middle) * gain + middle + lift
-    steps = (torch.arange(side, device=crop.device) + 0.5) / side
-    x0, y0, x1, y1 = change[:, 5:, None].unbind(1)
-    hole = ((steps >= y0) & (steps < y1))[:, None, :, None] & ((steps >= x0) & (steps < x1))[:, None, None, :]
-    return torch.where(hole, middle + lift, crop).clamp(0, 255)
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Tracks of raw frames: what an AffectNet looks at end to end, and its predictions on a whole track."""
+"""Tracks of raw frames for end-to-end training, and the prediction of a whole track."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,31 +10,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..records import Region
-from .ahead import ahead
+from .augment import NO_WINDOW_CHANGE, draw_window_changes
 from .distributed import own_share
-from .runtime import autocast
-from .windows import Balance, draw_windows, track_reader
+from .prefetch import prefetch
+from .runtime import Compute
+from .windows import Balance, Reader, draw_windows
 
 if TYPE_CHECKING:
     from ...models.affect_net import AffectNet
-
-CONTRAST, BRIGHTNESS = 0.2, 25.0
-"""How far a training window's contrast (share) and brightness (of 255) are moved, either way."""
-GREY, BLUR, ERASE = 0.1, 0.15, 0.15
-"""Shares of the training windows that lose their colours, their sharpness, or a rectangle of each picture."""
-MOST_BLUR = 0.012
-"""The largest deviation of the blur, as a share of the crop's side."""
-UNCHANGED = np.array([0, 1, 0, 0, 0, 0, 0, 0, 0], np.float32)
-"""The change of draw_changes that changes nothing."""
 
 
 @dataclass(frozen=True)
 class FrameTrack:
     """One subject's frames in time order.
 
-    frames: gives uint8 [k, 3, s, s] for rows [k]. index: int64 [n]. time: float64 [n]. target: float32 [n, 2].
-    valid: bool [n]. theta: float32 [n, 2, 3], where to look if that is known; None: the STN says.
-    boxes: float32 [n, 2, 3], boxed: bool [n], the true boxes and where there are any; None: none are known.
+    frames: returns uint8 [k, 3, s, s] for rows [k]. index: int64 [n]. time: float64 [n]. target: float32 [n, 2].
+    valid: bool [n]. theta: float32 [n, 2, 3], known face boxes for the crop; None: the STN finds them.
+    boxes: float32 [n, 2, 3] and boxed: bool [n], the true boxes and which frames have one; None: no boxes.
     """
 
     subject: str
@@ -54,11 +46,11 @@ class FrameTrack:
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """Windows of raw frames; the frames of all windows that are there lie one after the other, m in all.
+    """Windows of raw frames. The m present frames of all windows are stored one after the other.
 
-    frames: uint8 [m, 3, s, s]. window: int64 [m], whose window each is. region: float32 [m, 4]. theta: [m, 2, 3] where
-    to look, or None. boxes: float32 [m, 2, 3], boxed: bool [m]; known: bool [m], whether its subject has boxes at all.
-    present, valid: bool [b, t]. target: float32 [b, t, 2]. change: float32 [b, 9], see draw_changes.
+    frames: uint8 [m, 3, s, s]. window: int64 [m], window of each frame. region: float32 [m, 4]. theta: [m, 2, 3], known
+    face boxes, or None. boxes: float32 [m, 2, 3], boxed: bool [m]; known: bool [m], whether the subject has boxes.
+    present, valid: bool [b, t]. target: float32 [b, t, 2]. change: float32 [b, 9], see draw_window_changes.
     """
 
     frames: Tensor
@@ -74,16 +66,16 @@ class FrameBatch:
     change: Tensor
 
     def to(self, device: torch.device) -> "FrameBatch":
-        moved = {name: it.to(device) if isinstance(it, Tensor) else it for name, it in vars(self).items()}
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
         return FrameBatch(**moved)
 
 
 @dataclass(frozen=True)
 class FrameBatches:
-    """The training windows of an epoch in `count` batches, decoded in threads ahead of their use.
+    """The training windows of an epoch in `count` batches, decoded in threads by prefetching.
 
-    balance: see draw_windows. Several processes share each batch. Colours follow from seed, epoch and the window's
-    place in the epoch, whatever the number of processes.
+    balance: see draw_windows. Several processes share each batch. The augmentation depends on the seed, the epoch and
+    the number of the window in the epoch, not on the number of processes.
     """
 
     tracks: Sequence[FrameTrack]
@@ -102,28 +94,15 @@ class FrameBatches:
             [track.valid for track in self.tracks], self.length, self.seed, self.epoch,
             balance=self.balance, targets=[track.target for track in self.tracks],
         )  # fmt: skip
-        changes = draw_changes(len(windows), np.random.default_rng([self.seed, self.epoch, 2]))
+        changes = draw_window_changes(len(windows), np.random.default_rng([self.seed, self.epoch, 2]))
         rows = np.arange(len(windows))
         parts = [own_share(part) for part in np.array_split(rows, self.count) if len(part)]
 
-        def make(given: tuple[NDArray[np.int64], bool]) -> FrameBatch:
-            part, counts = given
+        def make(share: tuple[NDArray[np.int64], bool]) -> FrameBatch:
+            part, counts = share
             return read_windows(self.tracks, windows[part], self.length, changes[part], counts=counts)
 
-        return ahead(parts[first:], make, threads=4)
-
-
-def draw_changes(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """float32 [n, 9] for n windows, the same for all frames of one: whether flipped (0 or 1), the factor of contrast,
-    what is added to brightness (of 255), whether grey (0 or 1), the deviation of the blur (share of the side; 0: none),
-    and the rectangle that is erased: x0, y0, x1, y1 as shares of the crop."""
-    flip = rng.random(n) < 0.5
-    gain, lift = (far * (2 * rng.random(n) - 1) for far in (CONTRAST, BRIGHTNESS))
-    grey = rng.random(n) < GREY
-    blur = (rng.random(n) < BLUR) * rng.uniform(0.2, 1.0, n) * MOST_BLUR
-    sides = (rng.random((n, 1)) < ERASE) * rng.uniform(0.1, 0.35, (n, 2))
-    corner = rng.random((n, 2)) * (1 - sides)
-    return np.column_stack((flip, 1 + gain, lift, grey, blur, corner, corner + sides)).astype(np.float32)
+        return prefetch(parts[first:], make, threads=4)
 
 
 def read_windows(
@@ -134,8 +113,8 @@ def read_windows(
     *,
     counts: bool = True,
 ) -> FrameBatch:
-    """windows: int64 [b, 2], (track, start). change: see draw_changes; None: none. counts: False leaves no frame valid
-    or boxed, so that nothing is learned from it."""
+    """windows: int64 [b, 2], (track, start). change: see draw_window_changes; None: none. counts: False marks no frame
+    as valid or boxed, so the batch does not contribute to the loss."""
     b = len(windows)
     present, valid, target = (
         np.zeros((b, length), bool),
@@ -153,14 +132,14 @@ def read_windows(
         region.append(np.tile(np.array(track.region, np.float32), (n, 1)))
         if track.theta is not None:
             theta.append(track.theta[rows])
-        has = track.boxes is not None and track.boxed is not None
-        known.append(np.full(n, has))
+        has_boxes = track.boxes is not None and track.boxed is not None
+        known.append(np.full(n, has_boxes))
         boxes.append(track.boxes[rows] if track.boxes is not None else np.zeros((n, 2, 3), np.float32))
         boxed.append(track.boxed[rows] if track.boxed is not None else np.zeros(n, bool))
     if not counts:
-        valid, boxed, known = valid & False, [it & False for it in boxed], [it | True for it in known]
+        valid, boxed, known = valid & False, [rows & False for rows in boxed], [rows | True for rows in known]
     if change is None:
-        change = np.tile(UNCHANGED, (b, 1))
+        change = np.tile(NO_WINDOW_CHANGE, (b, 1))
     joined = [torch.from_numpy(np.concatenate(pieces)) for pieces in (window, region, boxes, boxed, known)]
     return FrameBatch(
         torch.cat(frames), joined[0], joined[1], torch.from_numpy(np.concatenate(theta)) if theta else None,
@@ -169,8 +148,8 @@ def read_windows(
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A prediction from raw frames. values: float32 [n, 2]. theta: float32 [n, 2, 3], where it looked."""
+class FramePrediction:
+    """A prediction from raw frames. values: float32 [n, 2]. theta: float32 [n, 2, 3], the face boxes."""
 
     values: NDArray[np.float32]
     theta: NDArray[np.float32]
@@ -178,30 +157,21 @@ class Seen:
 
 @torch.no_grad()
 def predict_frames(
-    net: "AffectNet",
-    track: FrameTrack,
-    length: int,
-    hop: int,
-    *,
-    carry: bool = False,
-    device: torch.device,
-    dtype: torch.dtype,
-    batch: int = 64,
-) -> Seen:
-    """The values of every frame of a track, read piece by piece: the memory does not grow with its length.
+    net: "AffectNet", track: FrameTrack, reader: Reader, compute: Compute, *, batch: int
+) -> FramePrediction:
+    """Values and boxes of each frame of a track. Memory does not grow with its length.
 
-    net: on the device, in eval mode.
+    net: on the device, in eval mode. reader: of the head, see track_reader. batch: frames per forward pass.
     """
-    reader = track_reader(net.head, length, hop, carry=carry, device=device, dtype=dtype)
     values, thetas = [], []
     pieces = [np.arange(start, min(start + batch, len(track))) for start in range(0, len(track), batch)]
-    region = torch.tensor([track.region], device=device)
-    for rows, frames in zip(pieces, ahead(pieces, track.frames, depth=2), strict=True):
-        known = None if track.theta is None else torch.from_numpy(track.theta[rows]).to(device)
-        with autocast(device, dtype):
-            encoding = net.encode(frames.to(device), region.expand(len(rows), 4), known)
+    region = torch.tensor([track.region], device=compute.device)
+    for rows, frames in zip(pieces, prefetch(pieces, track.frames, depth=2), strict=True):
+        known = None if track.theta is None else torch.from_numpy(track.theta[rows]).to(compute.device)
+        with compute.autocast():
+            encoding = net.encode(frames.to(compute.device), region.expand(len(rows), 4), known)
         values.append(reader.push(encoding.feature.float()))
         thetas.append(encoding.theta.float().cpu().numpy())
     values.append(reader.finish())
     empty = np.empty((0, 2, 3), np.float32)
-    return Seen(np.concatenate(values), np.concatenate([empty, *thetas]))
+    return FramePrediction(np.concatenate(values), np.concatenate([empty, *thetas]))

@@ -1,18 +1,18 @@
-"""How well predictions fit the annotations: population statistics in float64, pooled over all valid frames."""
+"""Metrics of predictions against annotations: population statistics in float64, pooled over all valid frames."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-DIMENSIONS = ("valence", "arousal")
+from ..records import DIMENSIONS
 
 
 def pooled(predictions: NDArray, targets: NDArray, valid: NDArray[np.bool_]) -> dict[str, float]:
-    """The figures of the field, over the frames of all subjects as one sequence.
+    """The metrics over the frames of all subjects as one sequence.
 
-    predictions, targets: [n, 2] (valence, arousal). valid: bool [n]; other frames do not count.
-    Gives ccc_, pcc_, rmse_, mse_, mae_ and sign_ (share of equal signs, Nicolaou et al., 2011) of each dimension,
-    ccc_mean, and frames, the number of valid ones. A constant column has a ccc_ and pcc_ of 0.
-    Raises ValueError where no frame is valid.
+    predictions, targets: [n, 2] (valence, arousal). valid: bool [n]; other frames are ignored.
+    Returns ccc_, pcc_, rmse_, mse_, mae_ and sign_ (share of equal signs, Nicolaou et al., 2011) of each dimension,
+    ccc_mean, and frames, the number of valid frames. A constant column has a ccc_ and pcc_ of 0.
+    Raises ValueError if no frame is valid.
     """
     if predictions.shape != targets.shape or predictions.shape != (len(valid), len(DIMENSIONS)):
         raise ValueError(f"predictions {predictions.shape}, targets {targets.shape}, valid {valid.shape} do not match")
@@ -45,6 +45,6 @@ def pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """Pearson's correlation of two series [n], in [-1, 1]. 0 if either is constant."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
-    # The product of the deviations, not of the variances: that one falls to 0 for series that hardly vary.
+    # The product of the deviations: the product of the variances underflows to 0 for nearly constant series.
     scale = x.std() * y.std()
     return float(np.clip(np.mean((x - x.mean()) * (y - y.mean())) / scale, -1, 1)) if scale else 0.0

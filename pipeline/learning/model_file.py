@@ -1,30 +1,32 @@
-"""A trained model on the disk: all weights of an AffectNet in one file, with all that is needed to build it again."""
+"""Model files: the weights of an AffectNet and the metadata to build it again, in one file."""
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...configs.schema import Config
 from ..errors import WeightsError
+from ..records import MODEL_FILE
 from ..storage.checkpoint import load_weights, read_metadata, save_weights
+from .smoothing import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
     from ...models.affect_net import AffectNet
 
 FORMAT = "affect-model"
-NAME = "model.safetensors"
+NAME = MODEL_FILE
 LAST = "last.safetensors"
-_HEAD = ("kind", "project", "hidden", "layers", "blocks", "bidirectional", "dense", "dropout", "readout")
 
 
 def save_model(
     path: Path, net: "AffectNet", *, fingerprint: str, encoder: str, config: dict[str, Any], **facts: Any
 ) -> None:
-    """Writes the model. encoder: digest of what turns frames into features. config: the whole config, as JSON.
+    """Writes a model file. encoder: digest of the encoder (STN, backbone, settings). config: the whole config, as JSON.
 
-    The metadata: format, fingerprint, encoder, config, clip, stn, backbone, head, and `facts`.
+    Metadata: format, fingerprint, encoder, config, clip, stn, backbone, head, and `facts`.
     """
     metadata = {
         "format": FORMAT,
@@ -32,21 +34,47 @@ def save_model(
         "encoder": encoder,
         "config": config,
         "clip": config["clip"],
-        "stn": {name: getattr(net.stn, name) for name in ("kind", "view", "crop", "margin")},
+        "stn": net.stn.metadata(),
         "backbone": net.backbone.metadata(),
-        "head": {"features": net.head.mean.numel(), **{name: config["head"][name] for name in _HEAD}},
+        "head": {"features": net.head.mean.numel(), **asdict(net.head.settings)},
         **facts,
     }
     save_weights(path, net.state_dict(), metadata)
 
 
 def model_path(path: Path) -> Path:
-    """The model's file, given it or the folder of its run."""
+    """The path of the model file, from that path or the folder of the run."""
     return path / NAME if path.is_dir() else path
 
 
-def read_model_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a model file or of a run folder; needs no torch. Raises WeightsError."""
+@dataclass(frozen=True)
+class ModelInfo:
+    """The metadata of a model file. config: of the training. encoder: digest of the encoder. clip_length: frames in a
+    clip. classes: of the backbone, in order. smoothing: {kind, width, ...}, see choose_smoothing. metadata: all
+    metadata, as JSON values."""
+
+    path: Path
+    fingerprint: str
+    encoder: str
+    config: Config
+    clip_length: int
+    classes: tuple[str, ...]
+    smoothing: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+    @property
+    def frame_size(self) -> int:
+        """Side in pixels of the square input frames."""
+        return self.config.frames.size
+
+    @property
+    def localiser(self) -> str:
+        """stn.localiser of the training: `stn` if the model finds the faces itself."""
+        return self.config.stn.localiser
+
+
+def read_model_info(path: Path) -> ModelInfo:
+    """The metadata of a model file or of a run folder. Does not import torch. Raises WeightsError."""
     path = model_path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: there is no model", "Run `affect train` first, or name another file or run.")
@@ -56,37 +84,55 @@ def read_model_metadata(path: Path) -> dict[str, Any]:
             f"{path}: holds {metadata.get('format')!r}, expected {FORMAT!r}",
             "Name a model.safetensors of `affect train`.",
         )
-    return metadata
+    try:
+        return ModelInfo(
+            path,
+            metadata["fingerprint"],
+            metadata["encoder"],
+            Config.model_validate(metadata["config"]),
+            int(metadata["clip"]["length"]),
+            tuple(metadata["backbone"]["classes"]),
+            metadata.get("smoothing", NONE),
+            metadata,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _misfit(path, error) from error
 
 
-def load_model(path: Path) -> tuple["AffectNet", dict[str, Any]]:
+def load_model(path: Path) -> tuple["AffectNet", ModelInfo]:
     """The model of a file or of a run folder, on the CPU, in eval mode, and its metadata. Raises WeightsError."""
     from ...models.affect_net import AffectNet
     from ...models.backbone import from_metadata
-    from ...models.head import TemporalHead
+    from ...models.head import HeadSettings, TemporalHead
     from ...models.stn import SpatialTransformer
 
-    metadata = read_model_metadata(path)
-    path = model_path(path)
-    state, _ = load_weights(path)
+    info = read_model_info(path)
+    metadata = info.metadata
+    state, _ = load_weights(info.path)
     try:
         _check_sizes(metadata, state)
-        head = TemporalHead(**{**metadata["head"], "dense": tuple(metadata["head"]["dense"])})
+        saved = {**info.config.head.model_dump(), **metadata["head"]}  # an older file may lack newer settings
+        features = saved.pop("features")
+        head = TemporalHead(features, HeadSettings(**{**saved, "dense": tuple(saved["dense"])}))
         net = AffectNet(SpatialTransformer(**metadata["stn"]), from_metadata(metadata["backbone"]), head)
         net.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(
-            f"{path}: its weights do not fit its description ({' '.join(str(error).split())[:300]})",
-            "Train the model again, or use the version of affect that wrote it.",
-        ) from error
-    return net.eval(), metadata
+        raise _misfit(info.path, error) from error
+    return net.eval(), info
 
 
-def _check_sizes(metadata: dict[str, Any], state: "Mapping[str, Tensor]") -> None:
-    """Raises ValueError where the description asks for more than the file holds, before memory is taken for it."""
-    room = sum(tensor.numel() for tensor in state.values())
+def _misfit(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path}: the weights do not fit the metadata ({' '.join(str(error).split())[:300]})",
+        "Train the model again, or use the version of affect that wrote it.",
+    )
+
+
+def _check_sizes(metadata: Mapping[str, Any], state: "Mapping[str, Tensor]") -> None:
+    """Raises ValueError before memory is allocated if the metadata describe a larger network than the file contains."""
+    numbers = sum(tensor.numel() for tensor in state.values())
     head, classes = metadata["head"], metadata["backbone"]["classes"]
     sizes = (head["features"], head["project"], head["hidden"], head["layers"], *head["dense"], len(classes))
-    wanted = [int(size) for size in sizes]
-    if max(wanted) > room or wanted[3] + len(head["dense"]) > len(state) or wanted[2] ** 2 > room:
-        raise ValueError(f"the head is said to be {wanted}, and the file holds {room:,} numbers")
+    expected = [int(size) for size in sizes]
+    if max(expected) > numbers or expected[3] + len(head["dense"]) > len(state) or expected[2] ** 2 > numbers:
+        raise ValueError(f"the metadata describe a head of sizes {expected}, but the file has {numbers:,} numbers")

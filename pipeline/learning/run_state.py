@@ -1,8 +1,6 @@
-"""The state of a training: what is trained, the best of it so far, and the file from which a stopped one goes on."""
+"""The state of a training: model, optimizer, best weights so far, and the file to resume from."""
 
 import math
-import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,15 +10,14 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor, nn
 
-from ..errors import WorkError
-from ..processes import place
-from ..progress import Talk
-from ..storage.leftovers import sync, temporary_beside
-from .distributed import all_of
+from ..processes import rank_info
+from ..progress import Reporter
+from ..storage.atomic import replacing, unwritable
+from .distributed import gather_all
 
 
-class Carried(Protocol):
-    """What else an epoch gathers on its way, and a state in the middle of it has to hold."""
+class Stateful(Protocol):
+    """Other objects with state within an epoch, which the state file must contain."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -28,8 +25,8 @@ class Carried(Protocol):
 
 
 @dataclass
-class Sums:
-    """Sums over the steps of an epoch; steps that were skipped are counted only. seconds: spent on it so far."""
+class EpochStats:
+    """Sums over the steps of an epoch. Skipped steps are only counted. seconds: time spent in the epoch so far."""
 
     totals: dict[str, Any] = field(default_factory=dict)
     taken: int = 0
@@ -53,8 +50,8 @@ class Sums:
 class RunState:
     """The state of a training run. `average` and `best` are state dicts like the model's.
 
-    epoch: how many are finished. step: steps of the optimizer so far. batch, sums: of the epoch that is under way, how
-    many batches are done and what they came to. best_epoch 0: the weights it started from.
+    epoch: number of finished epochs. step: optimizer steps so far. batch, sums: of the current epoch, the number of
+    finished batches and their statistics. best_epoch: 0 for the starting weights.
     """
 
     model: nn.Module
@@ -66,19 +63,19 @@ class RunState:
     epoch: int = 0
     step: int = 0
     batch: int = 0
-    sums: Sums = field(default_factory=Sums)
+    sums: EpochStats = field(default_factory=EpochStats)
     history: list[dict[str, Any]] = field(default_factory=list)
-    carried: Carried | None = None
+    carried: Stateful | None = None
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """What is judged and kept: the running average where there is one."""
+        """The weights that are validated and kept: the running average if there is one."""
         return self.model.state_dict() if self.average is None else self.average
 
     def judge(self, score: float) -> None:
-        """Keeps this epoch's weights if its score is the highest so far."""
+        """Keeps the weights of this epoch if its score is the highest so far."""
         if self.best is None or score > self.best_score:
-            self.best = copied(self.weights)
+            self.best = clone_state(self.weights)
             self.best_score = score if math.isfinite(score) else -math.inf
             self.best_epoch = self.epoch
 
@@ -87,16 +84,16 @@ class RunState:
         return f"best {score} {self.best_score:.3f} {where}" if self.best is not None else ""
 
 
-def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict that later steps do not change."""
+def clone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of a state dict, which later steps do not change."""
     return {name: value.detach().clone() for name, value in state.items()}
 
 
 @torch.no_grad()
-def blend(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+def ema_update(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     """Moves the running average towards the model: average = decay * average + (1 - decay) * model.
 
-    Counters and other whole numbers are taken over as they are."""
+    Integers, such as counters, are copied."""
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             average[name].lerp_(value, 1 - decay)
@@ -108,13 +105,13 @@ _KEPT = ("average", "best", "best_epoch", "best_score", "epoch", "step", "batch"
 
 
 def save_state(path: Path, key: str, run: RunState, device: torch.device) -> None:
-    """Writes the file, whole or not at all: at every moment the one before or the new one is there, on the disk itself.
+    """Writes the file atomically: at every moment either the old or the new file is complete on the disk.
 
-    All processes call it, as each has a random state; rank 0 writes. Raises WorkError."""
-    random = all_of(torch.get_rng_state()[None], device)
+    All processes must call it, because each has a random state. Rank 0 writes. Raises WorkError."""
+    random = gather_all(torch.get_rng_state()[None], device)
     on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0, dtype=torch.uint8)
-    random_cuda = all_of(on_gpu[None], device)
-    if place().rank:
+    random_cuda = gather_all(on_gpu[None], device)
+    if rank_info().rank:
         return
     state = {
         "key": key,
@@ -126,29 +123,20 @@ def save_state(path: Path, key: str, run: RunState, device: torch.device) -> Non
         "carried": run.carried.state_dict() if run.carried else None,
         **{name: getattr(run, name) for name in _KEPT},
     }
-    temporary = temporary_beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        raise WorkError(f"{path}: cannot be written ({error})", "Free space, or choose another --work.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
 
 
-def load_state(path: Path, key: str, run: RunState, device: torch.device, talk: Talk) -> bool:
-    """Takes up the state in the file; False where there is none, or another key's, or a damaged one (which is said)."""
+def load_state(path: Path, key: str, run: RunState, device: torch.device, reporter: Reporter) -> bool:
+    """Restores the state in the file. False if it is missing, has another key or is damaged (with a warning)."""
     if not path.is_file():
         return False
-    before = copied(run.model.state_dict())
+    before = clone_state(run.model.state_dict())
     try:
-        if not is_zipfile(path):  # torch reads what is no archive as an old format, and fails in many ways
+        if not is_zipfile(path):  # torch would read another file as its old format and raise many kinds of errors
             raise EOFError("not an archive")
         state = torch.load(path, map_location=device, weights_only=True)
         if state["key"] != key:
@@ -159,25 +147,21 @@ def load_state(path: Path, key: str, run: RunState, device: torch.device, talk: 
         run.optimizer.load_state_dict(state["optimizer"])
     except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError, ValueError) as error:
         run.model.load_state_dict(before)
-        talk.detail(str(error))
-        talk.warn(f"{path}: the state of the interrupted training is damaged; it starts from the beginning.")
+        reporter.debug(str(error))
+        reporter.warning(
+            f"{path}: the state of the interrupted training is damaged. Training starts from the beginning."
+        )
         return False
     for name, value in kept.items():
         setattr(run, name, value)
-    run.sums = Sums(**sums)
+    run.sums = EpochStats(**sums)
     if run.carried and carried is not None:
         run.carried.load_state_dict(carried)
-    here = place()
-    if len(random) != here.world:  # started again with more or fewer processes: noise and dropout are drawn anew
-        torch.manual_seed(1000 * run.step + here.rank)
+    rank = rank_info()
+    if len(random) != rank.world:  # another number of processes: new random numbers for noise and dropout
+        torch.manual_seed(1000 * run.step + rank.rank)
         return True
-    torch.set_rng_state(random[here.rank][0].cpu())
-    if device.type == "cuda" and random_cuda[here.rank].numel():
-        torch.cuda.set_rng_state(random_cuda[here.rank][0].cpu(), device)
+    torch.set_rng_state(random[rank.rank][0].cpu())
+    if device.type == "cuda" and random_cuda[rank.rank].numel():
+        torch.cuda.set_rng_state(random_cuda[rank.rank][0].cpu(), device)
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Puts the renaming itself onto the disk; systems that cannot open a folder do without."""
-    with suppress(OSError):
-        sync(folder)

@@ -1,4 +1,4 @@
-"""Tracks: each subject's cached features beside its annotations, and the batches of windows that training wants."""
+"""Tracks: cached features and annotations of each subject, and batches of windows for training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from ..errors import ShardError
 from ..storage.shard import FEATURES, Shard, read_rows
-from .ahead import ahead
 from .distributed import own_share
+from .prefetch import prefetch
 from .runtime import free_memory
 from .windows import Balance, draw_windows
 
-ENOUGH = 1 << 16
-"""Frames that tell the statistics of a feature: of a longer set, evenly spread ones are read."""
+MAX_STATISTICS_FRAMES = 1 << 16
+"""Frames for the statistics of the features. Of a larger set, evenly spaced frames are read."""
 STRIDE = 64
-"""Frames of a set that are read in one piece for that: a chunk of a shard."""
+"""Frames per read for the statistics: a chunk of a shard."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """One subject's frames in time order. index: int64 [n], frame numbers, with gaps where frames were lost.
+    """One subject's frames in time order. index: int64 [n], frame numbers, with gaps for lost frames.
     time: float64 [n] seconds. target: float32 [n, 2]. valid: bool [n]."""
 
     subject: str
@@ -39,18 +39,18 @@ class Track:
 
 
 def read_track(path: Path) -> Track:
-    """The annotations in a feature shard. Raises ShardError, also where the frames are not in time order."""
+    """The annotations in a feature shard. Raises ShardError, also if the frames are not in time order."""
     with Shard(path, FEATURES) as shard:
         track = Track(path.stem, path, *(shard.read(name) for name in ("index", "pts", "target", "valid")))
     if len(track) and (np.diff(track.index) <= 0).any():
-        raise ShardError(f"{path}: its frames are not in time order", "Run `affect cache-features` again.")
+        raise ShardError(f"{path}: the frames are not in time order", "Run `affect cache-features` again.")
     return track
 
 
 @dataclass(frozen=True)
 class Batch:
     """Windows, padded at their end. features: float32 [b, t, f]. target: float32 [b, t, 2]. present, valid: bool
-    [b, t], where there is a frame, and where an annotated one."""
+    [b, t], True for a frame (not padding), and for an annotated frame."""
 
     features: Tensor
     target: Tensor
@@ -59,10 +59,11 @@ class Batch:
 
 
 class FeatureTracks:
-    """The features of some subjects: as float16 on the device or in memory where they fit, else read when wanted.
+    """The features of some subjects, as float16 on the device or in memory if they fit. Otherwise each read is from
+    disk.
 
-    memory: bytes they may take; None: half of what is free on the device, else half of what is free in memory, so that
-    the whole of Aff-Wild2 (12 GB) is read once where there is room. Where they lie changes nothing else.
+    memory: limit in bytes; None: half of the free memory of the device, then half of the free RAM. So all of Aff-Wild2
+    (12 GB) is read only once if there is memory. The location does not change the results.
     """
 
     def __init__(self, tracks: Sequence[Track], device: torch.device, *, memory: int | None = None) -> None:
@@ -70,11 +71,11 @@ class FeatureTracks:
         self.device = device
         self._offset = np.concatenate(([0], np.cumsum([len(track) for track in tracks]))).astype(np.int64)
         self.views, self.width = _shape(self.tracks)
-        place = self._place(memory)
-        self._held = None if place is None else self._hold(place)
+        device_or_none = self._storage(memory)
+        self._held = None if device_or_none is None else self._hold(device_or_none)
 
     def __len__(self) -> int:
-        """Frames of all tracks."""
+        """Number of frames of all tracks."""
         return int(self._offset[-1])
 
     def features(self, track: int, start: int = 0, stop: int | None = None, view: int = 0) -> Tensor:
@@ -89,10 +90,10 @@ class FeatureTracks:
     def batches(
         self, length: int, count: int, seed: int, epoch: int, *, balance: Balance = "none", speed: float = 0.0
     ) -> Iterator[Batch]:
-        """The training windows of an epoch, in `count` batches; each window in a view and at a speed drawn for it.
+        """The training windows of an epoch, in `count` batches. Each window has a random view and a random speed.
 
-        balance: see draw_windows. speed: a window takes in from 1 / (1 + speed) to 1 + speed times `length` rows, from
-        which `length` evenly spaced ones are kept, features, targets and masks alike; 0: just the rows.
+        balance: see draw_windows. speed: a window covers from 1 / (1 + speed) to 1 + speed times `length` rows and
+        keeps `length` evenly spaced rows of them, for features, targets and masks; 0: consecutive rows.
         """
         windows = draw_windows(
             [track.valid for track in self.tracks], length, seed, epoch,
@@ -107,18 +108,18 @@ class FeatureTracks:
         ]
         if self._held is not None:
             return (self._batch(*part) for part in parts)
-        return ahead(parts, lambda part: self._batch(*part))
+        return prefetch(parts, lambda part: self._batch(*part))
 
     def count_windows(self, length: int) -> int:
-        """Training windows in an epoch; a few more or fewer, as the offsets fall."""
+        """Approximate number of training windows in an epoch; the exact number depends on the random offsets."""
         return len(draw_windows([track.valid for track in self.tracks], length, 0, 0))
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each feature over the frames, or over ENOUGH of them: float32 [f]. Summed in
-        float64."""
+        """Mean and standard deviation of each feature, float32 [f], over about MAX_STATISTICS_FRAMES frames at most.
+        Summed in float64."""
         total = torch.zeros(self.width, dtype=torch.float64, device=self.device)
         squares, count = torch.zeros_like(total), 0
-        for rows in ahead(self._sample(), lambda piece: self.features(*piece)):
+        for rows in prefetch(self._sample(), lambda piece: self.features(*piece)):
             for part in rows.split(4096):
                 part = part.to(self.device, torch.float64)
                 total += part.sum(0)
@@ -128,37 +129,38 @@ class FeatureTracks:
         return mean.float(), (squares / max(1, count) - mean.square()).clamp(min=0).sqrt().float()
 
     def _sample(self) -> Iterator[tuple[int, int, int]]:
-        """Pieces (track, start, stop): all of them, or every so many where they hold more than ENOUGH frames."""
-        if len(self) <= ENOUGH:
+        """(track, start, stop) of all frames, or of evenly spaced pieces with about MAX_STATISTICS_FRAMES frames in
+        total."""
+        if len(self) <= MAX_STATISTICS_FRAMES:
             yield from ((number, 0, len(track)) for number, track in enumerate(self.tracks))
             return
-        every = -(-len(self) // ENOUGH)
+        every = -(-len(self) // MAX_STATISTICS_FRAMES)
         pieces = [(n, at, at + STRIDE) for n, track in enumerate(self.tracks) for at in range(0, len(track), STRIDE)]
         yield from pieces[::every]
 
     def _rows(self, windows: NDArray[np.int64], rates: NDArray[np.float64], length: int) -> NDArray[np.int64]:
-        """int64 [k, length]: the rows of each window, which may lie beyond the end of its track. A fast window, which
-        takes in more rows, begins earlier where it would not fit."""
+        """int64 [k, length]: the rows of each window; rows after the end of the track are padding. A fast window starts
+        earlier if it would not fit."""
         lengths = np.array([len(self.tracks[track]) for track in windows[:, 0]], np.int64)
         steps = np.rint(rates[:, None] * np.arange(length)).astype(np.int64)
         latest = np.maximum(0, lengths - 1 - steps[:, -1])
         return np.minimum(windows[:, 1], latest)[:, None] + steps
 
     def _own(self, part: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """This process's share of a batch's windows; where none is left for it, one past the end, without frames."""
+        """This process's share of the windows of a batch. If there is none, a window after the end, without frames."""
         own, counts = own_share(np.arange(len(part)))
-        kept = rows[own]
-        return part[own], kept if counts else np.full_like(kept, len(self.tracks[part[own[0], 0]]))
+        own_rows = rows[own]
+        return part[own], own_rows if counts else np.full_like(own_rows, len(self.tracks[part[own[0], 0]]))
 
     def _batch(self, part: NDArray[np.int64], rows: NDArray[np.int64]) -> Batch:
         lengths = np.array([len(self.tracks[track]) for track in part[:, 0]])
         present = rows < lengths[:, None]
         target = np.zeros((*rows.shape, 2), np.float32)
         valid = np.zeros(rows.shape, bool)
-        for place, track in enumerate(part[:, 0].tolist()):
-            known, there = self.tracks[track], present[place]
-            target[place, there] = known.target[rows[place, there]]
-            valid[place, there] = known.valid[rows[place, there]]
+        for window, number in enumerate(part[:, 0].tolist()):
+            track, inside = self.tracks[number], present[window]
+            target[window, inside] = track.target[rows[window, inside]]
+            valid[window, inside] = track.valid[rows[window, inside]]
         on_device = (torch.from_numpy(array).to(self.device) for array in (target, present, valid))
         return Batch(self._gather(part, rows, lengths).to(self.device).float(), *on_device)
 
@@ -168,13 +170,13 @@ class FeatureTracks:
             flat = torch.from_numpy(part[:, 2, None] * len(self) + self._offset[part[:, 0], None] + inside)
             return self._held[flat.to(self._held.device)]
         features = torch.zeros(*rows.shape, self.width, dtype=torch.float16)
-        for place, (track, _, view) in enumerate(part.tolist()):
-            wanted = rows[place][rows[place] < lengths[place]]
-            piece = self.features(track, int(wanted[0]), int(wanted[-1]) + 1, view)
-            features[place, : len(wanted)] = piece[torch.from_numpy(wanted - wanted[0])]
+        for window, (track, _, view) in enumerate(part.tolist()):
+            inside = rows[window][rows[window] < lengths[window]]
+            piece = self.features(track, int(inside[0]), int(inside[-1]) + 1, view)
+            features[window, : len(inside)] = piece[torch.from_numpy(inside - inside[0])]
         return features
 
-    def _place(self, memory: int | None) -> torch.device | None:
+    def _storage(self, memory: int | None) -> torch.device | None:
         size = 2 * self.views * len(self) * self.width
         if memory is not None:
             return torch.device("cpu") if size <= memory else None
@@ -198,13 +200,15 @@ def _view(view: int) -> str:
 
 
 def _shape(tracks: Sequence[Track]) -> tuple[int, int]:
-    """(views that every shard has, width of a feature)."""
-    found: set[tuple[int, int]] = set()
+    """(number of views in all shards, width of a feature)."""
+    shapes: set[tuple[int, int]] = set()
     for track in tracks:
         with Shard(track.path, FEATURES) as shard:
             views = sum(name == "feature" or name.startswith("feature_") for name in shard.names)
-            found.add((views, shard.read("feature", 0, 1).shape[1]))
-    widths = {width for _, width in found}
+            shapes.add((views, shard.read("feature", 0, 1).shape[1]))
+    widths = {width for _, width in shapes}
     if len(widths) > 1:
-        raise ShardError(f"feature shards are {sorted(widths)} wide, expected one width", "Cache the features again.")
-    return min((views for views, _ in found), default=1), max(widths, default=0)
+        raise ShardError(
+            f"the feature shards have widths {sorted(widths)}, expected one width", "Run `affect cache-features` again."
+        )
+    return min((views for views, _ in shapes), default=1), max(widths, default=0)

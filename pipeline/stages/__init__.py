@@ -1,1 +1,1 @@
-"""What runs: one module a command."""
+"""The stages: one module per command, named as the command."""

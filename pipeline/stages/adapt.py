@@ -13,26 +13,34 @@ from numpy.typing import NDArray
 
 from ...configs.schema import Config
 from ..errors import InputError
-from ..ingest.catalog import find_catalog
-from ..progress import Talk
-from ..records import StageReport, Subject, Work
-from ..storage.checkpoint import read_metadata, save_weights
-from ..storage.fingerprint import fingerprint
-from ..storage.shard import FrameShard
-from .audit_record import accepted_subjects
-from .draws import Draw, draw_frames
-from .encoder import (
+from ..features.crops import (
+    CropBoxes,
+    annotation_digest,
+    boxes_digest,
+    configured_boxes,
+    crop_source_digest,
+    locate_crops,
+    read_crops,
+)
+from ..features.encoder import (
     BACKBONE_FORMAT,
     SCRATCH,
     EncoderPlan,
-    asked_precision,
     build_encoder,
     plan_start,
+    requested_precision,
     stn_digest,
     stored_fingerprint,
     weights_digest,
 )
-from .looking import Places, annotation_digest, boxes_digest, find, known_places, place_digest, read_crops
+from ..features.frame_sampling import FrameSample, sample_frames
+from ..ingest.catalog import find_catalog
+from ..progress import Reporter
+from ..records import StageReport, Subject, Work, training_facts
+from ..storage.audit_file import accepted_subjects
+from ..storage.checkpoint import read_metadata, save_weights
+from ..storage.fingerprint import fingerprint
+from ..storage.shard import FrameShard
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +48,7 @@ if TYPE_CHECKING:
 
     from ...models.backbone import Backbone
     from ...models.stn import SpatialTransformer
+    from ..learning.runtime import Compute
 
 STAGE = "adapt"
 VERSION = 3
@@ -49,7 +58,7 @@ FACE = 0.5
 """Training leaves out frames whose face probability is below this."""
 
 
-def adapt(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
+def adapt(config: Config, data: Path, work: Work, reporter: Reporter) -> StageReport:
     """Fine-tunes the backbone and writes weights/adapted.safetensors; with adapt.epochs 0 there is nothing to do.
 
     Needs `extract-frames`, and the STN where stn.localiser says so. Starts from weights/backbone.safetensors, or from
@@ -63,13 +72,13 @@ def adapt(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
     subjects = accepted_subjects(work, catalog)
     digest = adapted_fingerprint(config, subjects, work)
     if stored_fingerprint(output) == digest:
-        return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
+        return StageReport(STAGE, output, kept=(output.name,), facts=training_facts(read_metadata(output)["report"]))
     for warning in plan.warnings:
-        talk.warn(warning)
-    training, problems = draw_frames(config, catalog, subjects, work, "train", config.adapt.frames)
-    validation, more = draw_frames(config, catalog, subjects, work, "validation", config.adapt.validation_frames)
+        reporter.warning(warning)
+    training, problems = sample_frames(config, catalog, subjects, work, "train", config.adapt.frames)
+    validation, more = sample_frames(config, catalog, subjects, work, "validation", config.adapt.validation_frames)
     problems += more
-    backbone, report = _train(config, plan, training, validation, work, talk, digest)
+    backbone, report = _train(config, plan, training, validation, work, reporter, digest)
     metadata = {
         "format": BACKBONE_FORMAT,
         "fingerprint": digest,
@@ -78,11 +87,11 @@ def adapt(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
         "report": report,
     }
     save_weights(output, backbone.state_dict(), metadata)
-    talk.say(
+    reporter.info(
         f"single validation frames: CCC {report['ccc_valence']:.3f} valence, {report['ccc_arousal']:.3f} arousal "
         f"({report['frames']} frames)"
     )
-    return StageReport(STAGE, output, made=(output.name,), failed=tuple(problems), facts=_facts(report))
+    return StageReport(STAGE, output, made=(output.name,), failed=tuple(problems), facts=training_facts(report))
 
 
 def adapted_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> str:
@@ -94,12 +103,8 @@ def adapted_fingerprint(config: Config, subjects: Sequence[Subject], work: Work)
         start=weights_digest(plan_start(config, work).backbone),
         subjects=[_source(config, subject, work) for subject in subjects if subject.split != "test"],
         seed=config.runtime.seed,
-        **asked_precision(config),
+        **requested_precision(config),
     )
-
-
-def _facts(report: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in report.items() if name not in ("history", "environment")}
 
 
 def _source(config: Config, subject: Subject, work: Work) -> list[Any]:
@@ -110,32 +115,45 @@ def _source(config: Config, subject: Subject, work: Work) -> list[Any]:
         made_from = frames.fingerprint
     # Whatever says where to look, training leaves out frames without a box.
     boxes = boxes_digest(subject) if subject.split == "train" else None
-    return [subject.name, subject.split, made_from, annotation_digest(subject), place_digest(config, subject), boxes]
+    return [
+        subject.name,
+        subject.split,
+        made_from,
+        annotation_digest(subject),
+        crop_source_digest(config, subject),
+        boxes,
+    ]
 
 
 def _train(
-    config: Config, plan: EncoderPlan, training: list[Draw], validation: list[Draw], work: Work, talk: Talk, digest: str
+    config: Config,
+    plan: EncoderPlan,
+    training: list[FrameSample],
+    validation: list[FrameSample],
+    work: Work,
+    reporter: Reporter,
+    digest: str,
 ) -> tuple["Backbone", dict[str, Any]]:
     import torch
     from torch import nn
 
     from ...models.losses import affect_loss
-    from ..learning.ahead import ahead
     from ..learning.augment import Augmentation, augment
-    from ..learning.loop import fit
+    from ..learning.loop import FitSettings, ResumeFile, SimpleTask, fit
     from ..learning.metrics import pooled
-    from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
+    from ..learning.prefetch import prefetch
+    from ..learning.runtime import environment, pick_compute, seed_everything
 
     settings, size = config.adapt, config.stn.crop
-    device = pick_device(config.runtime.device)
-    dtype = pick_dtype(config.runtime.precision, device)
+    compute = pick_compute(config.runtime)
+    device = compute.device
     seed_everything(config.runtime.seed)
     stn, backbone = build_encoder(config, plan)
-    crops, target = gather(config, stn.to(device), training, device, talk, faces_only=True)
-    seen, truth = gather(config, stn, validation, device, talk, faces_only=False)
+    crops, target = gather(config, stn.to(device), training, device, reporter, faces_only=True)
+    seen, truth = gather(config, stn, validation, device, reporter, faces_only=False)
     if len(crops) < 2:
         raise InputError("no training frame shows a face", "Look at the STN: `affect report`.")
-    margin = crops.shape[-1] / size - 1
+    surround = crops.shape[-1] / size - 1
     backbone.to(device)
     head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(2048, 2), nn.Tanh()).to(device)
     batch = min(settings.batch, len(crops))
@@ -154,32 +172,33 @@ def _train(
         def make(given: tuple["Tensor", int]) -> tuple["Tensor", "Tensor"]:
             rows, seed = given
             changes = torch.Generator().manual_seed(seed)
-            return augment(crops[rows].to(device), size, how, changes, margin=margin), target[rows].to(device)
+            return augment(crops[rows].to(device), size, how, changes, surround=surround), target[rows].to(device)
 
-        return ahead(zip(parts, seeds, strict=True), make, threads=1)
+        return prefetch(zip(parts, seeds, strict=True), make, threads=1)
 
     def loss(pair: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
         said = head(backbone.features(pair[0])).float()
         return affect_loss("ccc+mse", said, pair[1]), {}
 
     def validate() -> dict[str, float]:
-        said = predict_frames(backbone, head, seen, size, device, dtype)
+        said = predict_frames(backbone, head, seen, size, compute)
         return pooled(said, truth.numpy(), np.ones(len(said), np.bool_))
 
     trained = [value for name, value in backbone.named_parameters() if not name.startswith("network.fc")]
     state = work.weights("adapted").with_suffix(".state")
-    result = fit(
-        nn.ModuleList((backbone, head)), batches, loss, validate,
-        groups=[{"params": trained + list(head.parameters()), "lr": settings.learning_rate}],
-        epochs=epochs, steps=steps, score="ccc_mean", weight_decay=settings.weight_decay, ema=settings.ema,
-        warmup=0.1, device=device, dtype=dtype, talk=talk, title=STAGE, state=state, key=digest,
+    groups = [{"params": trained + list(head.parameters()), "lr": settings.learning_rate}]
+    task = SimpleTask(nn.ModuleList((backbone, head)), batches, loss, validate, groups, steps)
+    fit_settings = FitSettings(
+        score="ccc_mean", epochs=epochs, ema=settings.ema, warmup=0.1, weight_decay=settings.weight_decay,
+        gradient_clip=1.0, schedule="cosine",
     )  # fmt: skip
+    result = fit(task, fit_settings, compute, reporter, STAGE, resume=ResumeFile(state, digest))
     report = validate() | {
         "best_epoch": result.best_epoch,
         "training_frames": len(crops),
         "start": str(plan.backbone),
         "history": result.history,
-        "environment": environment(device, dtype),
+        "environment": environment(compute),
     }
     state.unlink(missing_ok=True)
     return backbone.cpu(), report
@@ -188,9 +207,9 @@ def _train(
 def gather(
     config: Config,
     stn: "SpatialTransformer",
-    draws: Sequence[Draw],
+    draws: Sequence[FrameSample],
     device: "torch.device",
-    talk: Talk,
+    reporter: Reporter,
     *,
     faces_only: bool,
 ) -> tuple["Tensor", "Tensor"]:
@@ -207,16 +226,16 @@ def gather(
     sampler = SpatialTransformer(stn.kind, stn.view, wide, stn.margin).to(device)
     stretch = torch.tensor([wide / size, wide / size, 1.0], device=device)
     crops, targets = [], []
-    with torch.inference_mode(), talk.track("crops", sum(len(draw.rows) for draw in draws), "frames") as tracker:
+    with torch.inference_mode(), reporter.progress("crops", sum(len(draw.rows) for draw in draws), "frames") as tracker:
         for draw in draws:
             with FrameShard(draw.shard) as shard:
                 width, height = shard.attributes["width"], shard.attributes["height"]
                 index = shard.read("index")[draw.rows]
-                places = known_places(config, draw.subject, index, width, height)
+                places = configured_boxes(config, draw.subject, index, width, height)
                 for start in range(0, len(draw.rows), config.features.batch):
                     rows = slice(start, start + config.features.batch)
                     frames = _frames(config, shard, draw, places, rows).to(device)
-                    theta, presence = find(stn, frames, draw.subject.region, places, rows, device)
+                    theta, presence = locate_crops(stn, frames, draw.subject.region, places, rows, device)
                     kept = (presence >= FACE).cpu() if faces_only else torch.ones(len(frames), dtype=torch.bool)
                     found = sampler.sample(frames[kept.to(device)], theta[kept.to(device)] * stretch)
                     crops.append(found.round().clamp(0, 255).to("cpu", torch.uint8))
@@ -225,26 +244,25 @@ def gather(
     return torch.cat(crops), torch.cat(targets)
 
 
-def _frames(config: Config, shard: FrameShard, draw: Draw, places: Places | None, rows: slice) -> "Tensor":
+def _frames(config: Config, shard: FrameShard, draw: FrameSample, places: CropBoxes | None, rows: slice) -> "Tensor":
     if places is not None and places.crops is not None:
         return read_crops(places.crops[rows], config.frames.size)
     return shard.frames(draw.rows[rows])
 
 
 def predict_frames(
-    backbone: Any, head: Any, crops: "Tensor", size: int, device: "torch.device", dtype: "torch.dtype", batch: int = 64
+    backbone: Any, head: Any, crops: "Tensor", size: int, compute: "Compute", batch: int = 64
 ) -> NDArray[np.float32]:
     """Valence and arousal, float32 [n, 2], of crops uint8 [n, 3, w, w] that are wider than `size`."""
     import torch
 
-    from ..learning.augment import centre
-    from ..learning.runtime import autocast
+    from ..learning.augment import crop_centre
 
     backbone.eval()
     head.eval()
     said = []
-    with torch.inference_mode(), autocast(device, dtype):
+    with torch.inference_mode(), compute.autocast():
         for part in crops.split(batch):
-            faces = centre(part.to(device), size, margin=crops.shape[-1] / size - 1)
+            faces = crop_centre(part.to(compute.device), size, surround=crops.shape[-1] / size - 1)
             said.append(head(backbone.features(faces)).float().cpu().numpy())
     return np.concatenate(said)

@@ -1,31 +1,33 @@
 """Looks at everything in the data folder once, and writes down what can be used and why the rest cannot."""
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...configs.schema import Config
-from ..errors import AffectError, InputError, MissingStageError, WorkError
+from ..errors import AffectError, InputError, MissingStageError
+from ..features.video_digest import video_digest
 from ..ingest.align import TOLERANCE, check
-from ..ingest.annotations import arousal_beside, is_affwild, read_labels
+from ..ingest.annotations import annotation_files, read_labels
 from ..ingest.boxes import read_boxes
 from ..ingest.catalog import find_catalog
-from ..ingest.lines import short
-from ..ingest.video import probe
-from ..progress import Talk
+from ..ingest.text_table import short
+from ..ingest.video.decode import probe
+from ..names import json_text
+from ..progress import Reporter
 from ..records import StageReport, Subject, Video, Work
-from ..storage.fingerprint import content_digest, fingerprint, source_digest
+from ..storage.atomic import temporary_folder, unwritable, write_text
+from ..storage.audit_file import FORMAT, VERSION, failures, load_audit, totals
+from ..storage.fingerprint import content_digest, fingerprint
 from ..storage.versions import versions
-from .audit_record import FORMAT, VERSION, accepted, accepted_subjects, failures, load_audit, table, totals
-
-__all__ = ["accepted", "accepted_subjects", "audit", "failures", "load_audit", "table"]
 
 Entry = dict[str, Any]
+FACTS = ("width", "height", "frames", "seconds", "codec")
+"""Of a video."""
 
 
-def audit(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
+def audit(config: Config, data: Path, work: Work, reporter: Reporter) -> StageReport:
     """Counts every video's frames and every subject's rows, and decides which subjects the later stages use.
 
     Writes W/audit.json. What a file held is remembered by its digest, so a second audit looks only at what changed.
@@ -36,7 +38,7 @@ def audit(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
     old = _remembered(work)
     annotated = {subject.video for subject in catalog.subjects}
     videos = [video for video in catalog.videos if video.name in annotated]
-    with talk.track("audit", len(videos) + len(catalog.subjects), "files") as tracker:
+    with reporter.progress("audit", len(videos) + len(catalog.subjects), "files") as tracker:
         facts: dict[str, Entry] = {}
         # One after another: PyAV hands the interpreter's lock over at every packet, and four threads take three times
         # as long as one.
@@ -59,7 +61,7 @@ def audit(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
         "subjects": subjects,
         "problems": [asdict(problem) for problem in catalog.problems],
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    text = json_text(result, indent=1) + "\n"
     if not work.audit.is_file() or work.audit.read_text(encoding="utf-8") != text:  # the report reads it, by its time
         _write(work, text)
     new = [entry["name"] for entry in subjects if not {entry["digest"], facts[entry["video"]]["digest"]} <= old.keys()]
@@ -76,13 +78,14 @@ def audit(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
 def _look_at_video(video: Video, data: Path, old: dict[str, Entry]) -> Entry:
     entry: Entry = {"name": video.name, "path": video.path.relative_to(data).as_posix(), "digest": ""}
     try:
-        entry["digest"] = source_digest(video.path)
+        entry["digest"] = video_digest(video.path)
         if entry["digest"] in old:
             seen = old[entry["digest"]]
-            return entry | {key: seen[key] for key in ("width", "height", "frames", "seconds", "codec")} | _ok()
-        return entry | asdict(probe(video.path)) | _ok()
+            return entry | {key: seen[key] for key in FACTS} | _ok()
+        found = asdict(probe(video.path))
+        return entry | {key: found[key] for key in FACTS} | _ok()
     except AffectError as error:
-        nothing = dict.fromkeys(("width", "height", "frames", "seconds", "codec"))
+        nothing = dict.fromkeys(FACTS)
         return entry | nothing | {"status": "damaged", "reason": error.problem, "remedy": error.remedy}
 
 
@@ -148,12 +151,9 @@ def _brief(entry: Entry, unit: str) -> str:
 
 def _digest(subject: Subject) -> str:
     """Changes with the content of the annotation and the boxes, and when files come to or go from a folder of them."""
-    annotation = [content_digest(subject.annotation)]
-    if is_affwild(subject.annotation):
-        annotation.append(content_digest(arousal_beside(subject.annotation)))
     boxes, crops = subject.boxes, subject.crops
     return fingerprint(
-        annotation=annotation,
+        annotation=[content_digest(path) for path in annotation_files(subject.annotation)],
         boxes=boxes and (boxes.stat().st_mtime_ns if boxes.is_dir() else content_digest(boxes)),
         crops=crops and crops.stat().st_mtime_ns,
     )
@@ -180,16 +180,11 @@ def _remembered(work: Work) -> dict[str, Entry]:
 
 def _write(work: Work, text: str | None) -> None:
     """Whole or not at all; without a text, only tries whether it could be. Raises WorkError."""
-    temporary = work.audit.with_name(f".audit.{os.getpid()}.tmp")
+    if text is not None:
+        write_text(work.audit, text)
+        return
     try:
-        work.root.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text or "", encoding="utf-8")
-            if text is not None:
-                temporary.replace(work.audit)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with temporary_folder(work.root, work.audit.name):
+            pass
     except OSError as error:
-        raise WorkError(
-            f"{work.audit} cannot be written ({error.strerror})", "Free space, or choose another --work."
-        ) from error
+        raise unwritable(work.audit, error) from error

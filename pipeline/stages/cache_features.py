@@ -1,116 +1,121 @@
-"""cache-features: every frame once through STN and backbone, into one feature shard a subject.
+"""affect cache-features: runs STN and backbone once on each frame and writes one feature shard per subject.
 
-Frames come from the frame shards; where a video has none, from the video itself. The work is spread over Dask workers
-by path and settings; each loads the networks once.
+Frames come from the frame shards, or from the video if it has no up-to-date shard. Dask workers get paths and settings,
+and load the networks once.
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ...configs.schema import Config
 from ..cluster import run_tasks, worker_count
-from ..errors import AffectError, MissingStageError
+from ..errors import MissingStageError
+from ..faults import worker_died
+from ..features.crops import annotation_digest, crop_source_digest, fresh_frames
+from ..features.encode import THREADS, FeatureJob, cache_subject
+from ..features.encoder import EncoderPlan, plan_encoder
+from ..features.shard_jobs import ShardJobs
+from ..features.video_digest import video_digest
 from ..ingest.catalog import find_catalog
-from ..progress import Talk
-from ..records import Problem, StageReport, Subject, Work
-from ..storage.fingerprint import fingerprint, source_digest
-from ..storage.shard import FEATURES, VERSION, FrameShard, Shard, is_fresh, sweep
-from .audit_record import accepted_subjects
-from .encoder import EncoderPlan, plan_encoder
-from .encoding import THREADS, Caching, cache_subject
-from .looking import annotation_digest, fresh_frames, place_digest
+from ..progress import Reporter
+from ..records import Problem, StageReport, Subject, Video, Work
+from ..storage.audit_file import accepted_subjects
+from ..storage.fingerprint import fingerprint
+from ..storage.shard import FEATURES, VERSION, FrameShard, Shard, sweep
 
 STAGE = "cache-features"
-MOST_LANES = 8
-"""Pieces of one subject that are computed at once: each takes memory, and a decoder gives frames for no more."""
-LOOKS = 2
-"""Of how frames become features: counted up whenever the same weights would give other ones."""
+MAX_PARALLEL_CHUNKS = 8
+"""Chunks of one subject that are computed at the same time. Each takes memory, and one decoder cannot supply more."""
+ENCODING_VERSION = 2
+"""Version of the encoding. Increase it when the same weights give other features."""
 
 
-def cache_features(config: Config, data: Path, work: Work, talk: Talk, *, scheduler: str | None = None) -> StageReport:
-    """Writes W/features/<subject>.h5 for every accepted subject, unless it is there and up to date.
+def cache_features(
+    config: Config, data: Path, work: Work, reporter: Reporter, *, scheduler: str | None = None
+) -> StageReport:
+    """Writes W/features/<subject>.h5 for each subject that the audit accepted, unless it is up to date.
 
-    Raises MissingStageError where the STN or the backbone is not there yet.
+    Raises MissingStageError if the weights of the STN or the backbone are missing.
     """
     plan = plan_encoder(config, work)
+    folder = work.features("").parent
     catalog = find_catalog(data)
-    wanted: list[Caching] = []
-    kept: list[str] = []
-    failed: dict[str, Problem] = {}
-    sweep(work.features("").parent)
+    wanted: list[FeatureJob] = []
+    jobs = ShardJobs(STAGE, FEATURES)
+    sweep(folder)
     for subject in accepted_subjects(work, catalog):
-        video = catalog.video(subject.video).path
-        try:
-            frames = fresh_frames(config, catalog.video(subject.video), work)
-            made_from = features_fingerprint(config, plan, subject, video, frames)
-        except AffectError as error:
-            failed[subject.name] = Problem("refused", subject.name, error.problem, error.remedy)
-            continue
-        if is_fresh(work.features(subject.name), FEATURES, made_from):
-            kept.append(subject.name)
-        else:
-            out = work.features(subject.name)
-            wanted.append(Caching(subject, video, frames, out, made_from, config, plan))
-    if not wanted and not kept and not failed:
-        raise MissingStageError("no subject was accepted by the audit", "`affect audit` tells why.")
+        video = catalog.video(subject.video)
+        make_job = partial(_job, config, plan, work, subject, video)
+        job = jobs.plan(subject.name, work.features(subject.name), make_job, kind="refused")
+        if job is not None:
+            wanted.append(job)
+    if not wanted and not jobs.kept and not jobs.failed:
+        raise MissingStageError("the audit accepted no subject", "See `affect audit` for the reasons.")
     wanted.sort(key=lambda item: (-item.video.stat().st_size, item.subject.name))
-    made: list[str] = []
+    frames_made = _compute(config, plan, wanted, jobs, scheduler, reporter) if wanted else 0
+    facts = {"subjects": len(jobs.made) + len(jobs.kept), "frames_made": frames_made, "encoder": plan.digest}
+    return jobs.report(folder, facts)
+
+
+def _job(config: Config, plan: EncoderPlan, work: Work, subject: Subject, video: Video) -> FeatureJob:
+    frames = fresh_frames(config, video, work)
+    key = features_fingerprint(config, plan, subject, video.path, frames)
+    return FeatureJob(subject, video.path, frames, work.features(subject.name), key, config, plan)
+
+
+def _compute(
+    config: Config,
+    plan: EncoderPlan,
+    wanted: list[FeatureJob],
+    jobs: ShardJobs,
+    scheduler: str | None,
+    reporter: Reporter,
+) -> int:
+    """Computes the features of the subjects and returns the number of frames."""
+    for warning in plan.warnings:
+        reporter.warning(warning)
     frames_made = 0
-    if wanted:
-        for warning in plan.warnings:
-            talk.warn(warning)
-        with talk.track(STAGE, len(wanted), "subjects") as bar:
+    with reporter.progress(STAGE, len(wanted), "subjects") as bar:
 
-            def done(item: Caching, result: int | Problem) -> None:
-                nonlocal frames_made
-                name = item.subject.name
-                if isinstance(result, Problem):
-                    failed[name] = result
-                    item.out.unlink(missing_ok=True)  # what other settings made is not what was asked for
-                    bar.advance(item=f"{name}: {result.message}")
-                else:
-                    if not made:
-                        with Shard(item.out, FEATURES) as shard:
-                            talk.say(f"{STAGE}: {shard.attributes['precision']} on {shard.attributes['device']}")
-                    made.append(name)
-                    frames_made += result
-                    bar.advance(item=f"{name}: {result} frames")
+        def done(item: FeatureJob, result: int | Problem) -> None:
+            nonlocal frames_made
+            if not isinstance(result, Problem):
+                frames_made += result
+                if not jobs.made:
+                    with Shard(item.out, FEATURES) as shard:
+                        reporter.info(f"{STAGE}: {shard.attributes['precision']} on {shard.attributes['device']}")
+            jobs.finish(item.subject.name, item.out, result, bar)
 
-            def died(item: Caching, reason: str) -> None:
-                done(item, Problem("damaged", item.subject.name, reason, "Free memory, or set fewer runtime.workers."))
+        def died(item: FeatureJob, reason: str) -> None:
+            done(item, worker_died(item.subject.name, reason))
 
-            workers, lanes = (0, 1) if scheduler else spread(config, len(wanted))
-            run_tasks(
-                cache_subject, [replace(item, lanes=lanes) for item in wanted], workers=workers, scheduler=scheduler,
-                threads=THREADS, on_result=done, on_error=died,
-            )  # fmt: skip
-    return StageReport(
-        STAGE,
-        work.features("").parent,
-        made=tuple(sorted(made)),
-        kept=tuple(kept),
-        failed=tuple(problem for _, problem in sorted(failed.items())),
-        facts={"subjects": len(made) + len(kept), "frames_made": frames_made, "encoder": plan.digest},
-    )
+        workers, parallel_chunks = (0, 1) if scheduler else spread(config, len(wanted))
+        tasks = [replace(item, parallel_chunks=parallel_chunks) for item in wanted]
+        run_tasks(
+            cache_subject, tasks, workers=workers, scheduler=scheduler, threads=THREADS, on_result=done,
+            on_error=died,
+        )  # fmt: skip
+    return frames_made
 
 
 def features_fingerprint(config: Config, plan: EncoderPlan, subject: Subject, video: Path, frames: Path | None) -> str:
-    """What a subject's features bear that are up to date. frames: the shard of its video, None where it has none that
-    is. Raises InputError, ShardError."""
+    """Fingerprint of up-to-date features. frames: the current frame shard of the video, or None. Raises InputError,
+    ShardError."""
     if frames is None:
-        made_from = [source_digest(video), config.frames.size]
+        made_from = [video_digest(video), config.frames.size]
     else:
         with FrameShard(frames) as shard:
             made_from = [shard.fingerprint]
     return fingerprint(
         format=FEATURES,
-        version=[VERSION, LOOKS],
+        version=[VERSION, ENCODING_VERSION],
         frames=made_from,
         labels=annotation_digest(subject),
         split=subject.split,
         region=subject.region,
         encoder=plan.digest,
-        places=place_digest(config, subject),
+        places=crop_source_digest(config, subject),
         views=config.features.views,
         precision=config.runtime.precision,
         seed=config.runtime.seed if config.features.views > 1 else None,
@@ -118,16 +123,15 @@ def features_fingerprint(config: Config, plan: EncoderPlan, subject: Subject, vi
 
 
 def spread(config: Config, subjects: int) -> tuple[int, int]:
-    """(worker processes, pieces that each computes at once) for so many subjects on this machine.
+    """(worker processes, parallel chunks in each) for this number of subjects on this machine.
 
-    A number of workers that was chosen says how many cores are to be used. Else there is one for each GPU, or for every
-    two cores where there is none; and where the subjects are fewer, the cores that are left compute more pieces of
-    each.
+    If runtime.workers is set, it is used with one chunk each. By default there is one worker per GPU, or without a GPU
+    one per two cores. With fewer subjects than workers, the remaining cores compute more chunks of each subject.
     """
     from ..learning.runtime import gpu_count
 
     workers = config.runtime.workers
     if workers < 0:
         workers = gpu_count(config.runtime.device) or worker_count(-1, THREADS)
-    lanes = 1 if config.runtime.workers > 0 else worker_count(-1, THREADS) // max(1, min(workers, subjects))
-    return 0 if subjects == 1 else workers, max(1, min(MOST_LANES, lanes))
+    parallel_chunks = 1 if config.runtime.workers > 0 else worker_count(-1, THREADS) // max(1, min(workers, subjects))
+    return 0 if subjects == 1 else workers, max(1, min(MAX_PARALLEL_CHUNKS, parallel_chunks))

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from ...configs.schema import Config
 from ..cluster import run_tasks, worker_count
-from ..errors import AffectError, InputError, WorkError
+from ..errors import InputError, WorkError
+from ..faults import one_input, worker_died
+from ..inference.outputs import find_videos, output_names
 from ..ingest.boxes import write_boxes
 from ..ingest.catalog import find_catalog
-from ..progress import Talk
+from ..progress import Reporter
 from ..records import WHOLE, Problem, Region, StageReport
 
 
@@ -45,7 +47,7 @@ class Found:
 
 def detect_boxes(
     config: Config,
-    talk: Talk,
+    reporter: Reporter,
     *,
     data: Path | None = None,
     videos: Sequence[Path] = (),
@@ -59,7 +61,7 @@ def detect_boxes(
     if data is None and (not videos or out is None):
         raise InputError("nothing to look at", "Name --data D, or videos and --out DIR.")
     folder = out if out is not None else Path(data or ".") / "bounding_boxes"
-    found = [(video.stem, video, WHOLE) for video in videos]
+    found, failed = _named(videos, reporter)
     if data is not None:
         catalog = find_catalog(data)
         found += [(subject.name, catalog.video(subject.video).path, subject.region) for subject in catalog.subjects]
@@ -69,15 +71,21 @@ def detect_boxes(
         for name, path, region in found
     ]
     wanted = [search for search in searches if overwrite or not search.out.is_file()]
-    wanted.sort(key=lambda search: (-search.video.stat().st_size, search.name))
     results: dict[str, Found] = {}
+    sizes: dict[str, int] = {}
+    for search in wanted:
+        problems: list[Problem] = []
+        with one_input(search.name, problems, kind="missing"):
+            sizes[search.name] = search.video.stat().st_size
+        results |= {problem.name: Found(0, 0, problem) for problem in problems}
+    wanted = sorted((it for it in wanted if it.name in sizes), key=lambda it: (-sizes[it.name], it.name))
     if wanted:
         _detector(model)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkError(f"{folder}: cannot be written ({error.strerror})", "Choose another --out.") from error
-        with talk.track("detect-boxes", len(wanted), "subjects") as bar:
+        with reporter.progress("detect-boxes", len(wanted), "subjects") as bar:
 
             def done(search: Search, result: Found) -> None:
                 results[search.name] = result
@@ -85,8 +93,7 @@ def detect_boxes(
                 bar.advance(item=f"{search.name}: {result.problem.message if result.problem else share}")
 
             def died(search: Search, reason: str) -> None:
-                remedy = "Free memory, or set fewer runtime.workers."
-                done(search, Found(0, 0, Problem("damaged", search.name, reason, remedy)))
+                done(search, Found(0, 0, worker_died(search.name, reason)))
 
             workers = 0 if len(wanted) == 1 and scheduler is None else worker_count(config.runtime.workers)
             run_tasks(search_video, wanted, workers=workers, scheduler=scheduler, on_result=done, on_error=died)
@@ -94,16 +101,27 @@ def detect_boxes(
         stage="detect-boxes",
         output=folder,
         made=tuple(sorted(name for name, result in results.items() if result.problem is None)),
-        kept=tuple(search.name for search in searches if search not in wanted),
-        failed=tuple(result.problem for _, result in sorted(results.items()) if result.problem),
+        kept=tuple(search.name for search in searches if search.name not in results),
+        failed=(*failed, *(result.problem for _, result in sorted(results.items()) if result.problem)),
         facts={name: {"frames": r.frames, "boxes": r.boxes} for name, r in sorted(results.items())},
     )
 
 
+def _named(videos: Sequence[Path], reporter: Reporter) -> tuple[list[tuple[str, Path, Region]], list[Problem]]:
+    """The videos that files, folders and patterns stand for, each with the name of its box file, and what is left
+    out."""
+    files, left_out = find_videos(videos)
+    for problem in left_out:
+        if problem.kind == "note":
+            reporter.warning(f"{problem}")
+    failed = [problem for problem in left_out if problem.kind != "note"]
+    return [(name, path, WHOLE) for name, path in output_names(files)], failed
+
+
 def search_video(search: Search) -> Found:
     """Decodes the video, finds faces in the subject's region, follows one, writes its boxes."""
-    from ..ingest.detector import Faces, follow, nothing
-    from ..ingest.video import Decoding, decoded
+    from ..ingest.detector import Faces, no_faces, track_one_face
+    from ..ingest.video.decode import Decoding, decoded
 
     detect = _detector(search.model)
 
@@ -112,25 +130,25 @@ def search_video(search: Search) -> Found:
         first, last = 0.0, 0.0
         for batch in decoding:
             for number, picture in zip(batch.index.tolist(), batch.pixels, strict=True):
-                faces += [nothing()] * (number - len(faces))  # frames that were lost
+                faces += [no_faces()] * (number - len(faces))  # frames that were lost
                 faces.append(_within(search.region, picture, detect(picture)))
             first, last = (first if len(faces) > len(batch) else float(batch.time[0])), float(batch.time[-1])
         return faces, (len(faces) - 1) / (last - first) if last > first else 1.0
 
-    try:
+    failed: list[Problem] = []
+    frames = 0
+    with one_input(search.name, failed):
         faces, rate = decoded(search.video, None, look, batch=8, deadline=search.deadline)
-        boxes = follow(faces, gap=round(search.gap_seconds * rate))
+        frames = len(faces)
+        boxes = track_one_face(faces, gap=round(search.gap_seconds * rate))
         if not len(boxes):
             problem = Problem(
                 "missing", search.name, "no face found in any frame", "Try a YuNet model with --detector."
             )
-            return Found(len(faces), 0, problem)
+            return Found(frames, 0, problem)
         write_boxes(search.out, boxes)
-    except WorkError:
-        raise  # of the whole stage, not of this subject
-    except AffectError as error:
-        return Found(0, 0, Problem("damaged", search.name, error.problem, error.remedy))
-    return Found(len(faces), len(boxes))
+        return Found(frames, len(boxes))
+    return Found(frames, 0, failed[0])
 
 
 @lru_cache(maxsize=1)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ...configs.schema import Config
 from ..errors import InputError, MissingStageError
-from ..learning.model_file import model_path, read_model_metadata
-from ..progress import Talk
+from ..features.video_digest import video_digest
+from ..inference.load import MODEL_REMEDY
+from ..inference.outputs import find_videos
+from ..learning.model_file import ModelInfo, model_path, read_model_info
+from ..progress import Reporter
 from ..records import StageReport
-from ..storage.fingerprint import fingerprint, source_digest
-from .card import card_facts, model_card
-from .export_check import Comparison, told
-from .predict import REMEDY, find_videos
-from .runs import write_text
+from ..runs.export_parity import Comparison, told
+from ..runs.folder import read_result
+from ..runs.model_card import card_facts, model_card
+from ..storage.atomic import write_text
+from ..storage.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,7 +46,13 @@ class _Part:
 
 
 def export(
-    config: Config, model: Path, out: Path, talk: Talk, *, check: Sequence[Path] = (), formats: Sequence[str] = FORMATS
+    config: Config,
+    model: Path,
+    out: Path,
+    reporter: Reporter,
+    *,
+    check: Sequence[Path] = (),
+    formats: Sequence[str] = FORMATS,
 ) -> StageReport:
     """Writes encoder and head as .onnx and .pt2, export.json and README.md (the model card) into `out`.
 
@@ -53,62 +62,64 @@ def export(
     `failed`. Raises MissingStageError, MissingExtraError, WeightsError, InputError.
     """
     if not model_path(model).is_file():
-        raise MissingStageError(f"{model_path(model)}: there is no model", REMEDY)
+        raise MissingStageError(f"{model_path(model)}: there is no model", MODEL_REMEDY)
     wrong = [name for name in formats if name not in FORMATS]
     if wrong:
         raise InputError(f"--format {wrong[0]!r} is unknown", f"Allowed: {', '.join(FORMATS)}.")
-    metadata = read_model_metadata(model)
+    info = read_model_info(model)
     files, failed = find_videos(check)
     key = fingerprint(
         version=VERSION,
-        model=metadata["fingerprint"],
+        model=info.fingerprint,
         formats=sorted(formats),
-        check=[source_digest(it) for it in files],
+        check=[video_digest(it) for it in files],
     )
     kept = _kept(out, key)
     if kept is not None:
         return StageReport(STAGE, out, (), tuple(sorted(kept["files"])), tuple(failed), kept)
 
+    from ..inference.predictor import Predictor
     from ..learning.model_file import load_model
-    from ..learning.portable_file import beside, need_onnx
-    from ..learning.runtime import environment, pick_device, pick_dtype
+    from ..learning.runtime import environment, pick_compute
+    from ..runs.portable_file import beside, need_onnx
 
     if "onnx" in formats:
         need_onnx()
+    runtime = config.runtime.model_copy(update={"device": "cpu", "precision": "fp32"})
+    on_cpu = config.model_copy(update={"runtime": runtime})
     net, _ = load_model(model)
-    its_config = Config.model_validate(metadata["config"])
-    parts = _parts(net, its_config)
+    parts = _parts(net, info.config)
     with beside(out) as draft:
         for part in parts:
             for form in formats:
                 began = time.perf_counter()
                 _write(draft / f"{part.name}.{form}", part, form)
-                talk.say(f"{STAGE}  {part.name}.{form}: {time.perf_counter() - began:.0f} s")
-        facts = _describe(its_config, metadata, net, parts)
+                reporter.info(f"{STAGE}  {part.name}.{form}: {time.perf_counter() - began:.0f} s")
+        facts = _describe(info, net, parts)
         facts["files"] = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
-        compare = Comparison(net, its_config, draft, formats)
+        compare = Comparison(Predictor(model, on_cpu), info.config, draft, formats)
         facts["parity"], more = compare.videos(files, deadline=config.runtime.decode_seconds)
         failed += more
         for row in facts["parity"]:
-            talk.say(f"{STAGE}  {told(row)}")
+            reporter.info(f"{STAGE}  {told(row)}")
         for path in sorted(draft.iterdir()):
             path.replace(out / path.name)
-    write_text(out / "README.md", model_card(metadata, card_facts(model), exported=facts))
-    cpu = pick_device("cpu")
-    computed = environment(cpu, pick_dtype("fp32", cpu), ("onnx", "onnxruntime"))
+    write_text(out / "README.md", model_card(info.metadata, card_facts(model), exported=facts))
+    computed = environment(pick_compute(on_cpu.runtime), ("onnx", "onnxruntime"))
     text = json.dumps({"fingerprint": key, "environment": computed, "facts": facts}, indent=1) + "\n"
     write_text(out / "export.json", text)
     return StageReport(STAGE, out, tuple(sorted(facts["files"])), (), tuple(failed), facts)
 
 
 def _kept(out: Path, key: str) -> dict[str, Any] | None:
+    """The facts of the last export, if it has this fingerprint and all its files are there."""
+    found = read_result(out / "export.json", key)
     try:
-        found = json.loads((out / "export.json").read_text(encoding="utf-8"))
-        facts = found["facts"]
-        whole = all((out / name).stat().st_size == size for name, size in facts["files"].items())
-        return facts if found["fingerprint"] == key and whole else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        facts = found["facts"] if found else None
+        complete = facts and all((out / name).stat().st_size == size for name, size in facts["files"].items())
+    except (OSError, KeyError, TypeError, AttributeError):
         return None
+    return facts if complete else None
 
 
 def _parts(net: "AffectNet", its_config: Config) -> list[_Part]:
@@ -137,7 +148,7 @@ def _parts(net: "AffectNet", its_config: Config) -> list[_Part]:
 
 
 def _write(path: Path, part: _Part, form: str) -> None:
-    from ..learning.portable_file import write_onnx, write_pt2
+    from ..runs.portable_file import write_onnx, write_pt2
 
     if form == "onnx":
         write_onnx(path, part.modules[form], part.example, part.axes, part.inputs, part.outputs)
@@ -146,15 +157,15 @@ def _write(path: Path, part: _Part, form: str) -> None:
         write_pt2(path, part.modules[form], part.example, axes)
 
 
-def _describe(its_config: Config, metadata: dict[str, Any], net: "AffectNet", parts: Sequence[_Part]) -> dict[str, Any]:
+def _describe(info: ModelInfo, net: "AffectNet", parts: Sequence[_Part]) -> dict[str, Any]:
     """What another program has to know to use the files."""
     from ...models.portable import streams
 
     return {
-        "model": metadata["fingerprint"],
-        "frames": {"side": its_config.frames.size, "layout": "uint8 [batch, 3, side, side]", "colour": "RGB, 0 to 255"},
+        "model": info.fingerprint,
+        "frames": {"side": info.frame_size, "layout": "uint8 [batch, 3, side, side]", "colour": "RGB, 0 to 255"},
         "theta": "the face box: x0 = (tx - sx + 1) / 2 of the width; [[sx, 0, tx], [0, sy, ty]]",
-        "clip": {"length": metadata["clip"]["length"], "hop": its_config.clip.hop},
+        "clip": {"length": info.clip_length, "hop": info.config.clip.hop},
         "head": "stream" if streams(net.head) else "clip",
         "inputs": {part.name: list(part.inputs) for part in parts},
         "outputs": {part.name: list(part.outputs) for part in parts},

@@ -1,7 +1,8 @@
-"""Every annotated video, decoded once, into a shard of square JPEG frames with their numbers and times."""
+"""affect extract-frames: decodes each annotated video once into a shard of JPEG frames with numbers and times."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...configs.schema import Config
-from ..cluster import crew_size, run_tasks, worker_count
-from ..errors import InputError, ShardError, VideoError
+from ..cluster import run_tasks, worker_count, worker_slots
+from ..errors import ShardError, VideoError
+from ..faults import one_input, worker_died
+from ..features.crops import frames_fingerprint
+from ..features.segments import Segment, join, remove_segments, segment_path, split
+from ..features.shard_jobs import ShardJobs
 from ..ingest.catalog import find_catalog
-from ..ingest.video import Decoding, decode, decoded
-from ..progress import Talk
-from ..records import Problem, StageReport, Work
-from ..storage.fingerprint import fingerprint, source_digest
+from ..ingest.video.decode import Decoding, decode, decoded
+from ..progress import Reporter
+from ..records import Problem, StageReport, Video, Work
+from ..storage.fingerprint import fingerprint
 from ..storage.jpeg import encode
-from ..storage.shard import FRAMES, VERSION, Shard, ShardWriter, is_fresh, sweep
+from ..storage.shard import FRAMES, Shard, ShardWriter, is_fresh, sweep
 from ..storage.versions import versions
-from .pieces import Piece, clear, join, piece_path, split
 
+STAGE = "extract-frames"
 BATCH = 16
-"""Frames decoded at once: more of them would no longer be in the processor's cache when they are encoded."""
-WRITTEN = 64
-"""Frames written at once: each writing costs as much as some frames."""
+"""Frames decoded at once. More would no longer be in the cache of the processor when they are encoded."""
+FRAMES_PER_WRITE = 64
+"""Frames written at once. A write has a fixed cost."""
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """One video to extract, all that a worker has to know of it.
+    """The task of a worker: one video, or one segment of it.
 
-    piece: only this part of it, into a shard that waits. pieces: to be joined, where there is no `piece`.
+    piece: the segment to decode into its own shard. pieces: all segments of the video; without `piece` they are joined.
     """
 
     name: str
@@ -40,133 +45,108 @@ class Extraction:
     fingerprint: str
     settings: dict[str, Any]
     deadline: float
-    pieces: tuple[Piece, ...] = ()
-    piece: Piece | None = None
+    pieces: tuple[Segment, ...] = ()
+    piece: Segment | None = None
 
     @property
     def size(self) -> float:
-        """Bytes of video in it, about."""
+        """Approximate number of bytes to decode."""
         return self.video.stat().st_size / (len(self.pieces) if self.piece else 1)
 
     def parts(self) -> "list[Extraction]":
-        """It, or its pieces."""
+        """One task per segment, or this task if the video is not divided."""
         return [replace(self, piece=piece) for piece in self.pieces] or [self]
 
 
 @dataclass
-class _Gathered:
-    """How far the pieces of one video have come."""
+class _Segments:
+    """Counts the segments of each video that are still to be decoded, and knows what to do after the last one."""
 
-    left: int
-    failed: bool = False
+    left: dict[str, int] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
 
-
-@dataclass
-class _Ledger:
-    """Which pieces are there, and what is to be done when the last one of a video is."""
-
-    videos: dict[str, _Gathered] = field(default_factory=dict)
-
-    def enter(self, item: Extraction, *, failed: bool) -> list[Extraction]:
-        """A piece has ended. Once all of its video have: the task that joins them, or, where one failed, that which
-        decodes it in one."""
-        video = self.videos.setdefault(item.name, _Gathered(len(item.pieces)))
-        video.left -= 1
-        video.failed |= failed
-        return [] if video.left else [replace(item, piece=None, pieces=() if video.failed else item.pieces)]
+    def done(self, item: Extraction, *, failed: bool) -> list[Extraction]:
+        """Records that a segment has ended. After the last one of a video, returns the task that joins them, or, if a
+        segment failed, the task that decodes the whole video."""
+        self.left[item.name] = self.left.get(item.name, len(item.pieces)) - 1
+        if failed:
+            self.failed.add(item.name)
+        if self.left[item.name]:
+            return []
+        return [replace(item, piece=None, pieces=() if item.name in self.failed else item.pieces)]
 
 
 def extract_frames(
-    config: Config, data: Path, work: Work, talk: Talk, *, scheduler: str | None = None, verify: bool = False
+    config: Config, data: Path, work: Work, reporter: Reporter, *, scheduler: str | None = None
 ) -> StageReport:
-    """Writes W/frames/<video>.h5 for every video that a subject is annotated in, unless it is there and up to date.
+    """Writes W/frames/<video>.h5 for each annotated video, unless it is up to date.
 
-    verify: shards that are up to date are read through against their checksums as well. A video that gives only some
-    of its frames is used, and the numbers of the others are in its shard's `lost` and counted in facts["notes"]; one
-    that gives none is in `failed`. Raises CatalogError and WorkError.
+    A video of which only some frames can be decoded is used. The numbers of the others are in `lost` of its shard, and
+    facts["notes"] counts them. A video without any frame is in `failed`. Raises CatalogError and WorkError.
     """
+    folder = work.frames("").parent
     catalog = find_catalog(data)
     annotated = {subject.video for subject in catalog.subjects}
-    settings = config.frames.model_dump(mode="json")
+    videos = sorted((video for video in catalog.videos if video.name in annotated), key=lambda video: video.name)
     wanted: list[Extraction] = []
-    kept: list[str] = []
-    failed: dict[str, Problem] = {}
-    sweep(work.frames("").parent)
-    for video in sorted((video for video in catalog.videos if video.name in annotated), key=lambda video: video.name):
+    jobs = ShardJobs(STAGE, FRAMES)
+    sweep(folder)
+    for video in videos:
         shard = work.frames(video.name)
-        try:
-            made_from = frames_fingerprint(config, video.path)
-        except InputError as error:
-            failed[video.name] = Problem("damaged", video.name, error.problem, error.remedy)
-            continue
-        if is_fresh(shard, FRAMES, made_from) and (not verify or _reads_through(shard, talk)):
-            kept.append(video.name)
-        else:
-            deadline = config.runtime.decode_seconds
-            wanted.append(Extraction(video.name, video.path, shard, made_from, settings, deadline))
-    made: list[str] = []
+        job = jobs.plan(video.name, shard, partial(_job, config, video, shard))
+        if job is not None:
+            wanted.append(job)
     if wanted:
-        workers = crew_size(worker_count(config.runtime.workers, cores=1), scheduler)
-        total = sum(item.video.stat().st_size for item in wanted)
-        wanted = [replace(item, pieces=split(item.video, item.video.stat().st_size, total, workers)) for item in wanted]
-        parts = [part for item in wanted for part in item.parts()]
-        # The longest first, so that none is left to run alone at the end.
-        parts.sort(key=lambda part: (-part.size, part.name, part.piece or ()))
-        clear(work.frames("").parent, [piece_path(part.shard, part.piece) for part in parts if part.piece])
-        ledger = _Ledger()
-        with talk.track("extract-frames", len(wanted), "videos") as bar:
-
-            def done(item: Extraction, result: int | Problem) -> list[Extraction]:
-                if item.piece:
-                    return ledger.enter(item, failed=isinstance(result, Problem))
-                if isinstance(result, Problem):
-                    failed[item.name] = result
-                    # What an older source or other settings made is not what was asked for.
-                    item.shard.unlink(missing_ok=True)
-                    bar.advance(item=f"{item.name}: {result.message}")
-                else:
-                    made.append(item.name)
-                    bar.advance(item=f"{item.name}: {result} frames")
-                return []
-
-            def died(item: Extraction, reason: str) -> list[Extraction]:
-                return done(item, Problem("damaged", item.name, reason, "Free memory, or set fewer runtime.workers."))
-
-            alone = len(parts) == 1 and scheduler is None
-            run_tasks(
-                extract, parts, workers=0 if alone else workers, scheduler=scheduler, on_result=done, on_error=died
-            )
-        clear(work.frames("").parent)
-    return StageReport(
-        "extract-frames",
-        work.frames("").parent,
-        made=tuple(sorted(made)),
-        kept=tuple(kept),
-        failed=tuple(problem for _, problem in sorted(failed.items())),
-        facts=_facts(work, sorted([*made, *kept])),
-    )
+        workers = worker_slots(worker_count(config.runtime.workers, cores=1), scheduler)
+        _extract_all(wanted, jobs, workers, scheduler, reporter)
+        remove_segments(folder)
+    return jobs.report(folder, _facts(work, sorted([*jobs.made, *jobs.kept])))
 
 
-def frames_fingerprint(config: Config, video: Path) -> str:
-    """What a shard of this video's frames bears when it is up to date. Raises InputError."""
+def _job(config: Config, video: Video, shard: Path) -> Extraction:
     settings = config.frames.model_dump(mode="json")
-    return fingerprint(format=FRAMES, version=VERSION, source=source_digest(video), settings=settings)
+    key = frames_fingerprint(config, video.path)
+    return Extraction(video.name, video.path, shard, key, settings, config.runtime.decode_seconds)
+
+
+def _extract_all(
+    wanted: list[Extraction], jobs: ShardJobs, workers: int, scheduler: str | None, reporter: Reporter
+) -> None:
+    total = sum(item.video.stat().st_size for item in wanted)
+    wanted = [replace(item, pieces=split(item.video, item.video.stat().st_size, total, workers)) for item in wanted]
+    parts = [part for item in wanted for part in item.parts()]
+    # The largest first, so that no large one is left to run alone at the end.
+    parts.sort(key=lambda part: (-part.size, part.name, part.piece or ()))
+    remove_segments(wanted[0].shard.parent, [segment_path(part.shard, part.piece) for part in parts if part.piece])
+    segments = _Segments()
+    with reporter.progress(STAGE, len(wanted), "videos") as bar:
+
+        def done(item: Extraction, result: int | Problem) -> list[Extraction]:
+            if item.piece:
+                return segments.done(item, failed=isinstance(result, Problem))
+            jobs.finish(item.name, item.shard, result, bar)
+            return []
+
+        def died(item: Extraction, reason: str) -> list[Extraction]:
+            return done(item, worker_died(item.name, reason))
+
+        alone = len(parts) == 1 and scheduler is None
+        run_tasks(extract, parts, workers=0 if alone else workers, scheduler=scheduler, on_result=done, on_error=died)
 
 
 def extract(item: Extraction) -> int | Problem:
-    """Writes one video's shard, or a piece of it; returns how many frames it has, or why there is none. Raises
-    WorkError."""
-    try:
+    """Writes the shard of a video or segment. Returns the number of its frames, or the problem. Raises WorkError."""
+    failed: list[Problem] = []
+    with one_input(item.name, failed):
         if item.piece:
             return _extract_piece(item, item.piece)
         if item.pieces and (frames := _join(item)):
             return frames
         return decoded(
             item.video, item.settings["size"], lambda decoding: _write(item, item.shard, item.fingerprint, decoding),
-            batch=BATCH, lent=True, deadline=item.deadline,
+            batch=BATCH, zero_copy=True, deadline=item.deadline,
         )  # fmt: skip
-    except VideoError as error:
-        return Problem("damaged", item.name, error.problem, error.remedy)
+    return failed[0]
 
 
 def _write(item: Extraction, shard: Path, made_from: str, decoding: Decoding) -> int:
@@ -186,22 +166,22 @@ def _write(item: Extraction, shard: Path, made_from: str, decoding: Decoding) ->
     return frames
 
 
-def _extract_piece(item: Extraction, piece: Piece) -> int:
-    shard, made_from = piece_path(item.shard, piece), _piece_fingerprint(item, piece)
+def _extract_piece(item: Extraction, piece: Segment) -> int:
+    shard, made_from = segment_path(item.shard, piece), _piece_fingerprint(item, piece)
     if is_fresh(shard, FRAMES, made_from):
         return piece.stop - piece.start
-    part = {"start": piece.start, "stop": piece.stop, "decoders": ("pyav",), "batch": BATCH, "lent": True}
+    part = {"start": piece.start, "stop": piece.stop, "decoders": ("pyav",), "batch": BATCH, "zero_copy": True}
     with decode(item.video, item.settings["size"], **part, deadline=item.deadline) as decoding:
         return _write(item, shard, made_from, decoding)
 
 
-def _piece_fingerprint(item: Extraction, piece: Piece) -> str:
+def _piece_fingerprint(item: Extraction, piece: Segment) -> str:
     return fingerprint(whole=item.fingerprint, start=piece.start, stop=piece.stop)
 
 
 def _join(item: Extraction) -> int:
-    """How many frames its pieces gave, 0 where one of them is damaged or another's."""
-    paths = [piece_path(item.shard, piece) for piece in item.pieces]
+    """Joins the segments and returns the number of frames; 0 if a segment is damaged or out of date."""
+    paths = [segment_path(item.shard, piece) for piece in item.pieces]
     fresh = (
         is_fresh(path, FRAMES, _piece_fingerprint(item, piece)) for path, piece in zip(paths, item.pieces, strict=True)
     )
@@ -220,7 +200,7 @@ def _join(item: Extraction) -> int:
 def _encoded(
     decoding: Decoding, quality: int
 ) -> Iterator[tuple[list[NDArray[np.uint8]], NDArray[np.int64], NDArray[np.float64]]]:
-    """JPEGs, numbers and times of the frames, WRITTEN of them or a few more at a time."""
+    """JPEGs, numbers and times of the frames, in groups of at least FRAMES_PER_WRITE except the last."""
     jpegs: list[NDArray[np.uint8]] = []
     index: list[NDArray[np.int64]] = []
     time: list[NDArray[np.float64]] = []
@@ -228,25 +208,15 @@ def _encoded(
         jpegs += encode(batch.pixels, quality)
         index.append(batch.index)
         time.append(batch.time)
-        if len(jpegs) >= WRITTEN:
+        if len(jpegs) >= FRAMES_PER_WRITE:
             yield jpegs, np.concatenate(index), np.concatenate(time)
             jpegs, index, time = [], [], []
     if jpegs:
         yield jpegs, np.concatenate(index), np.concatenate(time)
 
 
-def _reads_through(path: Path, talk: Talk) -> bool:
-    try:
-        with Shard(path, FRAMES) as shard:
-            shard.verify()
-    except ShardError as error:
-        talk.warn(f"{error.problem}: it is made again")
-        return False
-    return True
-
-
 def _facts(work: Work, names: list[str]) -> dict[str, Any]:
-    """Totals over the shards, and a note on each video that lost frames."""
+    """Totals over the shards, and a note for each video with lost frames."""
     frames = size = 0
     notes: list[dict[str, str]] = []
     for name in names:

@@ -15,15 +15,17 @@ from rich.live import Live
 from rich.text import Text
 
 from ...configs.schema import Config
-from ..ingest.live_source import Newest
-from ..learning.network import Network
-from ..progress import Talk
-from ..storage.mp4 import Mp4
-from .overlay import Overlay
-from .plots import DARK
-from .predict import check_model
-from .streaming import open_newest, stream_live
-from .trace import Moment
+from ..errors import InputError
+from ..inference.load import check_model
+from ..inference.predictor import Predictor
+from ..inference.streaming import open_source, stream_live
+from ..inference.trace import Moment
+from ..ingest.video.live import LatestFrame
+from ..progress import Reporter
+from ..records import shape
+from ..visualization.mp4 import Mp4
+from ..visualization.overlay import Overlay
+from ..visualization.style import DARK
 
 METER = 21
 """Letters of a meter on the terminal."""
@@ -34,7 +36,7 @@ def live(
     config: Config,
     source: int | str | Path,
     model: Path,
-    talk: Talk,
+    reporter: Reporter,
     *,
     as_json: bool = False,
     overlay: Path | None = None,
@@ -46,45 +48,49 @@ def live(
     source: a camera's number, a stream's URL, or a file. as_json: one line of JSON a frame, given to `emit`; else two
     meters on the terminal, or a line a second where there is none. overlay: an MP4 of what was seen, without sound.
     Returns frames, late (frames passed over), seconds. Raises MissingStageError, WeightsError, DeviceError, VideoError,
-    WorkError.
+    InputError, WorkError.
     """
-    check_model(model, talk, emotions=False, people=1)
-    network = Network(model, config)
-    if network.net.head.bidirectional:
-        talk.say(
-            f"{model} reads clips both ways: each frame is the last one of a window of {network.clip}, with less known "
-            "of it than `predict` knows. A head made for this is trained with head.bidirectional=false"
+    if not seconds >= 0:  # not a number either
+        raise InputError(f"{seconds} seconds", "Allowed: a number from 0, or leave it out to go on to the end.")
+    check_model(model, reporter, emotions=False, people=1)
+    predictor = Predictor(model, config)
+    if predictor.net.head.bidirectional:
+        reporter.info(
+            f"{model} has a bidirectional head. In live mode each frame is the last one of a window of "
+            f"{predictor.clip} frames, so values differ from those of `predict`. "
+            "For live use, train a head with head.bidirectional=false"
         )
     frames = late = 0
     began, last = time.monotonic(), 0.0
     film: Mp4 | None = None
     drawn: Overlay | None = None
     with ExitStack() as stack:
-        newest = stack.enter_context(open_newest(network, source))
+        newest = stack.enter_context(open_source(predictor, source))
         stack.enter_context(_stopped_by_ctrl_c(newest))
-        show = stack.enter_context(_Show(talk, as_json, emit))
-        for moment, picture in stream_live(network, newest):
+        show = stack.enter_context(_Show(reporter, as_json, emit))
+        for moment, arrival in stream_live(predictor, newest):
             frames, late, last = frames + 1, late + moment.late, moment.time
             if overlay is not None:
                 if film is None or drawn is None:
-                    drawn = Overlay(picture.shape[1], picture.shape[0])
+                    height, width = arrival.picture.shape[:2]
+                    drawn = Overlay(width, height, shape=shape(width, height, arrival.pixel_aspect))
                     film = stack.enter_context(Mp4(overlay, *drawn.size, FILM_RATE))
-                film.add(drawn.draw(picture, [moment]), moment.time)
+                film.add(drawn.draw(arrival.picture, [moment]), moment.time)
             if not show.moment(moment, late) or moment.time >= seconds:
                 break
     facts = {"frames": frames, "late": late, "seconds": round(last, 3)}
     spent = max(time.monotonic() - began, 1e-9)
-    talk.say(f"live: {frames} frames in {last:.1f} s, {frames / spent:.1f} a second, {late} passed over")
+    reporter.info(f"live: {frames} frames in {last:.1f} s, {frames / spent:.1f} a second, {late} passed over")
     return facts
 
 
 class _Show:
     """JSON lines, two meters on a terminal, or a line a second."""
 
-    def __init__(self, talk: Talk, as_json: bool, emit: Callable[[str], None]) -> None:
-        self._talk, self._as_json, self._emit = talk, as_json, emit
-        on_screen = not as_json and not talk.quiet and talk.console.is_terminal
-        self._screen = Live(console=talk.console, refresh_per_second=15, transient=True) if on_screen else None
+    def __init__(self, reporter: Reporter, as_json: bool, emit: Callable[[str], None]) -> None:
+        self._reporter, self._as_json, self._emit = reporter, as_json, emit
+        on_screen = not as_json and not reporter.quiet and reporter.console.is_terminal
+        self._screen = Live(console=reporter.console, refresh_per_second=15, transient=True) if on_screen else None
         self._said = -1.0
         self._times: deque[float] = deque(maxlen=20)
 
@@ -107,7 +113,7 @@ class _Show:
             self._screen.update(_meters(moment, rate, late))
         elif moment.time - self._said >= 1.0 or self._said < 0:
             self._said = moment.time
-            self._talk.say(_meters(moment, rate, late).plain)
+            self._reporter.info(_meters(moment, rate, late).plain)
         return True
 
     def _json(self, moment: Moment) -> bool:
@@ -147,7 +153,7 @@ def _number(value: float, places: int) -> float | None:
 
 
 @contextmanager
-def _stopped_by_ctrl_c(newest: Newest) -> Iterator[None]:
+def _stopped_by_ctrl_c(newest: LatestFrame) -> Iterator[None]:
     """The first Ctrl-C ends the iteration after the frame at hand; a second one interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

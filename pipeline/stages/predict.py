@@ -1,35 +1,77 @@
-"""predict: valence and arousal of any video, a row per frame, a row per clip, a picture, and the video with both drawn
-over it."""
+"""affect predict: valence and arousal of videos, as tables per frame and per clip, plots and overlays."""
 
 import contextlib
-import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
-from ...configs.schema import Config, load
-from ..errors import InputError, InUseError, MissingStageError, WeightsError
-from ..learning.model_file import model_path, read_model_metadata
-from ..progress import Talk
+from ...configs.schema import Config
+from ..errors import InUseError
+from ..faults import one_input
+from ..features.video_digest import video_digest
+from ..inference.load import check_model
+from ..inference.outputs import (
+    FACTS,
+    OVERLAY,
+    PLOT,
+    Recorded,
+    claimed,
+    exists,
+    find_videos,
+    output_names,
+    recorded,
+    remove_others,
+)
+from ..inference.partial_results import OnFrames
+from ..inference.tables import clip_file, frame_file, require_format
+from ..inference.trace import TraceData, summary_lines
+from ..learning.model_file import read_model_info
+from ..progress import Reporter
 from ..records import Problem, StageReport
-from ..storage.fingerprint import fingerprint, source_digest
-from .arrivals import Watch
-from .outputs import FACTS, OVERLAY, PLOT, Recorded, claimed, find_videos, output_names, recorded, remove_others
-from .tables import clip_file, frame_file, need_format
-from .trace import Trace, in_words, make_trace
-from .trace_plot import draw_traces
+from ..storage.fingerprint import fingerprint
+from ..visualization.trace_plot import draw_traces
 
 if TYPE_CHECKING:
-    from ..learning.network import Network
+    from ..inference.predictor import Predictor
 
 STAGE = "predict"
 VERSION = 2
-EMOTIONS = 8
-MOST_PEOPLE = 4
-MANY = 12
-"""Videos from which each is summed up in one line."""
-REMEDY = "Name a run folder, W/train/NAME; `affect train --data D --work W` makes one."
+MANY_VIDEOS = 12
+"""From this number on, each video is summed up in one line."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What to predict and which files to write.
+
+    emotions: also the backbone's eight classes. people: how many faces to follow in each video. format: of the tables,
+    one of tables.FORMATS. plot: also <video>.png. overlay: also <video>.overlay.mp4.
+    """
+
+    emotions: bool = False
+    people: int = 1
+    format: str = "csv"
+    plot: bool = True
+    overlay: bool = False
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files to write for each video, the two tables first."""
+        tables = (f".{self.format}", f".clips.{self.format}")
+        return (*tables, *([PLOT] if self.plot else []), *([OVERLAY] if self.overlay else []))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One video. title: for progress and messages. wait: until another process that writes it has ended."""
+
+    name: str
+    path: Path
+    title: str
+    wait: bool = False
 
 
 def predict(
@@ -37,198 +79,185 @@ def predict(
     videos: Sequence[Path],
     model: Path | Sequence[Path],
     out: Path,
-    talk: Talk,
+    reporter: Reporter,
+    options: PredictOptions = PredictOptions(),
     *,
-    emotions: bool = False,
-    people: int = 1,
-    format: str = "csv",  # noqa: A002
-    plot: bool = True,
-    overlay: bool = False,
-    watch: Watch | None = None,
+    on_frames: OnFrames | None = None,
 ) -> StageReport:
-    """Writes <video>.csv, <video>.clips.csv, <video>.png and <video>.facts.json into `out` for each video.
+    """Writes the tables, the plot and <video>.facts.json of each video into `out`.
 
-    videos: files, folders (all videos below them) or glob patterns. model: a run folder or its model file; it says how
-    large the frames and how long the clips are, the config says the rest. Of several models the values are averaged;
-    faces, boxes, emotions and clips are those of the first. emotions: adds the backbone's eight classes.
-    people: how many to follow in each video. format: of the tables, one of tables.FORMATS. plot: the PNG. overlay: also
-    <video>.overlay.mp4. watch: is told of frames as their values become final, before those without a face are seen to;
-    of several people, of the first. A video that cannot be read is in `failed`. Several processes may write into one
-    `out`: a video that another one is at comes last, and is kept if it is done by then. Raises MissingStageError,
-    WeightsError, DeviceError, WorkError; InputError for a format or a number of people that cannot be had.
+    videos: files, folders (all videos below them) or glob patterns. model: a run folder or its model file. It sets the
+    frame size and the clip length; `config` sets the rest. The values of several models are averaged; faces, boxes,
+    emotions and clips are those of the first. on_frames: called with the values of the first person as they become
+    final, before frames without a face are treated.
+
+    A video that cannot be read is in `failed`. So is a video whose plot or overlay cannot be drawn, but its tables are
+    written. Several processes may write into one `out`: a video that another process is writing comes last. Raises
+    MissingStageError, WeightsError, DeviceError, WorkError, and InputError for an unknown format or too many people.
     """
-    need_format(format)
+    require_format(options.format)
     models = [model] if isinstance(model, Path) else list(dict.fromkeys(model))
-    classes, *_ = [check_model(path, talk, emotions=emotions, people=people) for path in models]
-    digest = [read_model_metadata(path)["fingerprint"] for path in models]
-    wanted = (f".{format}", f".clips.{format}", *([PLOT] if plot else []), *([OVERLAY] if overlay else []))
-    files, failed = find_videos(videos)
+    classes, *_ = [check_model(it, reporter, emotions=options.emotions, people=options.people) for it in models]
+    files, unusable = find_videos(videos)
+    for problem in unusable:
+        if problem.kind == "note":
+            reporter.warning(f"{problem}")
+    writer = _Writer(config, models, classes, out, reporter, options)
+    writer.failed += [problem for problem in unusable if problem.kind != "note"]
+    writer.brief = len(files) >= MANY_VIDEOS
+    queue = []
+    for number, (name, path) in enumerate(output_names(files, out), 1):
+        title = f"{STAGE} {number}/{len(files)}  {name}" if len(files) > 1 else f"{STAGE} {name}"
+        queue.append(_Job(name, path, title))
     made, kept, facts = [], [], {}
-    network: Network | None = None
-    queue = [(number, name, path, False) for number, (name, path) in enumerate(output_names(files, out), 1)]
-    for number, planned, path, wait in queue:
-        title = f"{STAGE} {number}/{len(files)}  {planned}" if len(files) > 1 else f"{STAGE} {planned}"
+    for job in queue:  # it grows
         try:
-            key = fingerprint(
-                version=VERSION, model=digest, source=source_digest(path), predict=config.predict,
-                clip=[config.clip.hop, config.clip.carry], precision=config.runtime.precision, emotions=emotions,
-                people=people,
-            )  # fmt: skip
-            name, known = planned, recorded(out, planned)
-            if not _is_done(known, key, wanted):
-                with claimed(out, planned, path, wait=wait) as name:
-                    known = recorded(out, name)
-                    if not _is_done(known, key, wanted):  # as nobody else has done it meanwhile
-                        network = network or _network(models, config)
-                        began = time.perf_counter()
-                        traces = trace_video(
-                            network, path, talk, name=name, title=title, classes=classes, people=people, told=watch
-                        )
-                        rate = len(traces[0]) / (time.perf_counter() - began)
-                        others = known.suffixes if known is not None and known.key == key else ()
-                        remove_others(out, name, known, others)
-                        _write(traces, out, name, wanted, talk, f"{title}: overlay", config)
-                        told, suffixes = _facts(traces, rate), tuple(dict.fromkeys((*others, *wanted)))
-                        known = Recorded(out / name, key, path.resolve(), told, suffixes, network.environment())
-                        known.save()
-                        talk.say(f"{title}: {len(traces[0])} frames, {rate:,.1f} frames/s")
-                        _say(traces, talk, one_line=len(files) >= MANY)
-                        made.append(name)
-            if name not in made:
-                kept.append(name)
-            _remark(name, known.facts, people, talk)
-            facts[name] = known.facts
+            name, known, new = writer.run(job, on_frames)
         except InUseError:
-            talk.say(f"{title}: another process is at it, so it comes last")
-            queue.append((number, planned, path, True))
-        except InputError as error:
-            failed.append(Problem("damaged", planned, error.problem, error.remedy))
-            _forget(out, planned, path)
-    return StageReport(STAGE, out, tuple(made), tuple(kept), tuple(failed), facts)
+            reporter.info(f"{job.title}: another process is writing it, so it comes last")
+            queue.append(replace(job, wait=True))
+            continue
+        if known is None:
+            continue
+        (made if new else kept).append(name)
+        facts[name] = known.facts
+        _warn(name, known.facts, options.people, reporter)
+    return StageReport(STAGE, out, tuple(made), tuple(kept), tuple(writer.failed), facts)
 
 
-def _is_done(known: Recorded | None, key: str, wanted: Sequence[str]) -> TypeGuard[Recorded]:
-    return known is not None and known.key == key and known.has(wanted)
+@dataclass
+class _Writer:
+    """Predicts videos one by one and writes their files. The model is loaded for the first video that needs it.
 
+    models: paths of the models. classes: names of the emotions to predict. failed: the videos, or parts of their
+    outputs, that could not be made. brief: whether each video is summed up in one line.
+    """
 
-def _forget(out: Path, name: str, path: Path) -> None:
-    """Removes what an earlier run made of a video that can no longer be read, unless another process is at it."""
-    known = recorded(out, name)
-    if known is not None and (known.source == path.resolve() or not known.source.exists()):
-        with contextlib.suppress(InUseError), claimed(out, name, path, wait=False) as own:
-            if own == name:
-                remove_others(out, name, known, (), mark=True)
+    config: Config
+    models: Sequence[Path]
+    classes: tuple[str, ...]
+    out: Path
+    reporter: Reporter
+    options: PredictOptions
+    failed: list[Problem] = field(default_factory=list)
+    brief: bool = False
 
+    @cached_property
+    def predictor(self) -> "Predictor":
+        from ..inference.predictor import Predictor
 
-def settings_for(model: Path, overrides: Sequence[str] = (), config: str | None = None) -> Config:
-    """The settings to use a model with: of `config`, else those of its run, with overrides. Raises MissingStageError,
-    WeightsError, ConfigError."""
-    file = model_path(model)
-    if not file.is_file():
-        raise MissingStageError(f"{file}: there is no model", REMEDY)
-    beside = file.parent / "config.yaml"
-    if config is None and beside.is_file():
-        config = str(beside)
-    if config is not None:
-        return load(config, overrides)
-    return load("demo", (*_spelled(Config.model_validate(read_model_metadata(model)["config"])), *overrides))
+        return Predictor(self.models, self.config)
 
+    @cached_property
+    def digests(self) -> list[str]:
+        return [read_model_info(path).fingerprint for path in self.models]
 
-def check_model(model: Path, talk: Talk, *, emotions: bool, people: int) -> tuple[str, ...]:
-    """Whether the model can do what is asked, without loading it. Returns the names of the emotions that are asked for.
-    Raises MissingStageError, WeightsError, InputError."""
-    if not model_path(model).is_file():
-        raise MissingStageError(f"{model_path(model)}: there is no model", REMEDY)
-    if not 1 <= people <= MOST_PEOPLE:
-        raise InputError(f"{people} people", f"Allowed: 1 to {MOST_PEOPLE}.")
-    metadata = read_model_metadata(model)
-    localiser = metadata["config"]["stn"]["localiser"]
-    if people > 1 and localiser != "stn":
-        raise InputError(
-            f"{model} was trained with stn.localiser {localiser} and cannot tell people apart",
-            "Ask for one person, or train with stn.localiser=stn.",
+    def run(self, job: _Job, on_frames: OnFrames | None) -> tuple[str, Recorded | None, bool]:
+        """Returns the name of the files, what is recorded of them (None if the video failed), and whether they were
+        made now. Raises InUseError if another process writes them."""
+        key = ""
+        with one_input(job.name, self.failed):
+            key = fingerprint(
+                version=VERSION, model=self.digests, source=video_digest(job.path), predict=self.config.predict,
+                clip=[self.config.clip.hop, self.config.clip.carry], precision=self.config.runtime.precision,
+                emotions=self.options.emotions, people=self.options.people,
+            )  # fmt: skip
+        if not key:
+            self._remove_outdated(job, key)
+            return job.name, None, False
+        known = recorded(self.out, job.name)
+        if self._is_done(known, key):
+            return job.name, known, False
+        with claimed(self.out, job.name, job.path, wait=job.wait) as name:
+            known = recorded(self.out, name)
+            if self._is_done(known, key):  # by another process, in the meantime
+                return name, known, False
+            new = None
+            with one_input(name, self.failed):
+                new = self._predict(job, name, key, known, on_frames)
+        if new is None:
+            self._remove_outdated(job, key)
+        return name, new, True
+
+    def _is_done(self, known: Recorded | None, key: str) -> bool:
+        return known is not None and known.key == key and known.has(self.options.suffixes)
+
+    def _predict(self, job: _Job, name: str, key: str, old: Recorded | None, on_frames: OnFrames | None) -> Recorded:
+        """Predicts one video and writes its files. old: what an earlier run wrote under this name."""
+        from ..inference.offline import trace_video
+
+        predictor = self.predictor
+        started = time.perf_counter()
+        traces = trace_video(
+            predictor,
+            job.path,
+            self.reporter,
+            name=name,
+            title=job.title,
+            classes=self.classes,
+            people=self.options.people,
+            on_frames=on_frames,
         )
-    if localiser in ("box", "aligned"):
-        talk.warn(
-            f"{model} was trained with stn.localiser {localiser} and cannot find faces by itself: "
-            "it looks at the whole picture, and will be the poorer for it"
-        )
-    classes = tuple(metadata["backbone"]["classes"]) if emotions else ()
-    if emotions and len(classes) != EMOTIONS:
-        raise WeightsError(
-            f"{model}: its backbone knows {len(classes)} classes, expected {EMOTIONS} emotions",
-            "Leave out emotions, or train on a backbone of `affect pretrain backbone`.",
-        )
-    return classes
+        rate = len(traces[0]) / (time.perf_counter() - started)
+        still_valid = old.suffixes if old is not None and old.key == key else ()
+        remove_others(self.out, name, old, still_valid)
+        written = self._write(job, name, traces)
+        suffixes = tuple(dict.fromkeys((*still_valid, *written)))
+        source = job.path.resolve()
+        new = Recorded(self.out / name, key, source, _facts(traces, rate), suffixes, predictor.environment())
+        new.save()
+        self.reporter.info(f"{job.title}: {len(traces[0])} frames, {rate:,.1f} frames/s")
+        if not self.brief:
+            for line in summary_lines(traces):
+                self.reporter.info(line)
+        return new
+
+    def _write(self, job: _Job, name: str, traces: Sequence[TraceData]) -> tuple[str, ...]:
+        """Writes all files of one video except its facts, and returns their suffixes. A plot or an overlay that cannot
+        be drawn is added to `failed`."""
+        # The facts say that all other files are there, so they are removed first and written last.
+        (self.out / f"{name}{FACTS}").unlink(missing_ok=True)
+        frames, clips, *_ = self.options.suffixes
+        frame_file(self.out / f"{name}{frames}", traces, self.options.format)
+        clip_file(self.out / f"{name}{clips}", traces, self.options.format)
+        written = [frames, clips]
+        if self.options.plot:
+            with one_input(name, self.failed, part="its tables are written, but not the plot"):
+                draw_traces(traces, self.out / f"{name}{PLOT}")
+                written.append(PLOT)
+        if self.options.overlay:
+            from ..visualization.overlay_video import write_overlay_video
+
+            deadline = self.config.runtime.decode_seconds
+            with one_input(name, self.failed, part="its tables are written, but not the overlay"):
+                film = self.out / f"{name}{OVERLAY}"
+                write_overlay_video(film, traces, self.reporter, f"{job.title}: overlay", deadline=deadline)
+                written.append(OVERLAY)
+        return tuple(written)
+
+    def _remove_outdated(self, job: _Job, key: str) -> None:
+        """Removes the files that an earlier run wrote for a video that failed now, unless they have the same
+        fingerprint or another process is writing them."""
+        known = recorded(self.out, job.name)
+        if known is None or known.key == key or (known.source != job.path.resolve() and exists(known.source)):
+            return
+        with contextlib.suppress(InUseError), claimed(self.out, job.name, job.path, wait=False) as own:
+            if own == job.name:
+                remove_others(self.out, job.name, known, (), mark=True)
 
 
-def trace_video(
-    network: "Network", path: Path, talk: Talk, *, name: str = "", title: str = "", classes: Sequence[str] = (),
-    people: int = 1, told: Watch | None = None,
-) -> list[Trace]:  # fmt: skip
-    """The traces of a video's people, from left to right, as many as were found. classes: of the emotions, where they
-    are asked for. told: of the first one's values as they come. Raises VideoError."""
-    from .watching import watch
-
-    predictions = watch(path, network, talk, title or path.stem, people=people, emotions=bool(classes), told=told)
-    return [
-        make_trace(
-            prediction, network.config, path, name=name, classes=classes, clip=network.clip,
-            person=number if people > 1 else None,
-        )
-        for number, prediction in enumerate(predictions)
-    ]  # fmt: skip
-
-
-def _network(models: Sequence[Path], config: Config) -> "Network":
-    from ..learning.network import Network
-
-    return Network(models, config)
-
-
-def _write(
-    traces: Sequence[Trace], out: Path, name: str, wanted: Sequence[str], talk: Talk, title: str, config: Config
-) -> None:
-    """The files of one video, but for the facts, which say that all others are there."""
-    (out / f"{name}{FACTS}").unlink(missing_ok=True)
-    form = wanted[0].removeprefix(".")
-    frame_file(out / f"{name}{wanted[0]}", traces, form)
-    clip_file(out / f"{name}{wanted[1]}", traces, form)
-    if PLOT in wanted:
-        draw_traces(traces, out / f"{name}{PLOT}")
-    if OVERLAY in wanted:
-        from .overlay_film import film_overlay
-
-        film_overlay(out / f"{name}{OVERLAY}", traces, talk, title, deadline=config.runtime.decode_seconds)
-
-
-def _facts(traces: Sequence[Trace], rate: float) -> dict[str, Any]:
-    """Of one person their summary; of several that of each, and of the first what a reader of one expects."""
+def _facts(traces: Sequence[TraceData], rate: float) -> dict[str, Any]:
+    """The summary of the first person, and of several people the summary of each."""
     facts = {**traces[0].summary(), "frames_per_second": round(rate, 2)}
     if traces[0].person is not None:
         facts["people"] = [trace.summary() for trace in traces]
     return facts
 
 
-def _say(traces: Sequence[Trace], talk: Talk, *, one_line: bool) -> None:
-    for line in in_words(traces):
-        if not one_line:
-            talk.say(line)
-
-
-def _remark(name: str, facts: dict[str, Any], people: int, talk: Talk) -> None:
+def _warn(name: str, facts: dict[str, Any], people: int, reporter: Reporter) -> None:
     if not facts["face_share"]:
-        talk.warn(f"{name}: no face in any frame, so there are no values. Lower predict.face_threshold to have some.")
+        reporter.warning(f"{name}: no face in any frame, so there are no values. Try a lower predict.face_threshold.")
     if facts["lost"]:
-        talk.warn(f"{name}: {facts['lost']} frames cannot be decoded and have no row")
-    if people > len(facts.get("people", ())) and people > 1:
-        talk.warn(f"{name}: {len(facts['people'])} of {people} people found")
-
-
-def _spelled(config: Config) -> list[str]:
-    """All settings as overrides."""
-    sections = config.model_dump(mode="json")
-    return [
-        f"{section}.{key}={json.dumps(value)}"
-        for section, values in sections.items() if isinstance(values, dict) for key, value in values.items()
-    ]  # fmt: skip
+        reporter.warning(f"{name}: {facts['lost']} frames cannot be decoded and have no row")
+    if people > 1 and people > len(facts.get("people", ())):
+        reporter.warning(f"{name}: {len(facts['people'])} of {people} people found")

@@ -12,34 +12,34 @@ from numpy.typing import NDArray
 
 from ...configs.schema import Config, PretrainBackbone
 from ..errors import InputError, MissingStageError
-from ..ingest import ferplus as fer
-from ..progress import Talk
-from ..records import StageReport, Work
-from ..storage.checkpoint import read_metadata, save_weights
-from ..storage.fingerprint import fingerprint, source_digest
-from .encoder import (
+from ..features.encoder import (
     BACKBONE_FORMAT,
     IMAGENET,
     SCRATCH,
-    asked_precision,
     build_backbone,
+    requested_precision,
     stored_fingerprint,
     weights_digest,
 )
-from .plots import LIGHT, drawing, heading, save
+from ..ingest import ferplus as fer
+from ..progress import Reporter
+from ..records import StageReport, Work, training_facts
+from ..storage.checkpoint import read_metadata, save_weights
+from ..storage.fingerprint import fingerprint, source_digest
+from ..visualization.confusion import draw_confusion
 
 if TYPE_CHECKING:
-    import torch
     from rich.table import Table
     from torch import Tensor
 
     from ...models.backbone import Backbone
+    from ..learning.runtime import Compute
 
 STAGE = "pretrain-backbone"
 VERSION = 1
 
 
-def pretrain_backbone(config: Config, ferplus: Path, work: Work, talk: Talk) -> StageReport:
+def pretrain_backbone(config: Config, ferplus: Path, work: Work, reporter: Reporter) -> StageReport:
     """Trains on FER+ and writes weights/backbone.safetensors and backbone-confusion.png beside it.
 
     ferplus: the folder that holds fer2013.csv and fer2013new.csv. The report, with the accuracy on PrivateTest, goes
@@ -49,13 +49,13 @@ def pretrain_backbone(config: Config, ferplus: Path, work: Work, talk: Talk) -> 
     start = _start(config.pretrain_backbone.start)
     digest = backbone_fingerprint(config, ferplus)
     if stored_fingerprint(output) == digest:
-        return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
-    backbone, report = _train(config, ferplus, start, work, talk, digest)
+        return StageReport(STAGE, output, kept=(output.name,), facts=training_facts(read_metadata(output)["report"]))
+    backbone, report = _train(config, ferplus, start, work, reporter, digest)
     metadata = {"format": BACKBONE_FORMAT, "fingerprint": digest, "backbone": backbone.metadata(), "report": report}
     save_weights(output, backbone.state_dict(), metadata)
     draw_confusion(report, output.with_name("backbone-confusion.png"))
-    talk.say(f"FER+ PrivateTest: accuracy {report['accuracy']:.3f} on {report['faces']} faces")
-    return StageReport(STAGE, output, made=(output.name,), facts=_facts(report))
+    reporter.info(f"FER+ PrivateTest: accuracy {report['accuracy']:.3f} on {report['faces']} faces")
+    return StageReport(STAGE, output, made=(output.name,), facts=training_facts(report))
 
 
 def backbone_fingerprint(config: Config, ferplus: Path) -> str:
@@ -66,7 +66,7 @@ def backbone_fingerprint(config: Config, ferplus: Path) -> str:
         start=weights_digest(_start(config.pretrain_backbone.start)),
         sources=[source_digest(path) for path in _sources(ferplus)],
         seed=config.runtime.seed,
-        **asked_precision(config),
+        **requested_precision(config),
     )
 
 
@@ -96,10 +96,6 @@ def counts_table(counts: dict[str, dict[str, Any]]) -> "Table":
     return table
 
 
-def _facts(report: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in report.items() if name not in ("history", "environment")}
-
-
 def _start(name: str) -> Path | str:
     if name in (SCRATCH, IMAGENET):
         return name
@@ -123,23 +119,25 @@ def _sources(ferplus: Path) -> list[Path]:
 
 
 def _train(
-    config: Config, ferplus: Path, start: Path | str, work: Work, talk: Talk, digest: str
+    config: Config, ferplus: Path, start: Path | str, work: Work, reporter: Reporter, digest: str
 ) -> tuple["Backbone", dict[str, Any]]:
     import torch
     import torch.nn.functional as F
 
-    from ..learning.ahead import ahead
     from ..learning.augment import Augmentation, augment
-    from ..learning.loop import fit
-    from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
+    from ..learning.loop import FitSettings, ResumeFile, SimpleTask, fit
+    from ..learning.prefetch import prefetch
+    from ..learning.runtime import environment, pick_compute, seed_everything
 
     settings = config.pretrain_backbone
-    device = pick_device(config.runtime.device)
-    dtype = pick_dtype(config.runtime.precision, device)
+    compute = pick_compute(config.runtime)
+    device = compute.device
     seed_everything(config.runtime.seed)
     pixels, target = _faces(ferplus, "Training", settings)
     public, private = (_labelled(ferplus, usage) for usage in ("PublicTest", "PrivateTest"))
-    talk.say(f"FER+: {len(pixels)} faces to learn from, {len(public[0])} to choose by, {len(private[0])} to report on")
+    reporter.info(
+        f"FER+: {len(pixels)} faces to learn from, {len(public[0])} to choose by, {len(private[0])} to report on"
+    )
 
     backbone = build_backbone(start, config.runtime.seed)
     network = backbone.to(device)
@@ -158,7 +156,7 @@ def _train(
             faces = pixels[rows, None].to(device).expand(-1, 3, -1, -1)
             return augment(faces, settings.size, how, torch.Generator().manual_seed(seed)), target[rows].to(device)
 
-        return ahead(zip(parts, seeds, strict=True), make, threads=1)
+        return prefetch(zip(parts, seeds, strict=True), make, threads=1)
 
     def loss(batch: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
         faces, wanted = batch
@@ -166,20 +164,22 @@ def _train(
         return F.cross_entropy(logits.float(), wanted, label_smoothing=settings.label_smoothing), {}
 
     def validate() -> dict[str, float]:
-        said = classify(network, public[0], settings.size, device, dtype)
+        said = classify(network, public[0], settings.size, compute)
         return {"accuracy": float((said == public[1]).mean())}
 
     state = work.weights("backbone").with_suffix(".state")
-    result = fit(
-        network, batches, loss, validate, groups=[{"params": list(network.parameters()), "lr": settings.learning_rate}],
-        epochs=settings.epochs, steps=steps, score="accuracy", weight_decay=settings.weight_decay, ema=settings.ema,
-        warmup=0.1, device=device, dtype=dtype, talk=talk, title=STAGE, state=state, key=digest,
+    groups = [{"params": list(network.parameters()), "lr": settings.learning_rate}]
+    task = SimpleTask(network, batches, loss, validate, groups, steps)
+    fit_settings = FitSettings(
+        score="accuracy", epochs=settings.epochs, ema=settings.ema, warmup=0.1, weight_decay=settings.weight_decay,
+        gradient_clip=1.0, schedule="cosine",
     )  # fmt: skip
-    said = classify(network, private[0], settings.size, device, dtype)
+    result = fit(task, fit_settings, compute, reporter, STAGE, resume=ResumeFile(state, digest))
+    said = classify(network, private[0], settings.size, compute)
     report = score(said, private[1], backbone.classes)
     report |= {"public_accuracy": validate()["accuracy"], "best_epoch": result.best_epoch, "history": result.history}
     state.unlink(missing_ok=True)
-    return backbone.cpu(), report | {"environment": environment(device, dtype)}
+    return backbone.cpu(), report | {"environment": environment(compute)}
 
 
 def _faces(ferplus: Path, usage: Any, settings: PretrainBackbone) -> tuple["Tensor", "Tensor"]:
@@ -208,20 +208,17 @@ def _labelled(ferplus: Path, usage: Any) -> tuple["Tensor", NDArray[np.int64]]:
     return torch.from_numpy(faces.pixels[label >= 0]), label[label >= 0]
 
 
-def classify(
-    backbone: Any, faces: "Tensor", size: int, device: "torch.device", dtype: "torch.dtype", batch: int = 64
-) -> NDArray[np.int64]:
+def classify(backbone: Any, faces: "Tensor", size: int, compute: "Compute", batch: int = 64) -> NDArray[np.int64]:
     """The class each face uint8 [n, 48, 48] most looks like, int64 [n]."""
     import torch
 
-    from ..learning.augment import centre
-    from ..learning.runtime import autocast
+    from ..learning.augment import crop_centre
 
     backbone.eval()
     said = []
-    with torch.inference_mode(), autocast(device, dtype):
+    with torch.inference_mode(), compute.autocast():
         for part in faces.split(batch):
-            crops = centre(part[:, None].to(device).expand(-1, 3, -1, -1), size)
+            crops = crop_centre(part[:, None].to(compute.device).expand(-1, 3, -1, -1), size)
             said.append(backbone(crops)[1].argmax(1).cpu().numpy())
     return np.concatenate(said)
 
@@ -240,32 +237,3 @@ def score(said: NDArray[np.int64], label: NDArray[np.int64], classes: Sequence[s
         },
         "confusion": confusion.tolist(),
     }  # fmt: skip
-
-
-def draw_confusion(report: dict[str, Any], path: Path) -> Path:
-    """The confusion matrix as a picture: shares of each row, and the number of faces beside the class's name."""
-    confusion, classes = np.asarray(report["confusion"]), report["classes"]
-    faces = confusion.sum(1)
-    share = confusion / np.maximum(faces, 1)[:, None]
-    with drawing(LIGHT, 6.8, 5.8) as figure:
-        from matplotlib.colors import LinearSegmentedColormap
-
-        axes = figure.subplots()
-        axes.imshow(
-            share, cmap=LinearSegmentedColormap.from_list("paper", [LIGHT.paper, LIGHT.arousal]), vmin=0, vmax=1
-        )
-        for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
-            colour = LIGHT.paper if share[row, column] > 0.55 else LIGHT.ink
-            text = f"{share[row, column]:.2f}".removeprefix("0")
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-        axes.set_xticks(range(len(classes)), classes, rotation=35, ha="right")
-        axes.set_yticks(range(len(classes)), [f"{name}  {n:,}" for name, n in zip(classes, faces, strict=True)])
-        axes.set(xlabel="recognised as", ylabel="majority of the votes")
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-        axes.set_xticks(np.arange(1, len(classes)) - 0.5, minor=True)
-        axes.set_yticks(np.arange(1, len(classes)) - 0.5, minor=True)
-        axes.grid(True, which="minor", color=LIGHT.line, linewidth=0.8)
-        axes.tick_params(which="minor", length=0)
-        heading(axes, "FER+ PrivateTest", f"accuracy {report['accuracy']:.1%} of {report['faces']:,} faces")
-        return save(figure, path)

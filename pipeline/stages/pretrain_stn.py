@@ -13,24 +13,24 @@ import numpy as np
 
 from ...configs.schema import Config
 from ..errors import AffectError, MissingStageError, ShardError
+from ..features.crops import boxes_digest, fresh_frames
+from ..features.encoder import SCRATCH, STN_FORMAT, requested_precision, stored_fingerprint, weights_digest
+from ..features.frame_sampling import allocate_evenly
+from ..features.stn_init import init_from, start_weights
 from ..ingest.boxes import read_boxes
 from ..ingest.catalog import find_catalog
-from ..progress import Talk
-from ..records import Boxes, Catalog, Problem, StageReport, Subject, Work
+from ..progress import Reporter
+from ..records import Boxes, Catalog, Problem, StageReport, Subject, Work, training_facts
+from ..storage.audit_file import accepted_subjects
 from ..storage.checkpoint import read_metadata, save_weights
 from ..storage.fingerprint import fingerprint
 from ..storage.shard import FrameShard
-from .audit_record import accepted_subjects
-from .draws import share_out
-from .encoder import SCRATCH, STN_FORMAT, asked_precision, stored_fingerprint, weights_digest
-from .looking import boxes_digest, fresh_frames
-from .stn_start import begin, start_weights
 
 if TYPE_CHECKING:
     import torch
 
     from ...models.stn import SpatialTransformer
-    from ..learning.montage import Pictures
+    from ..learning.stn.train_data import BoxedImages
 
 STAGE = "pretrain-stn"
 VERSION = 5
@@ -50,7 +50,7 @@ class Boxed:
     frames: int
 
 
-def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageReport:
+def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> StageReport:
     """Trains the STN on the boxes of the training split and writes weights/stn.safetensors.
 
     It starts from `pretrain_stn.start`, and without any boxes stays there, with a warning; at `scratch` it is then the
@@ -62,7 +62,8 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
     subjects = [subject for subject in accepted_subjects(work, catalog) if subject.split != "test"]
     digest = stn_fingerprint(config, subjects, work)
     if stored_fingerprint(output) == digest:
-        return StageReport(STAGE, output, kept=(output.name,), facts=_facts(read_metadata(output)["report"]))
+        facts = training_facts(read_metadata(output)["report"])
+        return StageReport(STAGE, output, kept=(output.name,), facts=facts)
     (training, problems), (validation, more) = (
         _boxed(config, catalog, [subject for subject in subjects if subject.split == split], work)
         for split in ("train", "validation")
@@ -70,15 +71,15 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
     if not validation and len(training) > 1:
         held = max(1, len(training) // 5)
         training, validation = training[:-held], training[-held:]
-        talk.say(f"no validation subject has boxes: the last {held} of the training split are held out")
+        reporter.info(f"no validation subject has boxes: the last {held} of the training split are held out")
     if not training:
         started = start_weights(config)
         told = "finds faces as well as it did before (see pretrain_stn.start)" if started else "sees the whole picture"
-        talk.warn(
+        reporter.warning(
             f"no training subject has boxes: the STN {told}. "
             "Run `affect detect-boxes --data DIR` and then this stage again."
         )
-    stn, report, damaged = _train(config, training, validation, work, talk, digest)
+    stn, report, damaged = _train(config, training, validation, work, reporter, digest)
     if damaged:  # it learned without them, and is to learn anew once they are mended
         digest = stn_fingerprint(config, subjects, work)
     save_weights(
@@ -92,11 +93,13 @@ def pretrain_stn(config: Config, data: Path, work: Work, talk: Talk) -> StageRep
         },
     )
     if "iou" in report:
-        talk.say(
+        reporter.info(
             f"validation: mean IoU {report['iou']:.3f}, {report['iou_80']:.1%} of frames at 0.80 or above, "
             f"presence AUROC {_figure(report['presence_auroc'])} ({report['frames']} frames)"
         )
-    return StageReport(STAGE, output, made=(output.name,), failed=(*problems, *more, *damaged), facts=_facts(report))
+    return StageReport(
+        STAGE, output, made=(output.name,), failed=(*problems, *more, *damaged), facts=training_facts(report)
+    )
 
 
 def stn_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> str:
@@ -110,12 +113,8 @@ def stn_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> 
         shape=config.stn.model_dump(include={"kind", "view"}),
         subjects=[_source(subject, work) for subject in subjects],
         seed=config.runtime.seed,
-        **asked_precision(config),
+        **requested_precision(config),
     )
-
-
-def _facts(report: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in report.items() if name not in ("history", "environment")}
 
 
 def _figure(value: float | None) -> str:
@@ -170,56 +169,56 @@ def _boxed(
 
 
 def _train(
-    config: Config, training: list[Boxed], validation: list[Boxed], work: Work, talk: Talk, digest: str
+    config: Config, training: list[Boxed], validation: list[Boxed], work: Work, reporter: Reporter, digest: str
 ) -> tuple["SpatialTransformer", dict[str, Any], list[Problem]]:
     from ...models.stn import SpatialTransformer
-    from ..learning.boxes_seen import balance, draw_batches, measure, stn_loss
-    from ..learning.loop import fit
-    from ..learning.montage import Album
-    from ..learning.places import with_places
-    from ..learning.runtime import environment, pick_device, pick_dtype, seed_everything
+    from ..learning.loop import FitSettings, ResumeFile, SimpleTask, fit
+    from ..learning.runtime import environment, pick_compute, seed_everything
+    from ..learning.stn.negatives import add_background_negatives
+    from ..learning.stn.objective import calibrate_presence, draw_batches, measure, stn_loss
+    from ..learning.stn.train_data import ImagePool
 
     settings = config.pretrain_stn
-    device = pick_device(config.runtime.device)
-    dtype = pick_dtype(config.runtime.precision, device)
+    compute = pick_compute(config.runtime)
+    device = compute.device
     seed_everything(config.runtime.seed)
     stn = SpatialTransformer(**config.stn.model_dump(include={"kind", "view", "crop", "margin"}))
     start = start_weights(config)
-    begun = {"start": settings.start if start else SCRATCH, "environment": environment(device, dtype)}
+    begun = {"start": settings.start if start else SCRATCH, "environment": environment(compute)}
     if start:
-        begin(stn, start)
+        init_from(stn, start)
     elif not training or settings.epochs == 0:
-        stn.look_everywhere()
+        stn.reset_to_whole_picture()
     if not training or not (start or settings.epochs):
         return stn, {"trained": False, **begun}, []
     stn = stn.to(device)
-    shown, problems = gather(config, training, settings.frames, device, talk)
-    truth, more = gather(config, validation, settings.validation_frames, device, talk)
+    shown, problems = gather(config, training, settings.frames, device, reporter)
+    truth, more = gather(config, validation, settings.validation_frames, device, reporter)
     if not len(shown):
         if not start:
-            stn.look_everywhere()
+            stn.reset_to_whole_picture()
         return stn.cpu(), {"trained": False, **begun}, problems + more
     truth = truth if len(truth) else shown
-    own, shown = len(shown), with_places(shown, config.runtime.seed)
+    own, shown = len(shown), add_background_negatives(shown, config.runtime.seed)
     batch = min(settings.batch, len(shown))
 
-    def batches(epoch: int) -> Iterator["Pictures"]:
+    def batches(epoch: int) -> Iterator["BoxedImages"]:
         return draw_batches(album, config.stn.view, batch, config.runtime.seed * 100003 + epoch, device)
 
-    def loss(pictures: "Pictures") -> tuple["torch.Tensor", dict[str, Any]]:
+    def loss(pictures: "BoxedImages") -> tuple["torch.Tensor", dict[str, Any]]:
         return stn_loss(stn, pictures)
 
-    album = Album(shown)
+    album = ImagePool(shown)
     state = work.weights("stn").with_suffix(".state")
-    result = fit(
-        stn, batches, loss, lambda: measure(stn, truth, device),
-        groups=[{"params": list(stn.parameters()), "lr": settings.learning_rate}],
-        epochs=settings.epochs, steps=len(shown) // batch, score="score", ema=settings.ema, gradient_clip=5.0,
-        warmup=0.1, device=device, dtype=dtype, talk=talk, title=STAGE, state=state, key=digest,
-        judge_start=start is not None,
+    groups = [{"params": list(stn.parameters()), "lr": settings.learning_rate}]
+    task = SimpleTask(stn, batches, loss, lambda: measure(stn, truth, device), groups, len(shown) // batch)
+    fit_settings = FitSettings(
+        score="score", epochs=settings.epochs, ema=settings.ema, warmup=0.1, weight_decay=0.01, gradient_clip=5.0,
+        schedule="cosine", validate_start=start is not None,
     )  # fmt: skip
+    result = fit(task, fit_settings, compute, reporter, STAGE, resume=ResumeFile(state, digest))
     stn.eval()
-    balance(stn, truth, device)
+    calibrate_presence(stn, truth, device)
     report: dict[str, Any] = {"trained": settings.epochs > 0, **begun, **measure(stn, truth, device)}
     del report["score"]
     report["presence_auroc"] = _known(report["presence_auroc"])
@@ -235,33 +234,33 @@ def _train(
 
 
 def gather(
-    config: Config, boxed: Sequence[Boxed], total: int, device: "torch.device", talk: Talk
-) -> tuple["Pictures", list[Problem]]:
+    config: Config, boxed: Sequence[Boxed], total: int, device: "torch.device", reporter: Reporter
+) -> tuple["BoxedImages", list[Problem]]:
     """About `total` frames, evenly over the subjects and their time, each cut to the subject's region, with its box;
     and the subjects whose frames turned out to be damaged."""
-    from ..learning.boxes_seen import join
+    from ..learning.stn.objective import concatenate
 
     side = min(config.frames.size, round(FINER * config.stn.view))
-    shares = share_out([item.frames for item in boxed], total)
-    parts: list[Pictures] = []
+    shares = allocate_evenly([item.frames for item in boxed], total)
+    parts: list[BoxedImages] = []
     problems: list[Problem] = []
-    with talk.track("frames with boxes", sum(shares), "frames") as bar:
+    with reporter.progress("frames with boxes", sum(shares), "frames") as bar:
         for item, share in zip(boxed, shares, strict=True):
             try:
                 parts.append(_look(item, share, side, device))
             except ShardError as error:
                 problems.append(Problem("damaged", item.subject.name, error.problem, error.remedy))
             bar.advance(share)
-    return join(parts), problems
+    return concatenate(parts), problems
 
 
-def _look(item: Boxed, share: int, side: int, device: "torch.device") -> "Pictures":
+def _look(item: Boxed, share: int, side: int, device: "torch.device") -> "BoxedImages":
     """`share` frames of one subject, evenly over time."""
     import torch
 
     from ...models.pyramid import resample
     from ...models.theta import theta_from_corners
-    from ..learning.montage import Pictures
+    from ..learning.stn.train_data import BoxedImages
 
     x0, y0, x1, y1 = item.subject.region
     region = theta_from_corners(torch.tensor([item.subject.region]), 1.0, 1.0).to(device)
@@ -276,4 +275,4 @@ def _look(item: Boxed, share: int, side: int, device: "torch.device") -> "Pictur
     place = np.searchsorted(item.boxes.frame, index).clip(0, len(item.boxes) - 1)
     corners = item.boxes.corners[place] - np.array([x0 * width, y0 * height] * 2, np.float32)
     theta = theta_from_corners(torch.from_numpy(corners), (x1 - x0) * width, (y1 - y0) * height)
-    return Pictures(torch.cat(pixels), theta, torch.from_numpy(item.boxes.frame[place] == index))
+    return BoxedImages(torch.cat(pixels), theta, torch.from_numpy(item.boxes.frame[place] == index))

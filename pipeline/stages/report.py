@@ -8,22 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from ... import __version__
 from ...configs.schema import Config, load
 from ..errors import AffectError, ConfigError, ShardError, WorkError
+from ..features.encoder import SCRATCH
 from ..learning.metrics import pooled
-from ..progress import Talk
-from ..records import Problem, StageReport, Work
+from ..progress import Reporter
+from ..records import MODEL_FILE, Problem, StageReport, Work
+from ..runs.folder import read_result
+from ..runs.splits import Cached, cached_subjects, evaluated
+from ..storage.atomic import write_text
 from ..storage.fingerprint import fingerprint
-from .encoder import SCRATCH
-from .report_data import SPLIT, Run, Series, find_runs, numbers_of, read_predictions, read_runs, weights_report
-from .report_html import assets
-from .report_looks import Fit, Look, look, measure, true_boxes
-from .report_page import SCRIPTS, STYLES, Page, write_page
-from .report_subjects import cards
-from .report_watch import clips_of, predicted, read_by
-from .runs import write_text
-from .splits import Cached, cached_subjects, evaluated
+from ..version import __version__
+from ..visualization.confusion import draw_confusion, has_confusion
+from ..visualization.report.data import (
+    SPLIT,
+    Run,
+    Series,
+    find_runs,
+    numbers_of,
+    read_predictions,
+    read_runs,
+    weights_report,
+)
+from ..visualization.report.page import Page, page_source, write_page
+from ..visualization.report.stn_samples import Fit, StnSample, look, measure, true_boxes
+from ..visualization.report.subjects import cards
+from ..visualization.report.videos import clips_of, predicted, read_by
 
 STAGE = "report"
 VERSION = 4
@@ -35,7 +45,7 @@ STN_FIGURES = {
 WEIGHTS = ("stn", "backbone", "adapted")
 
 
-def report(config: Config, work: Work, talk: Talk) -> StageReport:
+def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
     """Writes W/report: index.html, which needs no other file, its pictures as PNG, and report.json.
 
     Of several runs all are in the curves and the table; the rest shows the one best on validation. What cannot be shown
@@ -54,22 +64,22 @@ def report(config: Config, work: Work, talk: Talk) -> StageReport:
     missing = _missing(work, best, predictions, shards)
     boxes = true_boxes(work, [shard.subject for shard in shards])
     its_config = _config_of(best, config)
-    looks: list[Look] = []
+    looks: list[StnSample] = []
     fits: list[Fit] = []
     if its_config.stn.localiser == "aligned":
         missing["stn"] = "The crops were provided (stn.localiser is aligned): there is no STN to look at."
     else:
         looks, failed = look(work, shards, boxes, margin=its_config.stn.margin, size=its_config.stn.crop)
-        fits, more = measure(shards, boxes, talk)
+        fits, more = measure(shards, boxes, reporter)
         problems += [*failed, *more]
     try:
-        pictures = _draw(work.report, runs, predictions, looks, talk)
+        pictures = _draw(work, runs, predictions, looks, reporter)
     except OSError as error:
         raise WorkError(
             f"{work.report}: cannot be written ({error.strerror})", "Free space, or choose another --work."
         ) from error
     made_cards, failed = cards(work, predictions, shards)
-    clips, more = clips_of(config, work, predictions, talk)
+    clips, more = clips_of(config, work, predictions, reporter)
     problems += [*failed, *more]
     page = Page(
         name=work.root.resolve().name,
@@ -100,7 +110,7 @@ def report(config: Config, work: Work, talk: Talk) -> StageReport:
 
 def _key(config: Config, work: Work, folders: Sequence[Path]) -> str:
     """Of all that is read, by size and time: the whole of Aff-Wild2's features would take minutes to read."""
-    names = ("metrics.jsonl", "run.json", "config.yaml", "model.safetensors")
+    names = ("metrics.jsonl", "run.json", "config.yaml", MODEL_FILE)
     read = [folder / name for folder in folders for name in names]
     read += [path for folder in folders for path in sorted(folder.glob("evaluation-*.json"))]
     read += [folder / f"predictions-{SPLIT}.csv" for folder in folders]
@@ -112,7 +122,7 @@ def _key(config: Config, work: Work, folders: Sequence[Path]) -> str:
     states = [[str(path), *_state(path)] for path in read]
     return fingerprint(
         version=VERSION, tool=__version__, stn=config.stn, report=config.report, predict=config.predict,
-        assets=assets(*STYLES, *SCRIPTS), name=str(work.root.resolve()), read=states,
+        assets=page_source(), name=str(work.root.resolve()), read=states,
     )  # fmt: skip
 
 
@@ -125,13 +135,9 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _kept(folder: Path, key: str) -> dict[str, Any] | None:
-    """What the last report told, if it was made from the same and all of it is there."""
-    try:
-        told = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        there = all((folder / name).is_file() for name in told["files"])
-        return told if there and told["fingerprint"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    """The last report.json, if it has this fingerprint and all files of the report are there."""
+    found = read_result(folder / "report.json", key)
+    return found if found and all((folder / name).is_file() for name in found.get("files", [""])) else None
 
 
 def _shards(work: Work, run: Run) -> tuple[list[Cached], list[Problem]]:
@@ -222,32 +228,37 @@ def chosen_subjects(predictions: Mapping[str, Series]) -> dict[str, Series]:
 
 
 def _draw(
-    folder: Path, runs: Sequence[Run], predictions: dict[str, Series], looks: Sequence[Look], talk: Talk
+    work: Work, runs: Sequence[Run], predictions: dict[str, Series], looks: Sequence[StnSample], reporter: Reporter
 ) -> dict[str, tuple[Path, ...]]:
     """The pictures, by section: the light one, and the dark one that the page shows in the dark."""
-    from . import figures
-    from .plots import DARK, LIGHT
+    from ..visualization.report import curves, figures
+    from ..visualization.style import DARK, LIGHT
 
+    folder = work.report
+    backbone = weights_report(work, "backbone") or {}
     annotated = [series for series in predictions.values() if series.valid.any()]
     pictures: dict[str, list[Path]] = {}
     for theme, ending in ((LIGHT, ".png"), (DARK, "-dark.png")):
         if any(run.history for run in runs):
-            pictures.setdefault("curves", []).append(figures.draw_curves(folder / f"curves{ending}", runs, theme))
+            pictures.setdefault("curves", []).append(curves.draw_curves(folder / f"curves{ending}", runs, theme))
         if annotated:
             chosen = chosen_subjects({series.subject: series for series in annotated})
             path = figures.draw_truth(folder / f"truth{ending}", chosen, annotated, runs[0].metrics, theme)
             pictures.setdefault("truth", []).append(path)
             pictures.setdefault("plane", []).append(figures.draw_plane(folder / f"plane{ending}", annotated, theme))
+        if has_confusion(backbone):
+            path = draw_confusion(backbone, folder / f"confusion{ending}", theme)
+            pictures.setdefault("confusion", []).append(path)
     if looks:
         pictures["stn"] = [figures.draw_looks(folder / "stn.png", looks, LIGHT)]
     for name in pictures:
-        talk.detail(f"{STAGE}: {name}")
+        reporter.debug(f"{STAGE}: {name}")
     return {name: tuple(paths) for name, paths in pictures.items()}
 
 
 def _sweep(folder: Path, files: Sequence[str]) -> None:
     """Takes away pictures of an earlier report that this one has not."""
-    for name in ("curves", "truth", "plane", "stn"):
+    for name in ("curves", "truth", "plane", "confusion", "stn"):
         for path in (folder / f"{name}.png", folder / f"{name}-dark.png"):
             if path.name not in files:
                 path.unlink(missing_ok=True)

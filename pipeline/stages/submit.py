@@ -1,22 +1,24 @@
 """submit: a challenge's file, one line for each row of its template, from one run or the mean of several."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...configs.schema import Config
 from ..errors import InputError, WorkError
+from ..faults import one_input
 from ..ingest.catalog import find_catalog
 from ..ingest.template import HEADER, Template, read_template
-from ..ingest.video import Decoding, decoded
-from ..learning.model_file import NAME, load_model, read_model_metadata
-from ..progress import Talk
+from ..ingest.video.decode import decoded
+from ..learning.model_file import read_model_info
+from ..progress import Reporter
 from ..records import Catalog, Problem, Side, StageReport, Subject, Video, Work
-from .runs import read_run, write_text
-from .splits import cached_subjects
+from ..runs.folder import read_run
+from ..runs.splits import cached_subjects
+from ..storage.atomic import write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,13 +36,22 @@ class _Values:
 
 
 def submit(
-    config: Config, data: Path, work: Work, talk: Talk, *, template: Path, out: Path, runs: Sequence[str] = ("default",)
+    config: Config,
+    data: Path,
+    work: Work,
+    reporter: Reporter,
+    *,
+    template: Path,
+    out: Path,
+    runs: Sequence[str] = ("default",),
 ) -> StageReport:
     """Writes `out`: image_location,valence,arousal, in the template's order, one line per row of it.
 
     A subject's values come from cached features if the run's own encoder made them, else from its video in `data`,
     which needs no annotation. A row whose frame has no prediction (lost in decoding, beyond the end) holds the nearest
     earlier one; before the first, the first. Subjects that have neither are in `failed`, and 0 stands in their rows.
+    The values are those of `affect evaluate`: smoothed as the model says, and with its memory carried through the
+    track where clip.carry is set.
     Several runs are averaged. The file is read back and held to the template.
     Raises InputError, MissingStageError, WorkError.
     """
@@ -55,25 +66,25 @@ def submit(
     failed: dict[str, Problem] = {}
     rows = _rows(wanted)
     for folder in folders:
-        source = _Source(config, folder, work, catalog, talk)
-        with talk.track(f"{STAGE} {folder.name}", len(names), "subjects") as tracker:
+        source = _Source(config, folder, work, catalog)
+        with reporter.progress(f"{STAGE} {folder.name}", len(names), "subjects") as tracker:
             for name in names:
-                try:
+                problems: list[Problem] = []
+                with one_input(name, problems, kind="missing"):
                     found = source.values(name)
-                except InputError as error:
-                    failed[name] = Problem("missing", name, f"{error.problem}; {LEFT_OUT}", error.remedy)
-                else:
                     frames = wanted.frame[rows[name]]
                     place = np.searchsorted(found.index, frames, side="right") - 1
                     value[rows[name]] += found.value[place.clip(min=0)] / len(folders)
                     held[name] = int((found.index[place.clip(min=0)] != frames).sum())
+                if problems:
+                    failed[name] = replace(problems[0], message=f"{problems[0].message}; {LEFT_OUT}")
                 tracker.advance(item=name)
     for name in failed:
         value[rows[name]] = 0.0
         held.pop(name, None)
     value = value.clip(-1, 1)
     lines = [f"{where},{v:.6f},{a:.6f}" for where, (v, a) in zip(wanted.locations, value.tolist(), strict=True)]
-    write_text(out, "\n".join([HEADER, *lines]) + "\n")
+    write_text(out, "\n".join([HEADER, *lines]) + "\n", "another --out")
     _check(out, wanted)
     facts = {
         "rows": len(wanted),
@@ -83,7 +94,7 @@ def submit(
         "left_out": sum(len(rows[name]) for name in failed),
         "runs": list(runs),
     }
-    talk.say(
+    reporter.info(
         f"{STAGE}: {facts['rows']:,} rows of {facts['subjects']} subjects, as in the template; "
         f"{facts['held']} held from an earlier frame, {facts['left_out']} without a prediction"
     )
@@ -116,68 +127,43 @@ def _check(out: Path, wanted: Template) -> None:
 class _Source:
     """One run's values of any subject, by name."""
 
-    def __init__(self, config: Config, folder: Path, work: Work, catalog: Catalog | None, talk: Talk) -> None:
-        from ..learning.runtime import pick_device, pick_dtype
+    def __init__(self, config: Config, folder: Path, work: Work, catalog: Catalog | None) -> None:
+        from ..inference.predictor import Predictor
 
-        self.config, self.catalog, self.talk = config, catalog, talk
-        metadata: Mapping[str, Any] = read_model_metadata(folder)
-        self.its_config = Config.model_validate(metadata["config"])
-        self.device = pick_device(config.runtime.device)
-        self.dtype = pick_dtype(config.runtime.precision, self.device)
-        self.length = metadata["clip"]["length"]
-        self.net = load_model(folder / NAME)[0].to(self.device)
+        info = read_model_info(folder)
+        self.config, self.catalog, self.localiser = config, catalog, info.localiser
+        self.network = Predictor(folder, config)
         shards = cached_subjects(work).items()
-        self.shards = {name: shard.path for name, shard in shards if shard.encoder == metadata["encoder"]}
+        self.shards = {name: shard.path for name, shard in shards if shard.encoder == info.encoder}
 
     def values(self, name: str) -> _Values:
         """Raises InputError where there is no way to have them."""
         if name in self.shards:
             from ..learning.tracks import FeatureTracks, read_track
-            from ..learning.windows import predict_track
 
             track = read_track(self.shards[name])
             if len(track):
-                features = FeatureTracks([track], self.device).features(0)
-                return _Values(
-                    track.index,
-                    predict_track(
-                        self.net.head, features, self.length, self.config.clip.hop, device=self.device, dtype=self.dtype
-                    ),
-                )
+                features = FeatureTracks([track], self.network.device).features(0)
+                return _Values(track.index, self.network.predict_features(features))
         found = _find(self.catalog, name)
         if found is None:
             raise InputError("no features of this run, and no video of that name", "Check --data and the template.")
-        if self.its_config.stn.localiser in ("box", "aligned"):
+        if self.localiser in ("box", "aligned"):
             raise InputError(
-                f"only a video, and the run was trained with stn.localiser {self.its_config.stn.localiser}",
+                f"only a video, and the run was trained with stn.localiser {self.localiser}",
                 "Give it an annotation file (-5,-5 in each row), and run the stages to cache-features.",
             )
         video, subject = found
-        options = {"batch": self.config.features.batch, "deadline": self.config.runtime.decode_seconds}
-        size = self.its_config.frames.size
-        return decoded(video.path, size, lambda decoding: self._watch(decoding, subject), **options)
-
-    def _watch(self, decoding: Decoding, subject: Subject) -> _Values:
-        import torch
-
-        from ..learning.runtime import autocast
-        from ..learning.windows import OverlapAverage, head_predictor
-
-        predictor = head_predictor(self.net.head, self.device, self.dtype)
-        average = OverlapAverage(predictor, self.length, self.config.clip.hop)
-        index, values = [], []
-        for batch in decoding:
-            frames = torch.from_numpy(batch.pixels).to(self.device).permute(0, 3, 1, 2)  # uint8 [n, 3, s, s], RGB
-            region = torch.tensor([subject.region], device=self.device).expand(len(frames), 4)
-            theta = None if self.its_config.stn.localiser == "stn" else self.net.stn.whole(len(frames))
-            with torch.no_grad(), autocast(self.device, self.dtype):
-                feature = self.net.encode(frames, region, theta).feature
-            values.append(average.push(feature.float()))
-            index.append(batch.index)
-        if not index:
+        index, value = decoded(
+            video.path,
+            self.network.size,
+            lambda decoding: self.network.predict_decoding(decoding, subject.region),
+            batch=self.config.features.batch,
+            deadline=self.config.runtime.decode_seconds,
+        )
+        if not len(index):
             raise InputError("its video holds no frame", "Restore it from the data set's release.")
-        values.append(average.finish())
-        return _Values(np.concatenate(index), np.concatenate(values))
+        return _Values(index, value)
 
 
 def _find(catalog: Catalog | None, name: str) -> tuple[Video, Subject] | None:

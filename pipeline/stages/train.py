@@ -1,32 +1,31 @@
-"""train: the head learns valence and arousal from cached features; or, end to end, all networks do from raw frames."""
+"""affect train: trains the head on cached features, or all networks end to end on frames."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...configs.schema import Config
 from ..errors import InputError, MissingStageError
-from ..learning.model_file import model_path, read_model_metadata
-from ..progress import Talk
+from ..features.encoder import EncoderPlan, plan_encoder
+from ..features.raw_tracks import frame_tracks, frames_digest, subjects_with_frames
+from ..learning.model_file import model_path, read_model_info
+from ..progress import Reporter
 from ..records import Problem, StageReport, Subject, Work
+from ..runs.build import init_head, save_run, whole_network
+from ..runs.fit import STAGE, fit_run, smoothing_of
+from ..runs.folder import plain, read_run, stored_key
+from ..runs.splits import Cached, annotated, cached_shards, divide, in_step, redeal
 from ..storage.fingerprint import content_digest, fingerprint
 from ..storage.shard import sweep
-from .encoder import EncoderPlan, plan_encoder
-from .fitting import STAGE, fit_run, smoothing_of
-from .frames_of import frame_tracks, frames_digest, subjects_with_frames
-from .networks import save_run, start_head, whole_network
-from .runs import plain, read_run, stored_key
-from .splits import CACHE_REMEDY, Cached, cached_subjects, divide, in_step, redeal
 
 if TYPE_CHECKING:
-    import torch
-
     from ..learning.end_to_end import EndToEnd
     from ..learning.from_cache import FromCache
     from ..learning.loop import FitResult
-    from ..processes import Place
+    from ..learning.runtime import Compute
+    from ..processes import RankInfo
 
 CHANGES_NOTHING = {"state_minutes", "tensorboard"}
 ONLY_END_TO_END = {
@@ -37,22 +36,43 @@ ONLY_FROM_CACHE = {"batch", "noise", "time_mask", "speed"}
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What a run is made from. begin: the model whose head it starts with. note: what is worth saying."""
+class RunOptions:
+    """The options of `affect train`.
 
-    key: str
+    run: name of the run. start: name of a run, or path of a model, to start from. fold: `2/5` for the second of five
+    folds.
+    """
+
+    run: str = "default"
+    end_to_end: bool = False
+    start: str | None = None
+    fold: str | None = None
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The inputs of a run.
+
+    initial: the model file to start from. shards: the cached features by subject; end to end it is empty, and
+    `subjects` has the subjects with frames. warnings: what the user should know before the training.
+    """
+
+    options: RunOptions
+    fingerprint: str
     encoder: EncoderPlan
-    begin: Path | None
+    initial: Path | None
+    shards: dict[str, Cached]
+    subjects: dict[str, Subject]
     training: list[str]
     validation: list[str]
-    note: str
+    warnings: tuple[str, ...]
 
 
 def train(
     config: Config,
     data: Path,
     work: Work,
-    talk: Talk,
+    reporter: Reporter,
     *,
     run: str = "default",
     end_to_end: bool = False,
@@ -62,138 +82,42 @@ def train(
     """Trains a model and writes W/train/<run>: model.safetensors, last.safetensors, metrics.jsonl, config.yaml and
     run.json.
 
-    start: the name of a run, or a path, whose head is trained further, end to end all of its networks; how good they
-    are before is epoch 0. fold: `2/5`, the second of five ways to deal the subjects of train and validation anew. A
-    training that was stopped goes on from its last state, and a run that is up to date is kept. Started by torchrun,
-    several processes share each batch, and the first one writes. Raises MissingStageError, ShardError, WeightsError,
-    InputError.
+    start: name of a run, or path of a model, to start from: its head, or all networks if end_to_end. Its metrics
+    before the training are epoch 0. fold: `2/5` divides the training and validation subjects into five folds and
+    validates on the second. An up-to-date run is kept. An interrupted training continues from its last state. Under
+    torchrun, several processes share each batch, and rank 0 writes the files. Raises MissingStageError, ShardError,
+    WeightsError, InputError.
     """
     folder = work.run(run)
-    shards, subjects = _sources(config, data, work, end_to_end=end_to_end)
-    plan = _plan(config, work, shards, subjects, start, fold)
-    if stored_key(folder) == plan.key:
+    plan = plan_run(config, data, work, RunOptions(run, end_to_end, start, fold))
+    if stored_key(folder) == plan.fingerprint:
         return _report(folder, read_run(folder), kept=(run,))
-    for text in (plan.note, *plan.encoder.warnings):
-        if text:
-            talk.warn(text)
+    for warning in plan.warnings:
+        reporter.warning(warning)
 
-    from ..learning.distributed import joined, own_device
-    from ..learning.runtime import pick_device
+    from ..learning.distributed import own_device, process_group
+    from ..learning.runtime import Compute, pick_device, pick_dtype
 
     device = own_device(pick_device(config.runtime.device), config.runtime.device)
-    with joined(device) as here:
-        facts = _train(config, work, talk, plan, subjects, shards, run, fold, device, here)
+    with process_group(device) as rank:
+        compute = Compute(device, pick_dtype(config.runtime.precision, device))
+        facts = _train(config, work, reporter, plan, compute, rank)
     return _report(folder, facts, made=(run,))
 
 
-def run_fingerprint(
-    config: Config,
-    data: Path,
-    work: Work,
-    *,
-    end_to_end: bool = False,
-    start: str | None = None,
-    fold: str | None = None,
-) -> str:
-    """What a run bears that is up to date. Raises what train raises before it trains."""
-    return _plan(config, work, *_sources(config, data, work, end_to_end=end_to_end), start, fold).key
-
-
-def _sources(
-    config: Config, data: Path, work: Work, *, end_to_end: bool
-) -> tuple[dict[str, Cached], dict[str, Subject]]:
-    """The feature shards, or end to end the subjects with frames."""
-    if end_to_end:
-        return {}, subjects_with_frames(config, data, work)
-    return in_step(cached_shards(config, work), data, work), {}
-
-
-def _train(
-    config: Config,
-    work: Work,
-    talk: Talk,
-    plan: _Plan,
-    subjects: dict[str, Subject],
-    shards: dict[str, Cached],
-    run: str,
-    fold: str | None,
-    device: "torch.device",
-    here: "Place",
-) -> dict[str, Any]:
-    """Trains and saves; returns what run.json says. subjects: where it is end to end; else shards."""
-    from ..learning.from_cache import FromCache
-    from ..learning.runtime import environment, pick_dtype, seed_everything
-
-    end_to_end = bool(subjects)
-    folder = work.run(run)
-    dtype = pick_dtype(config.runtime.precision, device)
-    seed_everything(config.runtime.seed)
-    problems: list[Problem] = []
-    if end_to_end:
-        way, problems = _end_to_end(config, work, plan, subjects, device, dtype)
+def plan_run(config: Config, data: Path, work: Work, options: RunOptions) -> RunPlan:
+    """Finds the inputs of a run and their fingerprint. Raises what train raises before it trains."""
+    shards: dict[str, Cached] = {}
+    subjects: dict[str, Subject] = {}
+    if options.end_to_end:
+        subjects = subjects_with_frames(config, data, work)
     else:
-        way = _from_cache(config, plan, shards, device, dtype)
-    if here.rank:
-        seed_everything(config.runtime.seed + here.rank)  # the networks are equal; noise and dropout need not be
-    sizes = [f"{len(tracks)} subjects ({sum(map(len, tracks)):,} frames)" for tracks in (way.learned, way.judged)]
-    together = f"; {here.world} processes" if here.world > 1 else ""
-    talk.say(f"{STAGE}: {sizes[0]} to learn from, {sizes[1]} to judge by{together}")
-    if not here.rank:
-        sweep(folder)
-    started = time.perf_counter()
-    result = fit_run(way, config, folder, plan.key, talk, started=plan.begin is not None, writes=not here.rank)
-    smoothing = smoothing_of(way, config, talk)
-    facts = {
-        "run": run,
-        "fingerprint": plan.key,
-        "end_to_end": end_to_end,
-        "encoder": plan.key if end_to_end else plan.encoder.digest,
-        "best_epoch": result.best_epoch,
-        "epochs": result.history[-1]["epoch"],
-        "metrics": plain(_line(result, result.best_epoch)),
-        "smoothing": smoothing,
-        "fold": fold,
-        "train": [track.subject for track in way.learned],
-        "validation": [track.subject for track in way.judged],
-        "failed": [asdict(problem) for problem in problems],
-        "seconds": time.perf_counter() - started,
-        "environment": {**environment(device, dtype), "processes": here.world},
-    }
-    if not here.rank:
-        net = whole_network(config, plan.encoder, way.model.cpu()) if isinstance(way, FromCache) else way.model
-        save_run(config, folder, net, way.model, result.last, result.history[-1], facts)
-    return facts
-
-
-def _line(result: "FitResult", epoch: int) -> dict[str, Any]:
-    return next(line for line in result.history if line["epoch"] == epoch)
-
-
-def cached_shards(config: Config, work: Work) -> dict[str, Cached]:
-    """The feature shards, which have to be of the config's encoder. Raises MissingStageError."""
-    shards = cached_subjects(work)
-    if not shards:
-        raise MissingStageError(f"{work.root / 'features'} holds no features", CACHE_REMEDY)
-    encoder = plan_encoder(config, work).digest
-    for name, shard in shards.items():
-        if shard.encoder != encoder:
-            raise MissingStageError(f"the features of {name} come from other weights or settings", CACHE_REMEDY)
-    return shards
-
-
-def _plan(
-    config: Config,
-    work: Work,
-    shards: dict[str, Cached],
-    subjects: dict[str, Subject],
-    start: str | None,
-    fold: str | None,
-) -> _Plan:
+        shards = in_step(cached_shards(config, work), data, work)
     encoder = plan_encoder(config, work)
-    begin = _begin(work, start)
-    training, validation, note = _divide(subjects or shards, fold, config)
+    initial = _initial_model(work, options.start)
+    training, validation, note = _divide(subjects or shards, options.fold, config)
     used = sorted((*training, *validation))
-    ignored = CHANGES_NOTHING | (ONLY_FROM_CACHE if subjects else ONLY_END_TO_END)
+    ignored = CHANGES_NOTHING | (ONLY_FROM_CACHE if options.end_to_end else ONLY_END_TO_END)
     settings = config.train.model_dump(mode="json", exclude=ignored)
     key = fingerprint(
         settings=[config.clip, config.head, settings, config.smooth, config.runtime.precision, config.runtime.seed],
@@ -201,9 +125,67 @@ def _plan(
         frames={name: frames_digest(config, subjects[name], work) for name in used if name in subjects},
         validation=validation,
         encoder=encoder.digest,
-        start=content_digest(begin) if begin else None,
+        start=content_digest(initial) if initial else None,
     )
-    return _Plan(key, encoder, begin, training, validation, note)
+    warnings = (*([note] if note else []), *encoder.warnings)
+    return RunPlan(options, key, encoder, initial, shards, subjects, training, validation, warnings)
+
+
+def _train(
+    config: Config, work: Work, reporter: Reporter, plan: RunPlan, compute: "Compute", rank: "RankInfo"
+) -> dict[str, Any]:
+    """Trains and saves the run; returns the content of run.json."""
+    from ..learning.from_cache import FromCache
+    from ..learning.runtime import environment, seed_everything
+
+    options = plan.options
+    folder = work.run(options.run)
+    seed_everything(config.runtime.seed)
+    problems: list[Problem] = []
+    if options.end_to_end:
+        task, problems = _end_to_end(config, work, plan, compute)
+    else:
+        task = _from_cache(config, plan, compute)
+    if rank.rank:
+        # The weights are equal in all processes. Noise and dropout should differ.
+        seed_everything(config.runtime.seed + rank.rank)
+    sizes = [
+        f"{len(tracks)} subjects ({sum(map(len, tracks)):,} frames)"
+        for tracks in (task.train_tracks, task.validation_tracks)
+    ]
+    processes = f"; {rank.world} processes" if rank.world > 1 else ""
+    reporter.info(f"{STAGE}: {sizes[0]} for training, {sizes[1]} for validation{processes}")
+    if not rank.rank:
+        sweep(folder)
+    started = time.perf_counter()
+    result = fit_run(
+        task, config, folder, plan.fingerprint, reporter, started=plan.initial is not None, writes=not rank.rank
+    )
+    smoothing = smoothing_of(task, config, reporter)
+    facts = {
+        "run": options.run,
+        "fingerprint": plan.fingerprint,
+        "end_to_end": options.end_to_end,
+        "encoder": plan.fingerprint if options.end_to_end else plan.encoder.digest,
+        "best_epoch": result.best_epoch,
+        "epochs": result.history[-1]["epoch"],
+        "metrics": plain(_line(result, result.best_epoch)),
+        "smoothing": smoothing,
+        "fold": options.fold,
+        "train": [track.subject for track in task.train_tracks],
+        "validation": [track.subject for track in task.validation_tracks],
+        "failed": [asdict(problem) for problem in problems],
+        "seconds": time.perf_counter() - started,
+        "environment": {**environment(compute), "processes": rank.world},
+    }
+    if not rank.rank:
+        net = whole_network(config, plan.encoder, task.model.cpu()) if isinstance(task, FromCache) else task.model
+        save_run(config, folder, net, task.model, result.last, result.history[-1], facts)
+    return facts
+
+
+def _line(result: "FitResult", epoch: int) -> dict[str, Any]:
+    return next(line for line in result.history if line["epoch"] == epoch)
 
 
 def _divide(
@@ -215,66 +197,54 @@ def _divide(
     training, validation, note = divide(redeal(splits, {name: it.video for name, it in known.items()}, fold))
     if config.adapt.epochs > 0:
         note = (
-            f"fold {fold}: the backbone was adapted on the whole training split, so it knows the people of every fold, "
-            "and figures on them flatter. For honest ones set adapt.epochs to 0, or use the runs on the test split only"
+            f"fold {fold}: the backbone was adapted on the whole training split, so it has seen the people of every "
+            "fold, and the metrics on them are too high. Set adapt.epochs to 0, or use such runs on the test split only"
         )
     return training, validation, note
 
 
-def _begin(work: Work, start: str | None) -> Path | None:
+def _initial_model(work: Work, start: str | None) -> Path | None:
     if start is None:
         return None
     known = [path.name for path in work.runs()]
     path = model_path(work.run(start) if start in known else Path(start).expanduser())
     if not path.is_file():
-        raise InputError(f"--start {start}: neither a run nor a model file", f"Runs: {', '.join(known) or 'none'}.")
-    read_model_metadata(path)
+        raise InputError(
+            f"--start {start} is neither a run of {work.root} nor a model file",
+            f"Runs: {', '.join(known) or 'none'}.",
+        )
+    read_model_info(path)
     return path
 
 
-def _from_cache(
-    config: Config, plan: _Plan, shards: dict[str, Cached], device: "torch.device", dtype: "torch.dtype"
-) -> "FromCache":
+def _from_cache(config: Config, plan: RunPlan, compute: "Compute") -> "FromCache":
     from ..learning.from_cache import FromCache
     from ..learning.tracks import FeatureTracks, read_track
 
-    learned, judged = (
-        FeatureTracks(annotated([read_track(shards[name].path) for name in names]), device)
+    train_tracks, validation_tracks = (
+        FeatureTracks(annotated([read_track(plan.shards[name].path) for name in names]), compute.device)
         for names in (plan.training, plan.validation)
     )
-    head = start_head(config, plan.begin, learned.width)
-    return FromCache(head, learned, judged, config, device, dtype, calibrate=plan.begin is None)
+    head = init_head(config, plan.initial, train_tracks.width)
+    return FromCache(head, train_tracks, validation_tracks, config, compute, calibrate=plan.initial is None)
 
 
-def _end_to_end(
-    config: Config,
-    work: Work,
-    plan: _Plan,
-    subjects: dict[str, Subject],
-    device: "torch.device",
-    dtype: "torch.dtype",
-) -> tuple["EndToEnd", list[Problem]]:
+def _end_to_end(config: Config, work: Work, plan: RunPlan, compute: "Compute") -> tuple["EndToEnd", list[Problem]]:
     from ...models.backbone import FEATURES
     from ..learning.end_to_end import EndToEnd
 
-    learned, problems = frame_tracks(config, [subjects[name] for name in plan.training], work)
-    judged, more = frame_tracks(config, [subjects[name] for name in plan.validation], work)
-    for tracks in (learned, judged):
+    train_tracks, problems = frame_tracks(config, [plan.subjects[name] for name in plan.training], work)
+    validation_tracks, more = frame_tracks(config, [plan.subjects[name] for name in plan.validation], work)
+    for tracks in (train_tracks, validation_tracks):
         if not tracks:
-            raise MissingStageError(f"no subject can be used: {(problems + more)[0]}", "See: affect audit")
-    net = whole_network(config, plan.encoder, start_head(config, plan.begin, FEATURES), begin=plan.begin)
-    way = EndToEnd(net, annotated(learned), annotated(judged), config, device, dtype, calibrate=plan.begin is None)
-    return way, problems + more
-
-
-def annotated(tracks: Sequence[Any]) -> list[Any]:
-    """Those with an annotated frame. Raises MissingStageError where none has one."""
-    found = [track for track in tracks if track.valid.any()]
-    if not found:
-        raise MissingStageError(
-            f"none of {len(tracks)} subjects ({tracks[0].subject}, ...) has an annotated frame", "See: affect audit"
-        )
-    return found
+            raise MissingStageError(
+                f"no subject can be used: {(problems + more)[0]}", "Run `affect audit` for details."
+            )
+    net = whole_network(config, plan.encoder, init_head(config, plan.initial, FEATURES), begin=plan.initial)
+    task = EndToEnd(
+        net, annotated(train_tracks), annotated(validation_tracks), config, compute, calibrate=plan.initial is None
+    )
+    return task, problems + more
 
 
 def _report(folder: Path, run: dict[str, Any], **names: tuple[str, ...]) -> StageReport:

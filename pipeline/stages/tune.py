@@ -3,8 +3,6 @@
 The search lies in a journal on the disk, which any number of processes share, and which a stopped search goes on from.
 """
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +11,12 @@ from ...configs.schema import Config, dump, load
 from ...configs.search_space import Range, Space, overrides, read_space
 from ..cluster import run_tasks, worker_count
 from ..errors import AffectError, ConfigError, WorkError
-from ..progress import Talk
+from ..names import csv_text
+from ..progress import Reporter
 from ..records import StageReport, Work
+from ..runs.fit import SCORE
+from ..storage.atomic import write_text
 from ..storage.fingerprint import fingerprint
-from .fitting import SCORE
-from .runs import write_text
 
 if TYPE_CHECKING:
     import optuna
@@ -44,7 +43,7 @@ class _Search:
 def tune(
     config: Config,
     work: Work,
-    talk: Talk,
+    reporter: Reporter,
     *,
     space: str = "head",
     name: str = "head",
@@ -60,8 +59,8 @@ def tune(
     try:
         import optuna
     except ImportError as error:
-        raise ConfigError("tune needs Optuna", "Run: pip install 'affect[tune]'") from error
-    from .trial import load_features
+        raise ConfigError("tune needs Optuna, which is not installed", "Install it: pip install optuna") from error
+    from ..runs.trial import load_features
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = work.root / "tune" / name
@@ -82,7 +81,7 @@ def tune(
         )
     study.set_user_attr("key", key)
     write_text(base, dump(config))
-    search = _Search(folder, work.root, ranges, trials, talk.quiet)
+    search = _Search(folder, work.root, ranges, trials, reporter.quiet)
     before = len(_done(study))
     if before < trials:
         workers = worker_count(config.runtime.workers)
@@ -139,10 +138,10 @@ def _search(search: _Search) -> None:
     """What one process does."""
     import optuna
 
-    from .trial import load_features, try_head
+    from ..runs.trial import load_features, try_head
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    talk, hushed = Talk(search.quiet), Talk(quiet=True)
+    reporter, hushed = Reporter(search.quiet), Reporter(quiet=True)
     config = load(str(search.folder / "base.yaml"))
     features = load_features(config, Work(search.work))
     study = _open(search.folder, config.runtime.seed)
@@ -169,7 +168,7 @@ def _search(search: _Search) -> None:
         given_up = trial.state == optuna.trial.TrialState.PRUNED
         what = f"given up after epoch {trial.last_step or 0}" if given_up else f"mean CCC {trial.value:.4f}"
         best = f"  best {study.best_value:.4f}" if _finished(study) else ""
-        talk.say(f"{STAGE} {count}/{search.trials}  trial {trial.number}: {what}{best}")
+        reporter.info(f"{STAGE} {count}/{search.trials}  trial {trial.number}: {what}{best}")
         if count >= search.trials:
             study.stop()
 
@@ -219,12 +218,9 @@ def _report(study: "optuna.Study", base: Path, folder: Path, before: int) -> Sta
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     plain = ("trial", "ccc_mean", "best_epoch", "seconds")
-    table.writerow((*plain, *rows[0]["settings"]))
-    table.writerows([*(row[name] for name in plain), *row["settings"].values()] for row in rows)
-    return text.getvalue()
+    header = (*plain, *rows[0]["settings"])
+    return csv_text(header, ([*(row[name] for name in plain), *row["settings"].values()] for row in rows))
 
 
 def _importance(study: "optuna.Study") -> dict[str, float]:
@@ -236,7 +232,7 @@ def _importance(study: "optuna.Study") -> dict[str, float]:
 
 
 def _draw(path: Path, importance: dict[str, float], trials: int) -> None:
-    from .plots import LIGHT, drawing, save
+    from ..visualization.style import LIGHT, drawing, save
 
     with drawing(LIGHT, 7.0, 1.1 + 0.34 * len(importance)) as figure:
         axes = figure.add_subplot()

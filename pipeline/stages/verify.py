@@ -9,15 +9,15 @@ import numpy as np
 
 from ...configs.schema import Config, load
 from ..errors import AffectError, ShardError, WorkError
-from ..learning.model_file import NAME, read_model_metadata
-from ..progress import Talk
+from ..learning.model_file import NAME, read_model_info
+from ..progress import Reporter
 from ..records import Problem, StageReport, Work
+from ..runs.folder import read_run
+from ..storage.atomic import leftovers
+from ..storage.audit_file import load_audit
 from ..storage.checkpoint import load_weights
-from ..storage.damage import forget
-from ..storage.leftovers import leftovers
+from ..storage.corruption import clear_mark
 from ..storage.shard import FEATURES, FRAMES, MADE_BY, Shard
-from .audit_record import load_audit
-from .runs import read_run
 
 STAGE = "verify"
 REMEDY = "Delete it; its stage writes it again."
@@ -25,7 +25,7 @@ ROWS = ("index", "pts")
 """What every shard has a row of for each frame."""
 
 
-def verify(config: Config, work: Work, talk: Talk, *, remove: bool = False) -> StageReport:
+def verify(config: Config, work: Work, reporter: Reporter, *, remove: bool = False) -> StageReport:
     """Checks all shards, weights and runs of a work folder; `failed` holds the faults, `kept` what is sound.
 
     Damaged shards are marked, so that no stage uses them and their own makes them anew. remove: deletes what is damaged
@@ -35,7 +35,7 @@ def verify(config: Config, work: Work, talk: Talk, *, remove: bool = False) -> S
     sound: list[str] = []
     faults: list[Problem] = []
     size = 0
-    with talk.track(STAGE, len(checks), "files") as bar:
+    with reporter.progress(STAGE, len(checks), "files") as bar:
         for path, check in checks:
             name = path.relative_to(work.root).as_posix()
             try:
@@ -47,10 +47,10 @@ def verify(config: Config, work: Work, talk: Talk, *, remove: bool = False) -> S
                 faults.append(Problem("damaged", name, _without(error.problem, path), error.remedy))
                 bar.advance(item=f"{name}: {error.problem}")
                 if remove and path.suffix in (".h5", ".safetensors"):
-                    _remove(path, talk)
+                    _remove(path, reporter)
     left = [path for folder in _folders(work) for path in leftovers(folder)]
     if left:
-        talk.say(f"{len(left)} temporaries of runs that were killed, which the next run sweeps away")
+        reporter.info(f"{len(left)} temporaries of runs that were killed, which the next run sweeps away")
     facts = {"files": len(checks), "bytes": size, "leftovers": len(left)}
     return StageReport(STAGE, work.root, kept=tuple(sound), failed=tuple(faults), facts=facts)
 
@@ -95,7 +95,7 @@ def _shard(kind: str, path: Path) -> None:
         elif kind == FRAMES and not _lies_end_to_end(shard):
             trouble = "its pictures do not lie end to end"
     if trouble:
-        shard.condemn()
+        shard.mark_corrupt()
         raise ShardError(f"{path}: {trouble}", f"Run `{MADE_BY[kind]}` again, which makes it anew.")
 
 
@@ -106,7 +106,7 @@ def _lies_end_to_end(shard: Shard) -> bool:
 
 
 def _model(path: Path) -> None:
-    read_model_metadata(path)
+    read_model_info(path)
     load_weights(path)
 
 
@@ -137,13 +137,13 @@ def _text(path: Path) -> str:
         raise WorkError(f"{path}: cannot be read ({error})", REMEDY) from error
 
 
-def _remove(path: Path, talk: Talk) -> None:
+def _remove(path: Path, reporter: Reporter) -> None:
     try:
         path.unlink()
-        forget(path)
+        clear_mark(path)
     except OSError as error:
         raise WorkError(f"{path}: cannot be removed ({error.strerror})", "Check its permissions.") from error
-    talk.say(f"{STAGE}: removed {path}")
+    reporter.info(f"{STAGE}: removed {path}")
 
 
 def _folders(work: Work) -> list[Path]:

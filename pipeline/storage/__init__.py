@@ -1,1 +1,1 @@
-"""What lies between the stages: HDF5 shards, fingerprints, checkpoints."""
+"""Files that affect writes: shards, checkpoints, fingerprints, locks and atomic writes."""

@@ -1,4 +1,4 @@
-"""Text and JSON among the attributes of an HDF5 file."""
+"""Reads and writes text and JSON as attributes of an HDF5 file."""
 
 import json
 from collections.abc import MutableMapping
@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 
-_LIMIT = 1 << 15
+MAX_BYTES = 1 << 15
+"""Largest attribute written here. HDF5 allows at most 64 KiB."""
 
 
 def put_text(attributes: MutableMapping[str, Any], name: str, text: str) -> None:
-    """HDF5 holds at most 64 KiB an attribute, so what is longer goes on in name.1, name.2, ...
+    """Writes text, split into the attributes name, name.1, name.2, ... if it is longer than MAX_BYTES.
 
-    As bytes of a fixed length, because HDF5 keeps text of a variable one where no checksum covers it."""
-    data = text.encode()
-    for number, start in enumerate(range(0, max(1, len(data)), _LIMIT)):
-        attributes[f"{name}.{number}" if number else name] = np.bytes_(data[start : start + _LIMIT] or b"\0")
+    Stored as bytes of fixed length: HDF5 stores strings of variable length without a checksum.
+    """
+    data = text.encode(errors="surrogateescape")  # file names may not be UTF-8
+    for number, start in enumerate(range(0, max(1, len(data)), MAX_BYTES)):
+        attributes[f"{name}.{number}" if number else name] = np.bytes_(data[start : start + MAX_BYTES] or b"\0")
 
 
 def put_json(attributes: MutableMapping[str, Any], name: str, value: dict[str, Any]) -> None:
@@ -23,16 +25,16 @@ def put_json(attributes: MutableMapping[str, Any], name: str, value: dict[str, A
 
 
 def get_text(attributes: MutableMapping[str, Any], name: str) -> str:
-    """Raises KeyError where there is none, TypeError and ValueError where it is no text."""
-    pieces, number = [_bytes(attributes[name])], 1
+    """Reads text. Raises KeyError if it is missing, TypeError or ValueError if it is not text."""
+    parts, number = [_bytes(attributes[name])], 1
     while f"{name}.{number}" in attributes:
-        pieces.append(_bytes(attributes[f"{name}.{number}"]))
+        parts.append(_bytes(attributes[f"{name}.{number}"]))
         number += 1
-    return b"".join(pieces).decode()
+    return b"".join(parts).decode(errors="surrogateescape")
 
 
 def get_json(attributes: MutableMapping[str, Any], name: str) -> dict[str, Any]:
-    """As get_text; also RecursionError where it is nested without end."""
+    """Reads a JSON object. Raises as get_text does, and RecursionError if it is nested too deeply."""
     value = json.loads(get_text(attributes, name))
     if not isinstance(value, dict):
         raise ValueError(f"{name} is not a JSON object")
@@ -40,4 +42,4 @@ def get_json(attributes: MutableMapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _bytes(value: Any) -> bytes:
-    return value.encode() if isinstance(value, str) else bytes(value)
+    return value.encode(errors="surrogateescape") if isinstance(value, str) else bytes(value)

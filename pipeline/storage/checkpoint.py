@@ -1,21 +1,20 @@
-"""Weights on disk: safetensors, with what they mean as JSON in the header. Never pickle.
+"""Reads and writes weights as safetensors, with metadata as JSON in the header. Never pickle.
 
-The header's one entry, `affect`, holds the caller's metadata and a SHA-256 of them and all tensors; safetensors itself
-notices a file that is too short, but not a byte that changed.
+The header has one entry, `affect`, with the metadata of the caller and a SHA-256 over metadata and tensors. safetensors
+itself detects a truncated file, but not a changed byte.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..errors import WeightsError, WorkError
-from .leftovers import temporary_beside
+from ..errors import WeightsError
+from .atomic import write_bytes
+from .permissions import refuse_unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,54 +24,49 @@ _REMEDY = "Remove the file and run the stage that wrote it again, or restore it 
 
 
 def save_weights(path: Path, state: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:
-    """Writes tensors by name and JSON-able metadata; the file is there whole or not at all. Raises WorkError."""
-    from safetensors.torch import save_file
+    """Writes tensors by name with metadata (JSON values), atomically. Raises WorkError."""
+    from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     header = _json({"metadata": dict(metadata), "sha256": _digest(tensors, metadata)})
-    temporary = temporary_beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, {_KEY: header})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise WorkError(f"{path}: cannot be written ({error})", "Free some space, or choose another --work.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    # Not `save_file`: it has its own temporary file with mode 0600, which `sweep` would not find after a kill.
+    write_bytes(path, save(tensors, {_KEY: header}))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata alone: reads the header, needs no torch. Raises WeightsError."""
+    """Reads only the metadata, without torch. Raises WeightsError."""
     return _header(path)["metadata"]
 
 
 def load_weights(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """(tensors by name, on the CPU; metadata). Raises WeightsError where the file is missing, damaged or not ours."""
+    """Reads tensors by name, on the CPU, and the metadata.
+
+    Raises WeightsError if the file is missing, damaged or not from affect.
+    """
     from safetensors.torch import load_file
 
     header = _header(path)
     try:
         state = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
+        refuse_unreadable(path, WeightsError)
         raise _damaged(path, error) from error
     if _digest(state, header["metadata"]) != header["sha256"]:
-        raise WeightsError(f"{path}: is damaged (its checksum differs)", _REMEDY)
+        raise WeightsError(f"{path}: is damaged (wrong checksum)", _REMEDY)
     return state, header["metadata"]
 
 
 def _header(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise WeightsError(f"{path}: does not exist", "Run the stage that writes it, or name another file.")
+        raise WeightsError(f"{path}: does not exist", "Run the stage that writes it, or give another file.")
     try:
         with safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(_KEY)
     except (OSError, SafetensorError) as error:
+        refuse_unreadable(path, WeightsError)
         raise _damaged(path, error) from error
     if text is None:
-        raise WeightsError(f"{path}: was not written by affect, its header has no {_KEY!r}", "Name another file.")
+        raise WeightsError(f"{path}: was not written by affect (no {_KEY!r} in its header)", "Give another file.")
     try:
         header = json.loads(text)
         if not isinstance(header["metadata"], dict) or not isinstance(header["sha256"], str):

@@ -1,4 +1,4 @@
-"""Digests that tell whether what lies on the disk was made from these sources with these settings."""
+"""Digests of sources and settings. A stage compares them to decide whether an existing file is up to date."""
 
 import hashlib
 import json
@@ -9,28 +9,28 @@ from typing import Any
 
 from ..errors import InputError
 
-EDGE = 1 << 16
-"""Bytes at the head and at the tail of a source that its digest covers."""
+SAMPLE_BYTES = 1 << 16
+"""A source digest covers this many bytes at the start and at the end of the file."""
 
 
 def source_digest(path: Path) -> str:
-    """Hex digest of a source by its size, mtime (ns), head and tail bytes: cheap for any length. Raises InputError."""
+    """Hex digest of size, mtime (ns), first and last bytes of a file: fast for large files. Raises InputError."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             facts = path.stat()
             digest.update(f"{facts.st_size} {facts.st_mtime_ns} ".encode())
-            digest.update(file.read(EDGE))
-            if facts.st_size > EDGE:
-                file.seek(max(EDGE, facts.st_size - EDGE))
-                digest.update(file.read(EDGE))
+            digest.update(file.read(SAMPLE_BYTES))
+            if facts.st_size > SAMPLE_BYTES:
+                file.seek(max(SAMPLE_BYTES, facts.st_size - SAMPLE_BYTES))
+                digest.update(file.read(SAMPLE_BYTES))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})", "Check the path and its permissions.") from error
     return digest.hexdigest()
 
 
 def content_digest(path: Path) -> str:
-    """Hex digest of every byte of a file, wherever it lies and however old it is. Raises InputError."""
+    """Hex digest of the content of a file, independent of its path and mtime. Raises InputError."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -39,8 +39,10 @@ def content_digest(path: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Hex digest of the files right in a folder by their names, sizes and mtimes: no file is opened, as there may be a
-    hundred thousand. Raises InputError."""
+    """Hex digest of names, sizes and mtimes of the files in a folder, without its subfolders. Raises InputError.
+
+    Opens no file: there may be 100,000.
+    """
     digest = hashlib.sha256()
     try:
         with os.scandir(folder) as entries:
@@ -55,9 +57,9 @@ def folder_digest(folder: Path) -> str:
 
 
 def fingerprint(**parts: Any) -> str:
-    """Hex digest of named parts (JSON values, paths, dataclasses, pydantic models); the order of keys does not matter.
+    """Hex digest of named values: JSON values, paths, dataclasses, pydantic models. Independent of the order of keys.
 
-    Raises TypeError for a part that has no canonical form, and ValueError for NaN.
+    Raises TypeError for a value of another type, and ValueError for NaN.
     """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -72,4 +74,4 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, set | frozenset):
         return sorted(value)
-    raise TypeError(f"{type(value).__name__} has no canonical form; give numbers, strings, lists or dicts")
+    raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint; use numbers, strings, lists or dicts")

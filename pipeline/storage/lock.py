@@ -1,8 +1,7 @@
-"""One run at a time in a folder, by a lock of the system's that ends with the process that holds it.
+"""Locks a folder with flock(2), so that only one run at a time uses it. The lock ends with its process.
 
-`filelock` empties the file it locks, so it could not tell who holds it; hence flock(2), here, for a folder on Linux or
-macOS. The lock file is `.lock`, holds the holder as JSON, and goes when the lock is given back; one that a killed
-process left is no lock.
+The lock file is `.lock`. It describes its process as JSON and is removed when the lock is released. A `.lock` file of a
+killed process does not lock. `filelock` is not used because it empties the file: an error could not name the process.
 """
 
 import contextlib
@@ -24,19 +23,19 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 
 
 @contextlib.contextmanager
-def hold(folder: Path, *, shared: bool = False, wait: bool = False, name: str = NAME) -> Iterator[bool]:
-    """Holds the folder's lock for the length of the block; yields False where its file system has none.
+def lock_folder(folder: Path, *, shared: bool = False, wait: bool = False, name: str = NAME) -> Iterator[bool]:
+    """Holds the lock of the folder during the block. Yields False if the file system does not support locks.
 
-    shared: beside others that share it, but not beside one that does not. wait: until it is free. Raises InUseError
-    where another process holds it, naming that process, and WorkError where the folder cannot be written.
+    shared: take a shared lock instead of an exclusive one. wait: wait until the lock is free. Raises InUseError, which
+    names the process, if another process has the lock, and WorkError if the folder cannot be written.
     """
     path = folder / name
-    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     try:
-        handle = _acquire(path, kind)
+        handle = _acquire(path, mode)
     except BlockingIOError as error:
         raise InUseError(
-            f"{folder} is in use by {_holder(path)}", "Wait until that has ended, or use another folder."
+            f"{folder} is in use by {_read_owner(path)}", "Wait until it ends, or use another folder."
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -46,29 +45,32 @@ def hold(folder: Path, *, shared: bool = False, wait: bool = False, name: str = 
         yield False
         return
     try:
-        _sign(handle)
+        _write_owner(handle)
         yield True
     finally:
-        _give_back(path, handle, shared)
+        _release(path, handle, shared)
 
 
-def _acquire(path: Path, kind: int) -> int:
-    """A handle that holds the lock of the file that is at `path` now. Raises BlockingIOError, OSError."""
+def _acquire(path: Path, mode: int) -> int:
+    """Opens and locks the file that is currently at `path`. Returns its descriptor. Raises BlockingIOError, OSError."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(handle, kind)
+            fcntl.flock(handle, mode)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), path.stat()):
                     return handle
-        except BaseException:
+        except BaseException as error:
             os.close(handle)
+            if isinstance(error, OSError) and error.errno in _NO_LOCKS:
+                with contextlib.suppress(OSError):
+                    path.unlink()  # a lock file without a lock
             raise
-        os.close(handle)  # Its holder gave it back, and removed the file, between the two.
+        os.close(handle)  # The other process released the lock and removed the file between open and flock.
 
 
-def _give_back(path: Path, handle: int, shared: bool) -> None:
-    # Removed while it is held, or another's lock would be removed; shared, only by the last one.
+def _release(path: Path, handle: int, shared: bool) -> None:
+    # Remove the file before releasing, or another process's lock file is removed. Shared: only the last process does.
     with contextlib.suppress(OSError):
         if shared:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,15 +78,15 @@ def _give_back(path: Path, handle: int, shared: bool) -> None:
     os.close(handle)
 
 
-def _sign(handle: int) -> None:
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    facts = {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(words), "since": time.time()}
-    with contextlib.suppress(OSError):  # A full disk: the lock holds all the same.
+def _write_owner(handle: int) -> None:
+    arguments = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    facts = {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(arguments), "since": time.time()}
+    with contextlib.suppress(OSError):  # On a full disk, the lock is still valid.
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(facts).encode(), 0)
 
 
-def _holder(path: Path) -> str:
+def _read_owner(path: Path) -> str:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         since = time.strftime("%H:%M on %Y-%m-%d", time.localtime(facts["since"]))

@@ -1,4 +1,4 @@
-"""What a file was made with, to be recorded in it. Reads installed packages' names, imports none of them."""
+"""Versions to record in a file. Reads the metadata of installed packages without importing them."""
 
 import platform
 from functools import cache
@@ -6,8 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions of affect, Python, the system, and of those packages that are installed."""
-    from ... import __version__
+    """Versions of affect, Python, the operating system, and of the given packages that are installed."""
+    from ..version import __version__
 
     found = {name: own for name in packages if (own := _version(name)) is not None}
     system = f"{platform.system()} {platform.machine()}"

@@ -1,4 +1,4 @@
-"""The demo data set: drawn people in drawn videos, in the shape of Aff-Wild2, with every quirk of the real one."""
+"""Draws the demo data set: synthetic people in synthetic videos, with the layout and irregularities of Aff-Wild2."""
 
 from .tree import draw_tree
 

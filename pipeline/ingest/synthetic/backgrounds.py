@@ -1,4 +1,4 @@
-"""Places: still backgrounds of several kinds, with things in them that look a little like faces."""
+"""Draws still backgrounds with objects that resemble faces."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import numpy as np
 from .brush import Brush, Colour, Image, mix, oval, smooth
 
 PAN = 48
-"""Pixels by which a background is larger than the picture on each side, for the camera to move over."""
+"""Margin in pixels around the frame, over which the camera moves."""
 
 _WALLS = (
     (214, 205, 190), (178, 190, 196), (196, 178, 164), (150, 166, 156), (120, 132, 150), (226, 214, 200),
@@ -23,7 +23,7 @@ _WOOD = (112, 82, 60)
 
 
 def draw_background(rng: np.random.Generator, width: int, height: int) -> Image:
-    """A still background, uint8 [height + 2 PAN, width + 2 PAN, 3] RGB, distractors included."""
+    """A still background with distractors, uint8 [height + 2 PAN, width + 2 PAN, 3] RGB."""
     w, h = width + 2 * PAN, height + 2 * PAN
     image = np.zeros((h, w, 3), np.uint8)
     brush = Brush(image, 0, 0, h)
@@ -34,7 +34,7 @@ def draw_background(rng: np.random.Generator, width: int, height: int) -> Image:
 
 
 def draw_ball(rng: np.random.Generator, brush: Brush, x: float, y: float, r: float) -> None:
-    """A ball or lamp of radius r, in every other case in the colour of skin: a face without features."""
+    """A ball of radius r. Half of them have the colour of skin, like a face without features."""
     colour = _pick(rng, _SKINLIKE if rng.random() < 0.5 else _ACCENTS)
     brush.oval(x, y, r * rng.uniform(0.72, 1.0), r, mix(colour, (0, 0, 0), 0.12))
     brush.oval(x - 0.05 * r, y - 0.06 * r, 0.68 * r, 0.9 * r, colour)
@@ -42,7 +42,7 @@ def draw_ball(rng: np.random.Generator, brush: Brush, x: float, y: float, r: flo
 
 
 def _studio(rng: np.random.Generator, brush: Brush, aspect: float) -> None:
-    """A backdrop, lit from one side."""
+    """A studio backdrop with light from above."""
     wall = _pick(rng, _WALLS if rng.random() < 0.5 else _ACCENTS)
     _wash(brush, mix(wall, (255, 255, 255), 0.15), mix(wall, (20, 20, 40), 0.45))
     for _ in range(rng.integers(0, 4)):
@@ -50,7 +50,7 @@ def _studio(rng: np.random.Generator, brush: Brush, aspect: float) -> None:
 
 
 def _room(rng: np.random.Generator, brush: Brush, aspect: float) -> None:
-    """A wall with a window, pictures on it, a table before it."""
+    """A wall with a window and pictures, and a table in front of it."""
     wall = _pick(rng, _WALLS)
     _wash(brush, wall, mix(wall, (60, 50, 40), 0.25))
     x, y = rng.uniform(0.05, aspect - 0.6), rng.uniform(0.1, 0.25)
@@ -103,7 +103,7 @@ def _shelf(rng: np.random.Generator, brush: Brush, aspect: float) -> None:
 
 
 def _hills(rng: np.random.Generator, brush: Brush, aspect: float) -> None:
-    """Out of doors: sky, hills, trees, sometimes a low sun the size of a face."""
+    """Sky, hills, trees, and often a low sun of the size of a face."""
     dusk = rng.random() < 0.4
     _wash(brush, (236, 150, 110) if dusk else (116, 168, 214), (250, 216, 170) if dusk else (214, 230, 236))
     if rng.random() < 0.6:
@@ -121,7 +121,7 @@ def _hills(rng: np.random.Generator, brush: Brush, aspect: float) -> None:
 
 
 def _lights(rng: np.random.Generator, brush: Brush, aspect: float) -> None:
-    """A street at night, out of focus."""
+    """Street lights at night, out of focus."""
     _wash(brush, (20, 24, 46), (52, 40, 58))
     layer = Brush(brush.image.copy(), 0, 0, brush.unit)
     for _ in range(rng.integers(25, 45)):
@@ -153,7 +153,7 @@ def _poster(rng: np.random.Generator, brush: Brush, x: float, y: float) -> None:
 
 
 def _wash(brush: Brush, top: Colour, low: Colour) -> None:
-    """Fills the picture from one colour above to another below."""
+    """Fills the image with a vertical gradient."""
     down = np.linspace(0, 1, len(brush.image))[:, None, None]
     brush.image[:] = (np.asarray(top) + (np.asarray(low) - np.asarray(top)) * down).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Antialiased shapes in a plane of one's own: `Brush` puts points given in units onto the pixels of a canvas."""
+"""Draws antialiased shapes. `Brush` maps points in its own units to the pixels of an image."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _SHIFT = 4
 
 @dataclass(frozen=True)
 class Brush:
-    """Draws on `image`, uint8 [h, w, 3] or [h, w]; the point (0, 0) lies at pixel (x, y), a unit is `unit` pixels."""
+    """Draws on `image`, uint8 [h, w, 3] or [h, w]. The point (0, 0) is at pixel (x, y); one unit is `unit` pixels."""
 
     image: Image
     x: float
@@ -21,16 +21,16 @@ class Brush:
     unit: float
 
     def fill(self, points: ArrayLike, colour: Colour) -> None:
-        cv2.fillPoly(self.image, [self._fixed(points)], colour, cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(self.image, [self._to_fixed_point(points)], colour, cv2.LINE_AA, _SHIFT)
 
     def line(self, points: ArrayLike, colour: Colour, width: float, closed: bool = False) -> None:
         thickness = max(1, round(width * self.unit))
-        cv2.polylines(self.image, [self._fixed(points)], closed, colour, thickness, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(self.image, [self._to_fixed_point(points)], closed, colour, thickness, cv2.LINE_AA, _SHIFT)
 
     def oval(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
         self.fill(oval(x, y, rx, ry), colour)
 
-    def _fixed(self, points: ArrayLike) -> NDArray[np.int32]:
+    def _to_fixed_point(self, points: ArrayLike) -> NDArray[np.int32]:
         pixels = np.asarray(points, np.float64) * self.unit + (self.x, self.y)
         return np.round(pixels * (1 << _SHIFT)).astype(np.int32)
 
@@ -53,5 +53,5 @@ def smooth(points: ArrayLike, closed: bool = True, steps: int = 8) -> NDArray[np
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """`a` with `share` of `b` in it."""
+    """A mix of two colours. share: weight of `b` in [0, 1]."""
     return (a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share)

@@ -1,7 +1,7 @@
-"""One face: what moves in it, drawn for an expression onto a person's head, and put into a picture.
+"""Draws the moving parts of a face for an expression, and puts the head into a frame.
 
-Valence curves the mouth and lifts the cheeks; arousal opens mouth and eyes and raises the brows. Dominance decides
-what an aroused, unpleasant face looks like: anger (brows down and in) or fear (inner ends up).
+Valence curves the mouth and lifts the cheeks. Arousal opens mouth and eyes and raises the brows. With negative valence
+and high arousal, dominance selects anger (brows down and in) or fear (inner ends up).
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _WHITE, _DARK = (246, 244, 240), (70, 22, 28)
 
 @dataclass(frozen=True)
 class Expression:
-    """valence, arousal, dominance in [-1, 1]; smirk, wrinkle (of the nose), blink in [0, 1]; gaze in [-1, 1] twice."""
+    """valence, arousal, dominance in [-1, 1]; smirk, wrinkle (of the nose), blink in [0, 1]; gaze (x, y) in [-1, 1]."""
 
     valence: float = 0.0
     arousal: float = 0.0
@@ -34,7 +34,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a head is in a picture: centre and half height in pixels, roll in degrees, turn (yaw, pitch) in [-1, 1]."""
+    """Pose of a head in a frame: centre, half height in pixels, roll in degrees, turn (yaw, pitch) in [-1, 1]."""
 
     x: float
     y: float
@@ -44,7 +44,7 @@ class Pose:
 
 
 class Portrait:
-    """A person ready to be drawn many times."""
+    """A person to draw in many frames. The static part of the head is drawn once."""
 
     def __init__(self, who: Identity) -> None:
         self.who = who
@@ -52,17 +52,17 @@ class Portrait:
         self._edge = face_outline(who)
 
     def box(self, pose: Pose) -> tuple[float, float, float, float]:
-        """x0, y0, x1, y1 of the face in pixels, half-open: hairline to chin, without ears and hair."""
+        """The face box x0, y0, x1, y1 in pixels, half-open: hairline to chin, without ears and hair."""
         points = np.c_[self._edge * UNIT + CENTRE, np.ones(len(self._edge))] @ _matrix(pose).T
         (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
         return float(x0), float(y0), float(x1), float(y1)
 
     def draw(self, picture: Image, look: Expression, pose: Pose) -> None:
-        """Puts the head into the picture, uint8 [h, w, 3] RGB, in place."""
+        """Draws the head into a frame, uint8 [h, w, 3] RGB, in place."""
         head, opacity, matrix = self._head.copy(), self._opacity, _matrix(pose)
         draw_features(head, self.who, look, pose.turn)
         while pose.size / UNIT < 0.6 * len(opacity) / CANVAS:
-            # Linear interpolation would alias below half size.
+            # Below half size, linear interpolation causes aliasing.
             head, opacity = cv2.pyrDown(head), cv2.pyrDown(opacity)
         matrix[:, :2] *= CANVAS / len(opacity)
         corners = np.array([(0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1)]) * (len(opacity), len(opacity), 1) @ matrix.T
@@ -80,7 +80,7 @@ class Portrait:
 
 
 def _matrix(pose: Pose) -> NDArray[np.float64]:
-    """[2, 3] from portrait pixels to picture pixels."""
+    """The affine matrix [2, 3] from pixels of the portrait to pixels of the frame."""
     scale, angle = pose.size / UNIT, np.deg2rad(pose.roll)
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     x, y = CENTRE
@@ -88,7 +88,7 @@ def _matrix(pose: Pose) -> NDArray[np.float64]:
 
 
 def draw_features(head: Image, who: Identity, look: Expression, turn: tuple[float, float] = (0.0, 0.0)) -> None:
-    """Brows, eyes, nose, mouth and glasses onto a head of draw_head, in place."""
+    """Draws brows, eyes, nose, mouth and glasses onto a head of draw_head, in place."""
     x, y = CENTRE[0] + 0.09 * UNIT * turn[0], CENTRE[1] + 0.06 * UNIT * turn[1]
     brush = Brush(head, x, y, UNIT)
     _draw_nose(brush, who, look, turn)
@@ -201,8 +201,8 @@ def _draw_mouth(brush: Brush, who: Identity, look: Expression) -> None:
         brush.oval(*end, 0.018, 0.018, mix(who.shadow, (40, 10, 14), 0.4))
     if who.beard in ("full", "moustache", "goatee"):
         y = float(lips_top[10])
-        tache = [(0.3, 0.04), (0.14, -0.09), (0, -0.06), (-0.14, -0.09), (-0.3, 0.04), (-0.12, 0.02), (0.12, 0.02)]
-        hairs = smooth(np.add(tache, (0, y)))
+        moustache = [(0.3, 0.04), (0.14, -0.09), (0, -0.06), (-0.14, -0.09), (-0.3, 0.04), (-0.12, 0.02), (0.12, 0.02)]
+        hairs = smooth(np.add(moustache, (0, y)))
         brush.fill(hairs, who.hair)
 
 

@@ -1,4 +1,4 @@
-"""FER+-shaped faces: 48 x 48 grey pictures of drawn people, with ten votes each that follow the same plane."""
+"""Draws faces in the format of FER+: 48 x 48 grey images with ten votes each."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...storage.atomic import write_text
 from .faces import Expression, Portrait, Pose
 from .identity import draw_identity
 
 FACES = 3000
+"""Default number of training faces."""
 SIZE = 48
-PER_PERSON, PER_PORTION = 10, 250
+FACES_PER_PERSON, FACES_PER_PORTION = 10, 250
 COLUMNS = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 SHARE = (0.22, 0.20, 0.13, 0.13, 0.12, 0.07, 0.07, 0.06)
 PROTOTYPE = (
@@ -26,16 +28,16 @@ PROTOTYPE = (
     Expression(-0.55, 0.85, -1.0),
     Expression(0.05, -0.3, 0.3, smirk=1.0),
 )
-"""By class, in the order of FER+: where it lies in the plane, and what else shows it."""
+"""A typical expression of each class, in the order of FER+."""
 CONFUSED = (7, 0, 6, 0, 5, 4, 2, 0)
-"""The class that a doubtful voter takes it for."""
+"""For each class, the class with which voters confuse it."""
 FER_LABEL = (6, 3, 5, 4, 0, 1, 2, 6)
-"""The class's number in fer2013.csv."""
+"""For each class, its number in fer2013.csv."""
 
 
 @dataclass(frozen=True)
 class Portion:
-    """Some rows of the two files: `count` of them from row `first`, all of one part, of people of their own."""
+    """Some rows of the two files: `count` rows from row `first`, with one usage and their own people."""
 
     usage: str
     first: int
@@ -44,47 +46,46 @@ class Portion:
 
 
 def portions(faces: int, seed: int) -> list[Portion]:
-    """What the files consist of: about `faces` training faces and an eighth of that for each test part."""
+    """Splits the rows of the files: about `faces` training faces, and an eighth of that for each test usage."""
     found: list[Portion] = []
     first = 0
     for usage, count in (("Training", faces), ("PublicTest", faces // 8), ("PrivateTest", faces // 8)):
-        for start in range(0, count, PER_PORTION):
-            size = min(PER_PORTION, count - start)
+        for start in range(0, count, FACES_PER_PORTION):
+            size = min(FACES_PER_PORTION, count - start)
             found.append(Portion(usage, first, size, seed))
             first += size
     return found
 
 
 def draw_portion(portion: Portion) -> tuple[list[str], list[str]]:
-    """The rows of fer2013.csv and those of fer2013new.csv."""
+    """Draws a portion. Returns its rows of fer2013.csv and of fer2013new.csv."""
     rng = np.random.default_rng((portion.seed, 48, portion.first))
-    pixels, ballots, who = [], [], Portrait(draw_identity(rng))
+    pixels, rows, who = [], [], Portrait(draw_identity(rng))
     for k in range(portion.count):
-        if k % PER_PERSON == 0:
+        if k % FACES_PER_PERSON == 0:
             who = Portrait(draw_identity(rng))
-        kind, nothing = int(rng.choice(len(SHARE), p=SHARE)), rng.random() < 0.02
-        face = _nothing(rng) if nothing else _face(rng, who, kind)
+        kind, no_face = int(rng.choice(len(SHARE), p=SHARE)), rng.random() < 0.02
+        face = _draw_no_face(rng) if no_face else _draw_face(rng, who, kind)
         name = "" if rng.random() < 0.005 else f"fer{portion.first + k:07d}.png"
-        votes = ",".join(map(str, _votes(rng, kind, nothing)))
+        votes = ",".join(map(str, _draw_votes(rng, kind, no_face)))
         pixels.append(f"{FER_LABEL[kind]},{' '.join(map(str, face.ravel().tolist()))},{portion.usage}")
-        ballots.append(f"{portion.usage},{name},{votes}")
-    return pixels, ballots
+        rows.append(f"{portion.usage},{name},{votes}")
+    return pixels, rows
 
 
 def write_ferplus(folder: Path, drawn: Iterable[tuple[list[str], list[str]]]) -> int:
-    """Writes fer2013.csv and fer2013new.csv from the portions in their order; returns the number of faces."""
-    pixels, ballots = ["emotion,pixels,Usage"], [COLUMNS]
-    for some_pixels, some_ballots in drawn:
-        pixels += some_pixels
-        ballots += some_ballots
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "fer2013.csv").write_text("\n".join(pixels) + "\n", encoding="utf-8")
-    (folder / "fer2013new.csv").write_text("\n".join(ballots) + "\n", encoding="utf-8")
-    return len(ballots) - 1
+    """Writes fer2013.csv and fer2013new.csv from the sorted portions. Returns the number of faces."""
+    pixels, votes = ["emotion,pixels,Usage"], [COLUMNS]
+    for more_pixels, more_votes in drawn:
+        pixels += more_pixels
+        votes += more_votes
+    write_text(folder / "fer2013.csv", "\n".join(pixels) + "\n", "another folder")
+    write_text(folder / "fer2013new.csv", "\n".join(votes) + "\n", "another folder")
+    return len(votes) - 1
 
 
-def _face(rng: np.random.Generator, who: Portrait, kind: int) -> NDArray[np.uint8]:
-    """A 48 x 48 grey picture of the person with a look near the class's prototype."""
+def _draw_face(rng: np.random.Generator, who: Portrait, kind: int) -> NDArray[np.uint8]:
+    """A 48 x 48 grey image of the person with an expression near the prototype of the class."""
     p = PROTOTYPE[kind]
     valence, arousal, dominance = np.clip(rng.normal((p.valence, p.arousal, p.dominance), 0.1), -1, 1).tolist()
     look = replace(
@@ -107,16 +108,16 @@ def _face(rng: np.random.Generator, who: Portrait, kind: int) -> NDArray[np.uint
     return np.clip(lit, 0, 255).astype(np.uint8)
 
 
-def _nothing(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """No face at all."""
+def _draw_no_face(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A blurred random texture."""
     small = rng.integers(0, 255, (6, 6)).astype(np.uint8)
     return np.asarray(cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _votes(rng: np.random.Generator, kind: int, nothing: bool) -> list[int]:
-    """Ten votes over the eight classes, unknown and NF."""
+def _draw_votes(rng: np.random.Generator, kind: int, no_face: bool) -> list[int]:
+    """Ten votes for the eight classes, unknown and NF (no face)."""
     share = np.zeros(10)
-    if nothing:
+    if no_face:
         share[9] = 1
     elif rng.random() < 0.04:
         share[[kind, 8]] = 0.5

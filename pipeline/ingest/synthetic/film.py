@@ -1,4 +1,4 @@
-"""One demo video: its people act out their signals, the camera watches, PyAV writes, labels and boxes are kept."""
+"""Draws one demo video with PyAV, and returns the labels and boxes of its people."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...storage.atomic import replacing, unwritable
 from .backgrounds import PAN, draw_background, draw_ball
 from .brush import Brush, Image
 from .faces import Expression, Portrait, Pose
@@ -17,13 +18,15 @@ from .identity import draw_identity
 from .scenes import draw_hand, draw_light, draw_shoulders, spans, tremble, wander
 
 TICK = Fraction(1, 90000)
-HEAD = 1.72
-"""Height of a face's box in units of the head's half height."""
+CHOOSE = "another folder"
+"""Remedy if a file cannot be written."""
+BOX_HEIGHT = 1.72
+"""Height of a face box in units of half the height of the head."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """What to draw. rate: frames per second; variable: frames come at uneven times around it."""
+    """What to draw. rate: frames per second. variable: with a variable frame rate."""
 
     path: Path
     seed: int
@@ -36,8 +39,8 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Acted:
-    """What one person of a film did. label: float64 [n, 2] valence, arousal. box: float64 [n, 4]; seen: bool [n]."""
+class GroundTruth:
+    """Truth about one person. label: float64 [n, 2], valence and arousal. box: float64 [n, 4]. seen: bool [n]."""
 
     label: NDArray[np.float64]
     box: NDArray[np.float64]
@@ -45,20 +48,20 @@ class Acted:
 
 
 class _Actor:
-    """One person with all that moves, over the whole film. `place` counts people from the left."""
+    """A person and all their movements over the whole video. place: number of the person from the left."""
 
     def __init__(self, rng: np.random.Generator, film: Film, seconds: NDArray[np.float64], place: int) -> None:
         n, h, w, alone = film.frames, film.height, film.width, film.people == 1
         self.portrait = Portrait(draw_identity(rng))
         self.valence, self.arousal = wander(rng, seconds, 3.0), wander(rng, seconds, 3.0)
-        # A part of arousal is in the movement only, so that time is worth looking at.
+        # Part of arousal is visible only in movement, so that temporal models have an advantage.
         self.shown = np.clip(0.85 * self.arousal + 0.15 * wander(rng, seconds, 2.0), -1, 1)
         self.dominance = wander(rng, seconds, 4.0)
         self.gaze, self.turn = (np.stack([wander(rng, seconds, p), wander(rng, seconds, p)]) for p in (2.0, 3.0))
         self.blink = _blinks(rng, seconds)
         largest = 0.7 if alone else 0.42
         share = np.exp(rng.uniform(np.log(0.22), np.log(largest))) * (1 + 0.06 * wander(rng, seconds, 5.0))
-        self.size = np.clip(share, 0.2, largest) * h / HEAD
+        self.size = np.clip(share, 0.2, largest) * h / BOX_HEIGHT
         unrest = 0.012 + 0.05 * (self.arousal + 1) / 2
         middle, room = (0.5, 0.22) if alone else (0.25 + 0.5 * place, 0.04)
         away = spans(rng, n, 1, 0.09) if rng.random() < 0.45 else np.zeros(n, bool)
@@ -90,32 +93,37 @@ class _Actor:
             x, y, side = self.hand_at
             draw_hand(picture, self.portrait.who, pose, x, y + 3 * (1 - self.hand[t]), side)
 
-    def acted(self, film: Film) -> Acted:
+    def truth(self, film: Film) -> GroundTruth:
         box = np.array([self.portrait.box(self.pose(t)) for t in range(film.frames)])
         inside = np.clip(box, 0, [film.width, film.height, film.width, film.height])
         area = np.prod(inside[:, 2:] - inside[:, :2], axis=1) / np.prod(box[:, 2:] - box[:, :2], axis=1)
-        return Acted(np.stack([self.valence, self.arousal], axis=1), inside, area > 0.5)
+        return GroundTruth(np.stack([self.valence, self.arousal], axis=1), inside, area > 0.5)
 
 
-def draw_film(film: Film) -> list[Acted]:
-    """Draws and writes the video; returns what each person did, from left to right."""
+def draw_film(film: Film) -> list[GroundTruth]:
+    """Draws and writes the video. Returns labels and boxes of each person, from left to right. Raises WorkError."""
     rng = np.random.default_rng(film.seed)
     times = _times(rng, film)
     actors = [_Actor(rng, film, times, place) for place in range(film.people)]
-    film.path.parent.mkdir(parents=True, exist_ok=True)
-    _write(film, times, _pictures(rng, film, times, actors))
-    return [actor.acted(film) for actor in actors]
+    try:
+        with replacing(film.path) as temporary:
+            _write(temporary, film, times, _draw_frames(rng, film, times, actors))
+    except OSError as error:
+        raise unwritable(film.path, error, CHOOSE) from error
+    return [actor.truth(film) for actor in actors]
 
 
-def _pictures(
+def _draw_frames(
     rng: np.random.Generator, film: Film, times: NDArray[np.float64], actors: list[_Actor]
 ) -> Iterator[Image]:
     w, h = film.width, film.height
     background = draw_background(rng, w, h)
     light = draw_light(rng, times, w, h)
-    # Grain in two halves, what it adds and what it takes, since pictures cannot go below zero.
+    # Noise as two unsigned images, to add and to subtract.
     grain = rng.normal(0, rng.uniform(1, 4), (h + 16, w + 16))
-    more, less = (np.repeat(part.astype(np.uint8)[..., None], 3, 2) for part in (grain.clip(0), -grain.clip(None, 0)))
+    positive, negative = (
+        np.repeat(part.astype(np.uint8)[..., None], 3, 2) for part in (grain.clip(0), -grain.clip(None, 0))
+    )
     pan = np.stack([wander(rng, times, 7.0), wander(rng, times, 7.0)]) * PAN * rng.uniform(0, 1) + PAN
     ball, ball_seed = _floating(rng, times), int(rng.integers(1 << 31))
     for t in range(film.frames):
@@ -128,25 +136,25 @@ def _pictures(
             actor.draw(picture, t)
         i, j = rng.integers(0, 16, 2)
         window = (slice(i, i + h), slice(j, j + w))
-        yield np.asarray(cv2.subtract(cv2.add(light.shine(picture, t), more[window]), less[window]), np.uint8)
+        yield np.asarray(cv2.subtract(cv2.add(light.shine(picture, t), positive[window]), negative[window]), np.uint8)
 
 
 def _floating(rng: np.random.Generator, seconds: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Where a ball floats behind the people, [2, n] in pictures; in some films only."""
+    """Positions of a ball behind the people, [2, n] in shares of the frame. None for most videos."""
     if rng.random() > 0.3:
         return None
     return 0.5 + np.stack([0.6 * wander(rng, seconds, 5.0), 0.35 * wander(rng, seconds, 5.0)])
 
 
 def _eased(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """1 in the spans, 0 far from them, a slope of a few frames between."""
+    """1 inside the spans, 0 outside, with a smooth transition of a few frames."""
     width = 9
     raised = np.convolve(np.pad(inside.astype(float), width // 2, "edge"), np.hanning(width + 2)[1:-1], mode="valid")
     return np.clip(2 * raised / np.hanning(width + 2).sum(), 0, 1)
 
 
 def _blinks(rng: np.random.Generator, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Eyes shut for a sixth of a second every few seconds. [n] in [0, 1]."""
+    """How far the eyes are closed, [n] in [0, 1]: for a sixth of a second every few seconds."""
     moments = np.cumsum(rng.uniform(1.5, 4.5, 64))
     nearest = np.abs(seconds[:, None] - seconds[0] - moments).min(axis=1)
     return np.clip(1.4 - nearest / 0.08, 0, 1)
@@ -160,17 +168,17 @@ def _times(rng: np.random.Generator, film: Film) -> NDArray[np.float64]:
     return np.concatenate([[0.0], np.cumsum(gaps)[:-1]])
 
 
-def _write(film: Film, times: NDArray[np.float64], pictures: Iterator[Image]) -> None:
+def _write(path: Path, film: Film, times: NDArray[np.float64], pictures: Iterator[Image]) -> None:
     avi = film.path.suffix == ".avi"
     rate = Fraction(film.rate).limit_denominator(1001)
-    with av.open(str(film.path), "w") as container:
+    with av.open(str(path.absolute()), "w", format="avi" if avi else "mp4") as container:
         stream = container.add_stream("mpeg4" if avi else "libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = film.width, film.height, "yuv420p"
         stream.thread_count = 1
         if avi:
             stream.bit_rate = 3_000_000
         else:
-            # With mbtree x264 gives other bytes from run to run, even on one thread.
+            # With mbtree, the output of x264 is not deterministic, even with one thread.
             stream.options = {"preset": "veryfast", "crf": "23", "x264-params": "mbtree=0"}
         tick = 1 / rate if avi else TICK
         stream.codec_context.time_base = tick

@@ -1,4 +1,4 @@
-"""A head without what moves in it: skin, ears, beard and hair, drawn once for each person."""
+"""Draws the static part of a head, once per person: skin, ears, beard and hair."""
 
 import cv2
 import numpy as np
@@ -15,11 +15,11 @@ _HAIRLINES = {
     "long": (0.5, np.array([(1.0, 0.5), (0.84, -0.2), (0.68, -0.6)]), [(0.1, -0.86), (-0.05, -0.88)]),
     "scarf": (0.5, np.array([(0.98, 0.6), (0.92, -0.2), (0.74, -0.58)]), [(0, -0.76)]),
 }
-"""By style: how low the hair ends, the hairline at the right temple (x in half widths), and over the forehead."""
+"""By style: lower end of the hair, hairline at the right temple (x in half widths), hairline on the forehead."""
 
 
 def draw_head(who: Identity) -> tuple[Image, Image]:
-    """The head without its moving parts: RGB [512, 512, 3] premultiplied by its opacity, and the opacity [512, 512]."""
+    """The static head: RGB [512, 512, 3], premultiplied by its opacity, and the opacity [512, 512]."""
     n = 2 * CANVAS
     image, opacity = np.full((n, n, 3), who.cover, np.uint8), np.zeros((n, n), np.uint8)
     paint = Brush(image, 2 * CENTRE[0], 2 * CENTRE[1], 2 * UNIT)
@@ -50,7 +50,7 @@ def draw_head(who: Identity) -> tuple[Image, Image]:
 
 
 def _paint_skin(image: Image, paint: Brush, who: Identity, edge: NDArray[np.float64]) -> None:
-    """Fills the head, darker to the edge, with a warm cheek."""
+    """Fills the head with skin, darker at the edge, with red cheeks."""
     n = len(image)
     area, light, cheek = (np.zeros((n, n), np.uint8) for _ in range(3))
     Brush(area, paint.x, paint.y, paint.unit).fill(edge, (255, 255, 255))
@@ -96,7 +96,7 @@ def _paint_beard(image: Image, paint: Brush, who: Identity, edge: NDArray[np.flo
 
 
 def _arc(who: Identity, grow: float, low: float = 0.0, n: int = 24) -> NDArray[np.float64]:
-    """Over the crown from the left to the right, `grow` outside the head, its ends at y = low."""
+    """An arc over the crown from left to right, `grow` outside the head, with its ends at y = low."""
     angle = np.linspace(0, np.pi, n)
     arc = np.stack([-(who.width + grow) * np.cos(angle), -(1 + grow) * np.sin(angle)], axis=1)
     return np.concatenate([[(arc[0, 0], low)], arc, [(arc[-1, 0], low)]])
@@ -116,7 +116,7 @@ def _back_hair(who: Identity) -> list[NDArray[np.float64]]:
 
 
 def _front_hair(who: Identity) -> list[NDArray[np.float64]]:
-    """What lies over the forehead: from the outside over the crown, back along the hairline."""
+    """The hair above the forehead: over the crown and back along the hairline."""
     w, s = who.width, who.side
     if who.style == "bald":
         return []
@@ -139,7 +139,7 @@ def _front_hair(who: Identity) -> list[NDArray[np.float64]]:
 
 
 def _paint_shine(paint: Brush, who: Identity) -> None:
-    """Light on the crown."""
+    """Draws highlights on the crown."""
     if who.style in ("bald", "receding"):
         paint.image[:] = cv2.addWeighted(paint.image, 1, _glow(paint, who), 0.16, 0)
         return
@@ -159,7 +159,7 @@ def _glow(paint: Brush, who: Identity) -> Image:
 
 
 def _blur(image: Image, sigma: float) -> Image:
-    """Gaussian blur; a wide one is done on a smaller picture, where it costs next to nothing and looks the same."""
+    """Gaussian blur. A wide blur is computed on a smaller image, which is faster and looks the same."""
     shrink = max(1, round(sigma / 4))
     if shrink == 1:
         return cv2.GaussianBlur(image, (0, 0), sigma).astype(np.uint8)

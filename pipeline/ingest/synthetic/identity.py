@@ -1,4 +1,4 @@
-"""Who is drawn: what of a portrait does not move. Units: the head's half height is 1, its centre (0, 0), y down."""
+"""The fixed features of a person. Units: half the height of the head is 1, its centre is (0, 0), y points down."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from .brush import Colour, mix
 
 CANVAS, CENTRE, UNIT = 512, (256.0, 268.0), 150.0
-"""The canvas of a portrait: its side, the pixel of (0, 0), and the pixels of one unit."""
+"""Side of the portrait in pixels, the pixel of (0, 0), and the pixels of one unit."""
 HAIRLINE = -0.72
-"""The face, for its box, reaches from here to the chin at 1."""
+"""Upper end of the face box. The lower end is the chin at 1."""
 
 _SKINS = (
     (255, 224, 196), (247, 208, 176), (241, 194, 155), (228, 178, 138), (215, 160, 118), (198, 140, 98),
@@ -31,7 +31,7 @@ TOPS = ("crew", "shirt", "stripes", "hood", "jacket")
 
 @dataclass(frozen=True)
 class Identity:
-    """One person. Sizes in units; `rest_*` are the person's own resting expression, which must not give labels away."""
+    """One person. Sizes in units. `rest_*`: the expression at rest, which is not part of the labels."""
 
     skin: Colour
     hair: Colour
@@ -64,19 +64,19 @@ class Identity:
 
     @property
     def cover(self) -> Colour:
-        """What hides the crown: hair, or the cloth of a scarf."""
+        """Colour of the hair, or of the scarf."""
         r, g, b = self.clothes
         return (0.5 * g + 90, 0.5 * b + 70, 0.5 * r + 60) if self.style == "scarf" else self.hair
 
     @property
     def shadow(self) -> Colour:
-        """The skin where less light falls."""
+        """Colour of the skin in shadow."""
         r, g, b = self.skin
         return (r * 0.74, g * 0.64, b * 0.6)
 
 
 def draw_identity(rng: np.random.Generator) -> Identity:
-    """A person by chance."""
+    """A random person."""
     skin_index = int(rng.integers(len(_SKINS)))
     skin = _jitter(rng, _SKINS[skin_index], 8)
     hair_index = int(rng.integers(4) if skin_index > 5 else rng.integers(len(_HAIRS)))
@@ -113,7 +113,7 @@ def outline(who: Identity) -> NDArray[np.float64]:
 
 
 def face_outline(who: Identity) -> NDArray[np.float64]:
-    """The part of the outline that is face: below the hairline."""
+    """The part of the outline below the hairline."""
     edge = outline(who)
     return edge[edge[:, 1] >= HAIRLINE]
 

@@ -1,4 +1,4 @@
-"""What is about a face: light, a hand, shoulders; and the signals a video follows."""
+"""Draws light, hands and shoulders, and random signals over time."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from .identity import Identity
 Signal = NDArray[np.float64]
 _SIDE = [(1.25, 1.6), (1.75, 2.3), (1.92, 4.2), (1.95, 8.0)]
 _BODY = [(-0.42, 1.28), (0, 1.5), (0.42, 1.28), *_SIDE, *((-x, y) for x, y in _SIDE[::-1])]
-"""The outline of neckline, shoulders and arms in head units, far down below the picture."""
+"""Outline of neckline, shoulders and arms in head units. It ends far below the frame."""
 
 
 def wander(rng: np.random.Generator, seconds: NDArray[np.float64], period: float) -> Signal:
-    """A smooth signal in [-1, 1] that crosses most of it: waves of about `period` seconds and slower. [n]."""
+    """A smooth random signal [n] over most of [-1, 1], from waves with periods of about `period` seconds and more."""
     rate = rng.uniform(0.3, 1.0, 5) / period
     phase, weight = rng.uniform(0, 2 * np.pi, 5), rng.uniform(0.4, 1.0, 5)
     wave = (weight[:, None] * np.sin(2 * np.pi * rate[:, None] * seconds + phase[:, None])).sum(axis=0)
@@ -27,7 +27,7 @@ def wander(rng: np.random.Generator, seconds: NDArray[np.float64], period: float
 
 
 def tremble(rng: np.random.Generator, n: int) -> Signal:
-    """Fast unrest of about unit size, [n]."""
+    """A fast random tremor with a standard deviation of about 1, [n]."""
     return np.convolve(rng.normal(size=n + 2), (0.25, 0.5, 0.25), mode="valid") * 1.6
 
 
@@ -42,7 +42,7 @@ def spans(rng: np.random.Generator, n: int, count: int, share: float) -> NDArray
 
 
 def draw_shoulders(picture: Image, who: Identity, pose: Pose) -> None:
-    """Neck and clothes under the head, in place."""
+    """Draws neck and clothes below the head, in place."""
     brush, cloth = Brush(picture, pose.x, pose.y, pose.size), who.clothes
     dark, neck = mix(cloth, (0, 0, 0), 0.3), 0.54 * who.width
     if who.top == "hood":
@@ -72,7 +72,7 @@ def draw_shoulders(picture: Image, who: Identity, pose: Pose) -> None:
 
 
 def draw_hand(picture: Image, who: Identity, pose: Pose, x: float, y: float, side: int) -> None:
-    """A hand before the face at (x, y) in head units, its fingers up, in place."""
+    """Draws a hand in front of the face at (x, y) in head units, fingers up, in place."""
     brush = Brush(picture, pose.x + x * pose.size, pose.y + y * pose.size, pose.size)
     edge = mix(who.skin, who.shadow, 0.8)
     brush.fill([(-0.16, 0.3), (0.18, 0.3), (0.3 * side + 0.3, 2.4), (0.3 * side - 0.3, 2.4)], who.clothes)
@@ -87,14 +87,14 @@ def draw_hand(picture: Image, who: Identity, pose: Pose, x: float, y: float, sid
 
 @dataclass(frozen=True)
 class Light:
-    """How a picture is lit: a gain and a tint over time, and a slope of brightness across it."""
+    """Lighting of a video: gain and tint per frame, and a brightness gradient across the frame."""
 
     gain: Signal
     tint: NDArray[np.float64]
     slope: NDArray[np.float32]
 
     def shine(self, picture: Image, t: int) -> Image:
-        """The picture in the light of frame t, uint8 like it."""
+        """Applies the light of frame t. Returns uint8."""
         table = (np.arange(256)[:, None] * self.gain[t] * self.tint).clip(0, 255).astype(np.uint8)
         lit = cv2.LUT(picture, table.reshape(1, 256, 3))
         return np.asarray(cv2.multiply(lit, self.slope, dtype=cv2.CV_8U), np.uint8)

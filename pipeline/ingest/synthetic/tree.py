@@ -1,6 +1,5 @@
-"""The whole demo tree: which videos, which quirks, whose labels; drawn in parallel, the same for the same seed."""
+"""Draws the demo data set in parallel: videos with labels, boxes and irregularities. Equal seeds give equal files."""
 
-import hashlib
 import json
 import multiprocessing
 import shutil
@@ -14,12 +13,16 @@ import cv2
 import numpy as np
 
 from ...errors import InputError
-from ...progress import Talk
+from ...progress import Reporter
 from ...records import NOT_ANNOTATED
+from ...storage.atomic import write_bytes, write_text
 from .ferplus import FACES, Portion, draw_portion, portions, write_ferplus
-from .film import Acted, Film, draw_film
+from .film import CHOOSE, Film, GroundTruth, draw_film
 
 MARK = "demo.json"
+DRAWING = "78a14b4d0df60a6c"
+"""Version of the drawings. Change it whenever the same seed gives other pictures or labels, and only then: a demo data
+set of another version is drawn again."""
 PARTS = ("videos", "annotations", "bounding_boxes", "ferplus")
 LABELS = Path("annotations") / "VA_Estimation_Challenge"
 FOLDER = {"train": "Train_Set", "validation": "Validation_Set", "test": "Test_Set"}
@@ -30,9 +33,9 @@ RATES = (30.0, 25.0, 30.0, 24.0, 15.0, 30.0, 25.0, 30000 / 1001, 10.0)
 
 @dataclass(frozen=True)
 class Plan:
-    """One video of the tree. subjects: the annotation's name for each person, "" where a person has none.
+    """One video of the data set. subjects: name of each person's annotation, "" for a person without one.
 
-    difference: annotation rows minus frames. damage: bytes are lost in the middle of the file.
+    difference: annotation rows minus frames. damage: overwrite bytes in the middle of the file with zeros.
     """
 
     film: Film
@@ -43,7 +46,7 @@ class Plan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the subjects that are annotated."""
+        """Names of the annotated subjects."""
         return tuple(name for name in self.subjects if name)
 
 
@@ -55,55 +58,52 @@ def draw_tree(
     seed: int = 0,
     faces: int = FACES,
     workers: int = 0,
-    talk: Talk | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, object]:
-    """Draws a data set in the shape of Aff-Wild2, and FER+ beside it, into `out`; returns what it holds.
+    """Draws a data set with the layout of Aff-Wild2, and FER+ faces, into `out`. Returns counts of its content.
 
-    videos: ordinary videos, at least 8, of about `frames` frames; quirky ones come on top. faces: FER+ training faces.
-    workers: processes; 0 or 1: this one; what is drawn does not depend on it. An `out` that holds this very tree is
-    left as it is, another demo tree is replaced. Raises InputError for an `out` that holds anything else.
+    videos: ordinary videos, at least 8, of about `frames` frames; three irregular ones are added. faces: FER+ training
+    faces. workers: number of processes, 0 or 1 for this one; does not change the result. If `out` already has this data
+    set, nothing is written; another demo data set is replaced. Raises InputError if `out` has other content, and
+    WorkError if it cannot be written.
     """
     if videos < 8 or frames < 16 or faces < 40:
         given = f"{videos} videos of {frames} frames and {faces} faces are too few"
         raise InputError(given, "Take at least 8 videos, 16 frames, 40 faces.")
-    wanted = {"videos": videos, "frames": frames, "seed": seed, "faces": faces, "drawn_by": _source_digest()}
-    talk = talk or Talk(quiet=True)
+    wanted = {"videos": videos, "frames": frames, "seed": seed, "faces": faces, "drawn_by": DRAWING}
+    reporter = reporter or Reporter(quiet=True)
     known = _known(out)
     if known.get("wanted") == wanted and "facts" in known:
-        talk.say(f"{out} holds this demo already")
+        reporter.info(f"{out} is up to date")
         return known["facts"]
     for part in PARTS:
         shutil.rmtree(out / part, ignore_errors=True)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        # The mark without facts says: ours, but not finished.
-        (out / MARK).write_text(json.dumps({"wanted": wanted}) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}", "Name another folder.") from error
+    # Without facts, the file marks an unfinished data set, which may be replaced.
+    write_text(out / MARK, json.dumps({"wanted": wanted}) + "\n", CHOOSE)
     plans, parts = list(_plans(out, videos, frames, seed)), portions(faces, seed)
-    with talk.track("demo-data", len(plans) + len(parts), "items") as bar:
+    with reporter.progress("demo-data", len(plans) + len(parts), "items") as bar:
         drawn: dict[int, tuple[list[str], list[str]]] = {}
         counts = dict.fromkeys(FOLDER, 0)
-        for item, result in _each([*plans, *parts], workers):
+        for item, result in _draw_all([*plans, *parts], workers):
             if isinstance(item, Plan):
                 counts[item.split] += len(item.names)
                 bar.advance(item=item.film.path.name)
             else:
                 drawn[item.first] = result
                 bar.advance(item=f"ferplus {item.usage} {item.first}")
-    _orphan(out, frames)
+    _write_videoless(out, frames)
     facts: dict[str, object] = {
         "videos": len(plans),
         "frames": sum(plan.film.frames for plan in plans),
         "subjects": counts,
         "faces": write_ferplus(out / "ferplus", [drawn[first] for first in sorted(drawn)]),
     }
-    (out / MARK).write_text(json.dumps({"wanted": wanted, "facts": facts}, indent=1) + "\n", encoding="utf-8")
+    write_text(out / MARK, json.dumps({"wanted": wanted, "facts": facts}, indent=1) + "\n", CHOOSE)
     return facts
 
 
 def _known(out: Path) -> dict[str, Any]:
-    """What the mark in `out` says; empty for a new folder. Raises InputError for a folder of something else."""
+    """The content of demo.json in `out`, or {} for a new folder. Raises InputError for a folder with other content."""
     try:
         known = json.loads((out / MARK).read_text(encoding="utf-8"))
         if isinstance(known, dict) and "wanted" in known:
@@ -111,17 +111,11 @@ def _known(out: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return {}
-    raise InputError(f"{out} is there and no demo tree", "Name a new folder.")
-
-
-def _source_digest() -> str:
-    """Of the code that draws: another code draws another tree."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    raise InputError(f"{out} exists and is not a demo data set", "Give a new folder.")
 
 
 def _plans(out: Path, videos: int, frames: int, seed: int) -> Iterator[Plan]:
-    """The ordinary videos, then one each that is refused, damaged, and not annotated."""
+    """Yields the ordinary videos, then one that the audit refuses, one damaged, and one without annotation."""
     rng = np.random.default_rng((seed, 17))
     for i in range(videos):
         name, people = f"{i + 1}", 1
@@ -139,7 +133,7 @@ def _plans(out: Path, videos: int, frames: int, seed: int) -> Iterator[Plan]:
             name = f"{i + 1}-30-640x360"
             subjects = (name,)
         variable = i % 18 == 5
-        suffix = ".avi" if i % 4 == 3 and not variable else ".mp4"  # an avi knows no uneven times
+        suffix = ".avi" if i % 4 == 3 and not variable else ".mp4"  # AVI cannot store a variable frame rate
         path = out / "videos" / f"batch{1 + i % 2}" / f"{name}{suffix}"
         length = max(16, round(frames * rng.uniform(0.8, 1.2)))
         size = ((640, 360), (640, 360), (640, 480), (854, 480))[rng.integers(4)]
@@ -156,8 +150,8 @@ def _seed(seed: int, i: int) -> int:
     return int(np.random.SeedSequence((seed, i)).generate_state(1)[0])
 
 
-def _each(items: list[Plan | Portion], workers: int) -> Iterator[tuple[Plan | Portion, Any]]:
-    """Every item with what came of it: in order with fewer than two workers, else as they are done."""
+def _draw_all(items: list[Plan | Portion], workers: int) -> Iterator[tuple[Plan | Portion, Any]]:
+    """Yields each item with its result: in order with fewer than two workers, otherwise as they finish."""
     if workers < 2:
         for item in items:
             yield item, _draw(item)
@@ -177,44 +171,42 @@ def _draw(item: Plan | Portion) -> tuple[list[str], list[str]] | None:
 
 
 def _draw_video(plan: Plan) -> None:
-    """One video with its annotations and boxes."""
+    """Draws one video and writes its annotations and boxes."""
     film = plan.film
     root = film.path.parents[2]
-    for name, acted in zip(plan.subjects, draw_film(film), strict=True):
+    for name, truth in zip(plan.subjects, draw_film(film), strict=True):
         if name:
-            _write_labels(root / LABELS / FOLDER[plan.split] / f"{name}.txt", acted, plan)
-            _write_boxes(root / "bounding_boxes" / f"{name}.csv", acted)
+            _write_labels(root / LABELS / FOLDER[plan.split] / f"{name}.txt", truth, plan)
+            _write_boxes(root / "bounding_boxes" / f"{name}.csv", truth)
     if plan.damage:
         content = bytearray(film.path.read_bytes())
         middle = len(content) // 2
         content[middle : middle + len(content) // 10] = bytes(len(content) // 10)
-        film.path.write_bytes(content)
+        write_bytes(film.path, bytes(content), CHOOSE)
 
 
-def _write_labels(path: Path, acted: Acted, plan: Plan) -> None:
-    """As the real files: a header, a row a frame, -5 where nobody annotated; too many rows repeat the last.
+def _write_labels(path: Path, truth: GroundTruth, plan: Plan) -> None:
+    """Writes a header and a row per frame. -5 means not annotated. Additional rows repeat the last one.
 
-    Some annotators went on where no face was to be seen.
+    In a third of the videos, frames without a visible face are annotated too, as in the real set.
     """
     rows = plan.film.frames + plan.difference
-    label = acted.label if plan.film.seed % 3 == 0 else np.where(acted.seen[:, None], acted.label, NOT_ANNOTATED)
+    label = truth.label if plan.film.seed % 3 == 0 else np.where(truth.seen[:, None], truth.label, NOT_ANNOTATED)
     label = label[np.minimum(np.arange(rows), len(label) - 1)]
     gap = max(2, rows // 40)
     label[rows // 3 : rows // 3 + gap] = NOT_ANNOTATED
     text = "\n".join("-5,-5" if v == NOT_ANNOTATED else f"{v:.13g},{a:.13g}" for v, a in label)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"valence,arousal\n{text}\n", encoding="utf-8")
+    write_text(path, f"valence,arousal\n{text}\n", CHOOSE)
 
 
-def _write_boxes(path: Path, acted: Acted) -> None:
+def _write_boxes(path: Path, truth: GroundTruth) -> None:
     rows = [
-        f"{t + 1},{x0:.2f},{y0:.2f},{x1:.2f},{y1:.2f}" for t, (x0, y0, x1, y1) in enumerate(acted.box) if acted.seen[t]
+        f"{t + 1},{x0:.2f},{y0:.2f},{x1:.2f},{y1:.2f}" for t, (x0, y0, x1, y1) in enumerate(truth.box) if truth.seen[t]
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(["frame,x0,y0,x1,y1", *rows]) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(["frame,x0,y0,x1,y1", *rows]) + "\n", CHOOSE)
 
 
-def _orphan(out: Path, frames: int) -> None:
-    """An annotation whose video is not there."""
+def _write_videoless(out: Path, frames: int) -> None:
+    """Writes an annotation without a video."""
     rows = ["valence,arousal", *("0.1,0.2" for _ in range(frames))]
-    (out / LABELS / FOLDER["train"] / "videoless.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    write_text(out / LABELS / FOLDER["train"] / "videoless.txt", "\n".join(rows) + "\n", CHOOSE)

@@ -1,0 +1,106 @@
+"""Model: a trained model in Python. It runs the same code as the commands, so the values are the same."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...configs.schema import Config
+from ..errors import InputError
+from ..inference.load import check_model, settings_for
+from ..inference.offline import trace_video
+from ..inference.predictor import Predictor
+from ..inference.streaming import open_source, stream_file, stream_live, stream_pictures
+from ..inference.trace import Moment
+from ..ingest.walk import url_of
+from ..learning.model_file import model_path
+from ..processes import own_networks
+from ..progress import Reporter
+from .trace import Trace
+
+
+def load(path: str | Path, *, settings: str | Sequence[str] = ()) -> "Model":
+    """Loads a model onto its device. path: a run folder, or the model.safetensors in it.
+
+    settings: overrides as for `--set`, for example `["predict.no_face=empty", "runtime.device=cpu"]`. All other
+    settings come from the run's config.yaml. If your program forks, load the model in each process, after the fork.
+
+    Raises MissingStageError, WeightsError, ConfigError, DeviceError; ProcessError in a fork of a process that loaded a
+    model.
+    """
+    own_networks()
+    path = Path(path)
+    return Model(path, settings_for(path, (settings,) if isinstance(settings, str) else settings))
+
+
+class Model:
+    """A loaded model. Use `affect.load` to make one.
+
+    It is not thread-safe. In a fork of the process that loaded it, its methods raise ProcessError.
+
+    path: the model file. config: the settings in use. causal: whether the head uses only earlier frames, as streams do.
+    """
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path, self.config = model_path(path), config
+        self._predictor = Predictor(path, config)
+        self.causal = not self._predictor.net.head.bidirectional
+
+    def __repr__(self) -> str:
+        return f"<affect.Model {str(self.path)!r} on {self._predictor.device}>"
+
+    def predict(self, video: str | Path, *, emotions: bool = False, progress: bool = False) -> Trace:
+        """Predicts a video: a row per decoded frame, with the same values as `affect predict`.
+
+        emotions: also predict the eight expressions of FER+. progress: show a progress bar on stderr, if it is a
+        terminal. Raises VideoError, and WeightsError if the backbone has no emotions.
+        """
+        return self._traces(video, emotions, progress, 1)[0]
+
+    def predict_people(
+        self, video: str | Path, people: int = 2, *, emotions: bool = False, progress: bool = False
+    ) -> list[Trace]:
+        """Predicts up to `people` people (1 to 4): one trace per person, from left to right by their first position.
+
+        The list is shorter if fewer people are found. Raises the errors of `predict`, and InputError for another
+        number of people.
+        """
+        return self._traces(video, emotions, progress, people)
+
+    def stream(self, source: str | int | Path | Iterable[NDArray[np.uint8]], *, rate: float = 30.0) -> Iterator[Moment]:
+        """Predicts frame by frame from the current and earlier frames, in constant memory, until the source ends.
+
+        source: a file, of which every frame is used; a camera number or URL, of which frames are dropped that arrive
+        faster than they can be processed; or RGB pictures, uint8 [height, width, 3], at `rate` pictures per second.
+
+        The values differ from those of `predict`, which also uses later frames. A bidirectional head reads a sliding
+        window, and the output for its last frame is used. Frames without a face repeat the last values; with
+        `predict.no_face=empty` they have none. Raises VideoError, InputError.
+        """
+        own_networks()
+        # Check the source before the first frame is requested, so that the traceback shows the call of `stream`.
+        if isinstance(source, str) and source.isdigit():
+            source = int(source)
+        if isinstance(source, bool | np.bool_ | bytes) or source is None:
+            raise InputError(f"source is {source!r}", "Give a camera number, a URL, a file, or RGB pictures.")
+        if isinstance(source, int | np.integer):
+            if source < 0:
+                raise InputError(f"camera {source}", "Camera numbers start at 0.")
+            return self._live(int(source))
+        if isinstance(source, str | Path):
+            url = url_of(source)
+            return stream_file(self._predictor, Path(source)) if url is None else self._live(url)
+        return stream_pictures(self._predictor, source, rate)
+
+    def _live(self, source: int | str) -> Iterator[Moment]:
+        with open_source(self._predictor, source) as newest:
+            for moment, _ in stream_live(self._predictor, newest):
+                yield moment
+
+    def _traces(self, video: str | Path, emotions: bool, progress: bool, people: int) -> list[Trace]:
+        own_networks()
+        reporter = Reporter(quiet=not progress)
+        classes = check_model(self.path, reporter, emotions=emotions, people=people)
+        traces = trace_video(self._predictor, Path(video), reporter, classes=classes, people=people)
+        return [Trace.of(trace) for trace in traces]

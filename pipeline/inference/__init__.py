@@ -1,0 +1,1 @@
+"""Runs a trained model on video: offline, streaming, tracking, traces, tables. The only inference path."""

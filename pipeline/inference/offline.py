@@ -1,0 +1,145 @@
+"""Predicts a whole video, batch by batch. Memory use hardly depends on the length of the video."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import VideoError
+from ..ingest.video.decode import Decoding, decoded
+from ..progress import Reporter
+from .ensemble import AveragingReader
+from .partial_results import OnFrames, ResultAligner
+from .prediction import Prediction
+from .predictor import Predictor
+from .trace import TraceData, make_trace
+from .tracking import regions, track_faces
+
+EXTRA_FACES = 2
+"""Candidates per frame in addition to the requested people, because some candidates are not faces."""
+
+
+@dataclass(frozen=True)
+class PersonRegions:
+    """Where to search for each person. index: frame numbers [n]. regions: [n, 4] per person, as fractions."""
+
+    index: NDArray[np.int64]
+    regions: list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class VideoReader:
+    """Predicts one video after the other. title: label of the progress bar. emotions: also predict the emotions.
+    on_frames: gets the values of the first person as soon as they are final."""
+
+    predictor: Predictor
+    reporter: Reporter
+    title: str
+    emotions: bool = False
+    on_frames: OnFrames | None = None
+
+    def read(self, path: Path, people: int = 1) -> list[Prediction]:
+        """A prediction for each person, from left to right. Raises VideoError.
+
+        With people=1, the STN searches the whole picture. With more, a first pass over the video tracks the faces; the
+        list has as many people as were found, at least one.
+        """
+        config = self.predictor.config
+        options = {"batch": config.features.batch, "deadline": config.runtime.decode_seconds}
+
+        def read_one(decoding: Decoding) -> list[Prediction]:
+            return self._predict(decoding, None)
+
+        def read_several(decoding: Decoding) -> list[Prediction]:
+            persons = self._find_people(decoding, people)
+            if not persons.regions:
+                return decoded(path, self.predictor.size, read_one, **options)
+            return decoded(path, self.predictor.size, lambda again: self._predict(again, persons), **options)
+
+        return decoded(path, self.predictor.size, read_one if people == 1 else read_several, **options)
+
+    def _find_people(self, decoding: Decoding, people: int) -> PersonRegions:
+        """Tracks the faces of a video."""
+        facts = decoding.facts
+        index, time, boxes, presence = [], [], [], []
+        with self.reporter.progress(f"{self.title}: people", facts.frames, "frames") as tracker:
+            for batch in decoding:
+                candidates, probability = self.predictor.detect(batch.pixels, people + EXTRA_FACES)
+                boxes.append(candidates * np.array([facts.width, facts.height] * 2, np.float32))
+                presence.append(probability)
+                index.append(batch.index)
+                time.append(batch.time)
+                tracker.advance(len(batch))
+        if not index:
+            return PersonRegions(np.zeros(0, np.int64), [])
+        tracks = track_faces(np.concatenate(boxes), np.concatenate(presence), np.concatenate(time), people)
+        return PersonRegions(np.concatenate(index), regions(tracks, facts.width, facts.height))
+
+    def _predict(self, decoding: Decoding, persons: PersonRegions | None) -> list[Prediction]:
+        """persons: the tracked people; None means one person anywhere in the picture."""
+        facts, threshold = decoding.facts, self.predictor.config.predict.face_threshold
+        tracks = [_PersonValues(self.predictor.offline_reader()) for _ in (persons.regions if persons else [None])]
+        aligner = ResultAligner(self.on_frames, facts)
+        index, time = [], []
+        with self.reporter.progress(self.title, facts.frames, "frames") as tracker:
+            for batch in decoding:
+                for number, track in enumerate(tracks):
+                    region = None if persons is None else _regions_of(persons, number, batch.index)
+                    outputs = self.predictor.encode_pixels(batch.pixels, facts.width, facts.height, region)
+                    track.values.append(track.reader.push(outputs.feature, outputs.face >= threshold))
+                    track.outputs.append((outputs.face, outputs.box, outputs.emotion))
+                index.append(batch.index)
+                time.append(batch.time)
+                face, box, _ = tracks[0].outputs[-1]
+                aligner.push(batch.index, batch.time, face, box, tracks[0].values[-1])
+                tracker.advance(len(batch))
+        if not index:
+            raise VideoError(f"{decoding.path}: holds no frame", "Record it again, or leave it out.")
+        numbers, seconds = np.concatenate(index), np.concatenate(time)
+        predictions = []
+        for person, track in enumerate(tracks):
+            face, box, emotion = (np.concatenate(column) for column in zip(*track.outputs, strict=True))
+            track.values.append(track.reader.finish())
+            if person == 0:
+                aligner.push(numbers[:0], seconds[:0], face[:0], box[:0], track.values[-1])
+            value = np.concatenate(track.values)
+            if self.emotions:
+                value = np.concatenate((value, emotion), 1)
+            predictions.append(Prediction(numbers, seconds, face, value, box, len(decoding.lost)))
+        return predictions
+
+
+def trace_video(
+    predictor: Predictor, path: Path, reporter: Reporter, *, name: str = "", title: str = "",
+    classes: Sequence[str] = (), people: int = 1, on_frames: OnFrames | None = None,
+) -> list[TraceData]:  # fmt: skip
+    """The traces of the people in a video, from left to right, as many as were found. Raises VideoError.
+
+    classes: names of the emotions, if they are requested. on_frames: gets the values of the first person as soon as
+    they are final.
+    """
+    reader = VideoReader(predictor, reporter, title or path.stem, bool(classes), on_frames)
+    return [
+        make_trace(
+            prediction, predictor.config, path, name=name, classes=classes, clip=predictor.clip,
+            person=number if people > 1 else None,
+        )
+        for number, prediction in enumerate(reader.read(path, people))
+    ]  # fmt: skip
+
+
+@dataclass(eq=False)
+class _PersonValues:
+    """What was computed for one person so far, batch by batch. outputs: (face, box, emotion) of each batch."""
+
+    reader: AveragingReader
+    outputs: list[tuple[NDArray[np.float32], ...]] = field(default_factory=list)
+    values: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+def _regions_of(persons: PersonRegions, number: int, index: NDArray[np.int64]) -> NDArray[np.float32]:
+    # If another decoder took over, the second pass may have frames that the first one did not have.
+    rows = np.searchsorted(persons.index, index).clip(0, len(persons.index) - 1)
+    return persons.regions[number][rows]

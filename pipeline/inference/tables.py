@@ -1,0 +1,148 @@
+"""Traces as tables with a row per frame or per clip, written as CSV, JSON or Parquet."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..names import csv_text
+from ..storage.atomic import replacing, unwritable, write_text
+from .trace import TraceData
+
+FORMATS = ("csv", "json", "parquet")
+COLUMNS = ("frame", "time", "face", "valence", "arousal", "x0", "y0", "x1", "y1")
+CLIP_COLUMNS = ("clip", "first_frame", "last_frame", "start", "end", "face", "valence", "arousal")
+TIMES = ("time", "start", "end")
+
+
+@dataclass(frozen=True)
+class Column:
+    """values: [rows], NaN for no value. decimals: decimals in text formats; None for integers."""
+
+    values: NDArray[Any]
+    decimals: int | None
+
+
+Table = dict[str, Column]
+
+
+def frame_columns(traces: Sequence[TraceData]) -> Table:
+    """A row per frame; with several people, a row per frame and person. traces: the people of one video."""
+    table: Table = {"frame": _column(traces, "frame", None), "time": _column(traces, "time", 6)}
+    if traces[0].person is not None:
+        people = np.stack([np.full(len(trace), trace.person) for trace in traces], 1).ravel()
+        table["person"] = Column(people, None)
+    table |= {"face": _column(traces, "face", 4), "valence": _column(traces, "valence", 6)}
+    table["arousal"] = _column(traces, "arousal", 6)
+    boxes = np.stack([trace.box for trace in traces], 1).reshape(-1, 4)
+    table |= {edge: Column(boxes[:, side], 1) for side, edge in enumerate(("x0", "y0", "x1", "y1"))}
+    for name in traces[0].emotions:
+        table[name] = Column(np.stack([trace.emotions[name] for trace in traces], 1).ravel(), 6)
+    return table
+
+
+def clip_columns(traces: Sequence[TraceData]) -> Table:
+    """A row per clip, person after person: means over the frames of the clip, for valence and arousal over the frames
+    with a value. Clips do not overlap; the last one may be shorter."""
+    rows: list[tuple[float, ...]] = []
+    for trace in traces:
+        for clip, start in enumerate(range(0, len(trace), trace.clip)):
+            part = slice(start, min(start + trace.clip, len(trace)))
+            value = trace.value[part]
+            value = value[np.isfinite(value).all(1)]
+            mean = value.mean(0) if len(value) else np.full(2, np.nan)
+            ends = (trace.frame[part][0], trace.frame[part][-1], trace.time[part][0], trace.time[part][-1])
+            rows.append((clip, *ends, trace.face[part].mean(), *mean, -1 if trace.person is None else trace.person))
+    decimals = (None, None, None, 6, 6, 4, 6, 6)
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    table = {
+        name: Column(values.astype(np.int64) if digits is None else values, digits)
+        for name, values, digits in zip(CLIP_COLUMNS, columns, decimals, strict=False)
+    }
+    return table if traces[0].person is None else {"person": Column(columns[-1].astype(np.int64), None), **table}
+
+
+def frame_file(path: Path, traces: Sequence[TraceData], format: str) -> None:  # noqa: A002
+    """Writes the table of frames atomically. Raises WorkError, and InputError if a package is missing."""
+    _write(path, frame_columns(traces), format)
+
+
+def clip_file(path: Path, traces: Sequence[TraceData], format: str) -> None:  # noqa: A002
+    """Writes the table of clips atomically. Raises WorkError, and InputError if a package is missing."""
+    _write(path, clip_columns(traces), format)
+
+
+def require_format(format: str) -> None:  # noqa: A002
+    """Raises InputError if the format is unknown or its package is not installed."""
+    if format not in FORMATS:
+        raise InputError(f"--format {format}: unknown", f"Allowed: {', '.join(FORMATS)}.")
+    if format == "parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        except ImportError as error:
+            remedy = "Install it: pip install pyarrow. Or choose csv or json."
+            raise InputError("Parquet files need pyarrow, which is not installed", remedy) from error
+
+
+def _write(path: Path, table: Table, format: str) -> None:  # noqa: A002
+    require_format(format)
+    if format == "parquet":
+        _write_parquet(path, table)
+    else:
+        write_text(path, _csv(table) if format == "csv" else _json(table), "another folder")
+
+
+def _csv(table: Table) -> str:
+    return csv_text(table, zip(*(_cells(name, column) for name, column in table.items()), strict=True))
+
+
+def _json(table: Table) -> str:
+    """A list of objects, one per line, with the same digits as the CSV; null for no value."""
+    columns = [_cells(name, column) for name, column in table.items()]
+    rows = [
+        "{" + ", ".join(f"{json.dumps(name)}: {cell or 'null'}" for name, cell in zip(table, cells, strict=True)) + "}"
+        for cells in zip(*columns, strict=True)
+    ]
+    return "[\n" + ",\n".join(rows) + "\n]\n"
+
+
+def _write_parquet(path: Path, table: Table) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: pa.array(column.values, from_pandas=True) for name, column in table.items()}
+    try:
+        # Pass an open file, because pyarrow takes a name with a colon for a URL.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            pq.write_table(pa.table(columns), file)
+    except OSError as error:
+        raise unwritable(path, error, "another folder") from error
+
+
+def _cells(name: str, column: Column) -> Iterator[str]:
+    if column.decimals is None:
+        return (str(value) for value in column.values.tolist())
+    decimals = None if name in TIMES and _has_collisions(column) else column.decimals
+    return (_cell(value, decimals) for value in column.values.tolist())
+
+
+def _cell(value: float, decimals: int | None) -> str:
+    """decimals: None gives all digits."""
+    if not np.isfinite(value):
+        return ""
+    return repr(value) if decimals is None else f"{value:.{decimals}f}"
+
+
+def _has_collisions(column: Column) -> bool:
+    """Whether rounding would give two different times the same text."""
+    exact = np.unique(column.values)
+    return len({f"{second:.{column.decimals}f}" for second in exact.tolist()}) < len(exact)
+
+
+def _column(traces: Sequence[TraceData], name: str, decimals: int | None) -> Column:
+    return Column(np.stack([getattr(trace, name) for trace in traces], 1).ravel(), decimals)

@@ -1,0 +1,1 @@
+"""Decodes videos to numbered frames. Only this folder imports decord."""

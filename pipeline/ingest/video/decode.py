@@ -1,0 +1,295 @@
+"""Decodes videos to resized frames, each with its number and time.
+
+Decoders can hang, crash and skip frames. So decord runs in a child process (`python -m
+affect.pipeline.ingest.video.decode`), which is killed if it sends nothing for too long, and which ends with its parent.
+decord numbers frames by counting. If the packets show that counting would be wrong, or if decord fails, PyAV decodes
+instead and numbers frames by their timestamps.
+"""
+
+import ctypes
+import json
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import VideoError
+from ...records import FrameBatch, VideoFacts
+from .decoder_process import DecoderProcess, FrameSender, ProcessDied
+from .pyav_decoder import frames_by_pyav
+from .timeline import REMEDY, Timeline, need_file, read_timeline
+
+DECODERS = ("decord", "pyav")
+"""In the order in which `decode` tries them."""
+
+MAX_BATCH_BYTES = 64 << 20
+"""Largest batch. Batches of large frames have fewer frames."""
+
+DECORD_THREADS = 2
+
+MAX_PREFETCH_BYTES = 3 << 28
+"""A decoder that uses more memory is paused: without a limit, decord prefetches the whole video."""
+
+_BATCH = struct.Struct("<qqqq")
+"""Start of a batch message: index of the decoder, number of frames, height, width. Then follow int64 frame numbers and
+float64 times. The pixels are in shared memory."""
+
+Result = TypeVar("Result")
+
+
+def probe(path: Path) -> VideoFacts:
+    """Reads the facts of a video from its packets. Counts frames that a damaged file has lost. Raises VideoError."""
+    return read_timeline(path).facts
+
+
+class DecordError(VideoError):
+    """decord failed after it returned frames, whose numbers may be wrong. `decoded` starts again with PyAV."""
+
+
+def decode(
+    path: Path,
+    size: int | None,
+    *,
+    batch: int = 64,
+    deadline: float = 60.0,
+    start: int = 0,
+    stop: int | None = None,
+    decoders: Sequence[str] = DECODERS,
+    zero_copy: bool = False,
+) -> "Decoding":
+    """Decodes frames start to stop of a video, in order, in batches of at most `batch`.
+
+    size: side in pixels of the resized, square frames, or None for the size of the video, upright. deadline: seconds
+    without a message after which a decoder is killed. zero_copy: the pixels of a batch are valid only until the next
+    batch is requested. Raises VideoError, here or during the iteration, including DecordError.
+    """
+    need_file(path)  # before the path becomes absolute, which would hide a URL
+    task = _Task(str(path.absolute()), size, batch, start, stop)
+    return Decoding(path, task, decoders, deadline, zero_copy)
+
+
+def decoded(path: Path, size: int | None, use: "Callable[[Decoding], Result]", **options: Any) -> Result:
+    """Returns use(decode(path, size, **options)). Calls `use` again, with PyAV, after a DecordError."""
+    try:
+        with decode(path, size, **options) as decoding:
+            return use(decoding)
+    except DecordError:
+        with decode(path, size, **{**options, "decoders": ("pyav",)}) as decoding:
+            return use(decoding)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a child process decodes. The fields are those of `decode`."""
+
+    path: str
+    size: int | None
+    batch: int
+    start: int
+    stop: int | None
+    decoder: str = ""
+
+
+class Decoding(Iterator[FrameBatch]):
+    """An iterator over batches of frames. Use it in a `with` block, which ends the child process.
+
+    facts: the facts of the video. decoder: the decoder that returned frames. lost: after the last batch, the numbers of
+    the frames that could not be decoded.
+    """
+
+    def __init__(self, path: Path, task: _Task, decoders: Sequence[str], deadline: float, zero_copy: bool) -> None:
+        self.path = path
+        self._task = task
+        self._zero_copy, self._must_release = zero_copy, False
+        self.lost: tuple[int, ...] = ()
+        self.facts: VideoFacts
+        self.decoder = ""
+        self._deadline = deadline
+        self._next = task.start
+        self._gaps: list[int] = []
+        self._untried = list(decoders)
+        self._child: DecoderProcess | None = self._launch()
+        self._receive()  # the first message has the facts
+        self._stop = self.facts.frames if task.stop is None else min(task.stop, self.facts.frames)
+
+    def __next__(self) -> FrameBatch:
+        while self._child is not None:
+            kind, payload = self._receive()
+            if kind == b"b":
+                return self._batch(payload)
+            if kind == b"e":
+                self.close()
+                self._gaps.extend(range(self._next, self._stop))
+                self.lost = tuple(self._gaps)
+                if self.lost and not self.decoder:
+                    raise VideoError(f"{self.path}: none of {len(self.lost)} frames can be decoded", REMEDY)
+        raise StopIteration
+
+    def close(self) -> None:
+        """Ends the child process. Can be called twice."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_child"):
+            self.close()
+
+    def _launch(self) -> DecoderProcess:
+        task = replace(self._task, decoder=self._untried.pop(0))
+        # DECORD_EOF_RETRY_MAX: decord's default, independent of the user's environment.
+        # MALLOC_*: freed memory is returned to the system, so that resident memory shows how far decord prefetches.
+        heap = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "0"}
+        environment = {"DECORD_EOF_RETRY_MAX": "10240", **heap}
+        return DecoderProcess("affect.pipeline.ingest.video.decode", asdict(task), environment)
+
+    def _receive(self) -> tuple[bytes, NDArray[np.uint8]]:
+        """Kind and payload of the next message, without ticks."""
+        if self._must_release and self._child is not None:
+            self._child.release()
+        self._must_release = False
+        try:
+            while True:
+                assert self._child is not None
+                try:
+                    kind, payload = self._child.receive(self._deadline)
+                    if kind == b"x":
+                        raise ProcessDied(payload.tobytes().decode())
+                except ProcessDied as death:
+                    self._try_next_decoder(death)
+                    continue
+                if kind == b"w":
+                    raise VideoError(*json.loads(payload.tobytes()))
+                if kind == b"f":
+                    self.facts = VideoFacts(**json.loads(payload.tobytes()))
+                if kind != b"t":
+                    return kind, payload
+        except BaseException:
+            self.close()
+            raise
+
+    def _try_next_decoder(self, death: ProcessDied) -> None:
+        """Launches the next decoder. Raises VideoError if none is left or frames were already returned."""
+        self.close()
+        if self.decoder or not self._untried:
+            failure = DecordError if self.decoder == "decord" else VideoError
+            raise failure(f"{self.path}: {death}", REMEDY) from None
+        self._child = self._launch()
+
+    def _batch(self, payload: NDArray[np.uint8]) -> FrameBatch:
+        decoder, frames, height, width = _BATCH.unpack(payload[: _BATCH.size].tobytes())
+        self.decoder = DECODERS[decoder]
+        assert self._child is not None
+        self._child.pause_above(MAX_PREFETCH_BYTES)
+        pixels = self._child.shared_bytes(3 * frames * height * width).reshape(frames, height, width, 3)
+        self._must_release = self._zero_copy
+        if not self._zero_copy:
+            pixels = pixels.copy()
+            self._child.release()
+        index, time = payload[_BATCH.size :].view(np.int64).reshape(2, frames)
+        time = time.view(np.float64)
+        for number in index.tolist():
+            self._gaps.extend(range(self._next, number))
+            self._next = number + 1
+        return FrameBatch(index, time, pixels)
+
+
+def _serve(sender: FrameSender, task: _Task) -> None:
+    """Runs in the child process: sends the facts, the batches and an end message."""
+    path, size, start = Path(task.path), task.size, task.start
+    timeline = read_timeline(path, sender.tick)
+    facts = timeline.facts
+    sender.send(b"f", json.dumps(asdict(facts)).encode())
+    batch = min(task.batch, max(1, MAX_BATCH_BYTES // (3 * (size * size if size else facts.width * facts.height))))
+    stop = facts.frames if task.stop is None else min(task.stop, facts.frames)
+    done = start >= stop
+    if not done and task.decoder == "decord" and timeline.plain:
+        done = _send_by_decord(sender, timeline, replace(task, batch=batch), range(start, stop))
+    numbers: list[int] = []
+    pictures: list[NDArray[np.uint8]] = []
+    for number, picture in () if done else frames_by_pyav(path, timeline, size, start, stop, sender.tick):
+        numbers.append(number)
+        pictures.append(picture)
+        if len(numbers) == batch:
+            _send_batch(sender, "pyav", timeline, numbers, np.stack(pictures))
+            numbers, pictures = [], []
+    if numbers:
+        _send_batch(sender, "pyav", timeline, numbers, np.stack(pictures))
+    sender.send(b"e")
+
+
+def _send_by_decord(sender: FrameSender, timeline: Timeline, task: _Task, frames: range) -> bool:
+    """Sends these frames. Returns False if decord cannot decode the video. A later failure ends the child process."""
+    import decord
+
+    decord.logging.set_level(decord.logging.FATAL)
+    side = task.size or -1
+    sent = False
+    try:
+        # Almost zero tolerance: otherwise decord repeats a neighbour in place of a frame that it cannot decode.
+        reader = decord.VideoReader(
+            task.path, decord.cpu(0), width=side, height=side, num_threads=DECORD_THREADS, fault_tol=cast(int, 1e-9)
+        )
+        for first in range(0, len(frames), task.batch) if _agrees(reader, timeline) else ():
+            numbers = list(frames[first : first + task.batch])
+            pixels = reader.get_batch(numbers)
+            _send_batch(sender, "decord", timeline, numbers, _view(pixels))
+            sent = True
+    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, OSError, IndexError) as error:
+        if sent:
+            reason = str(error).strip().split("\n")[0].rpartition(": ")[2].rstrip(".")
+            sender.send(b"x", f"decord failed after it returned frames ({reason})".encode())
+            os._exit(0)
+    return sent
+
+
+def _agrees(reader: Any, timeline: Timeline) -> bool:
+    """Whether decord lists the same frames as the packets, with the same times up to an offset and rounding."""
+    if len(reader) != timeline.facts.frames:
+        return False
+    decord_time = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))), np.float64)[:, 0]
+    if not timeline.stamped and (decord_time < -1e9).any():
+        return True  # no presentation timestamps in the container, and none in decord
+    time = timeline.time
+    return bool(np.allclose(decord_time - decord_time[0], time - time[0], rtol=1e-6, atol=2e-3))
+
+
+def _view(pixels: Any) -> NDArray[np.uint8]:
+    """A view of decord's array without the copy of asnumpy(). Valid as long as the array exists."""
+    start = ctypes.cast(pixels.handle.contents.data, ctypes.POINTER(ctypes.c_uint8))
+    return np.ctypeslib.as_array(start, tuple(pixels.shape))
+
+
+def _send_batch(
+    sender: FrameSender, decoder: str, timeline: Timeline, numbers: list[int], pixels: NDArray[np.uint8]
+) -> None:
+    index = np.array(numbers, np.int64)
+    times = timeline.time[np.searchsorted(timeline.number, index)]
+    sender.send_shared(b"b", _BATCH.pack(DECODERS.index(decoder), *pixels.shape[:3]), index, times, large=pixels)
+
+
+def main(task: dict[str, Any], shared: int, parent: int) -> None:
+    """Entry point of the child process."""
+    sender = FrameSender(shared, parent)
+    try:
+        _serve(sender, _Task(**task))
+    except VideoError as error:
+        sender.send(b"w", json.dumps([error.problem, error.remedy]).encode())
+    # The threads of decord do not always end.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,326 @@
+"""Runs native code that may hang or crash in a child process, which sends messages through a pipe.
+
+Pixels go through shared memory: the pipe would copy them twice.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import mmap
+import os
+import queue
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ProcessError
+from ...processes import fill_standard_descriptors, need_same_process
+from ..temporary import no_temporary
+
+_HEADER = struct.Struct("<cq")
+"""Header of a message: its kind (one letter) and the number of bytes that follow."""
+
+_PR_SET_PDEATHSIG = 1
+
+MAX_MEMORY_BYTES = 4 << 30
+"""A child that uses more memory is killed: a damaged or hostile file must not exhaust the memory of the machine."""
+
+_CHECK_SECONDS = 0.25
+"""Interval of memory checks. RLIMIT_AS is not used: it also counts memory that threads only reserve."""
+
+_REMEDIES = {
+    errno.EMFILE: "Raise the limit of open files with `ulimit -n`, or close files.",
+    errno.ENFILE: "Close files, or raise fs.file-max.",
+    errno.EAGAIN: "Raise the limit of processes with `ulimit -u`, or end some.",
+    errno.ENOMEM: "Free memory, or use fewer workers.",
+}
+"""By cause why no process can be started."""
+
+
+class ProcessDied(Exception):  # noqa: N818
+    """The child process hung or died. The text is the reason."""
+
+
+class DecoderProcess:
+    """Runs `python -m MODULE TASK HANDLE PARENT` in its own session, so that only the parent handles Ctrl-C.
+
+    TASK is JSON. HANDLE is the file descriptor of the shared memory and PARENT the PID of this process; FrameSender in
+    the child needs both. The process does not end with the thread that started it. Raises ProcessError if no process
+    can be started, and WorkError if no shared memory can be created.
+    """
+
+    def __init__(self, module: str, task: dict[str, Any], environment: dict[str, str]) -> None:
+        fill_standard_descriptors()
+        self._owner = os.getpid()
+        with contextlib.ExitStack() as opened:
+            try:
+                self._shared = _SharedMemory(_anonymous_file())
+                opened.callback(self._shared.close)
+                self._stderr = _anonymous_file()
+                opened.callback(os.close, self._stderr)
+                self._process = _start(
+                    [sys.executable, "-P", "-m", module, json.dumps(task), str(self._shared.handle), str(self._owner)],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0,
+                    start_new_session=True, env={**os.environ, **environment}, pass_fds=(self._shared.handle,),
+                )  # fmt: skip
+            except OSError as error:
+                if error.errno not in _REMEDIES:
+                    raise
+                raise ProcessError(f"no decoder can be started ({error.strerror})", _REMEDIES[error.errno]) from error
+            opened.pop_all()
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout.fileno()
+        self._statm = -1
+        with contextlib.suppress(OSError):
+            self._statm = os.open(f"/proc/{self._process.pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self._paused = False
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
+
+    def receive(self, deadline: float) -> tuple[bytes, NDArray[np.uint8]]:
+        """Kind and payload of the next message.
+
+        Raises ProcessDied if the process ended or sent nothing for `deadline` seconds, and ProcessError in a fork of
+        the process that started it.
+        """
+        need_same_process(self._owner, "the decoder")
+        if self._paused:
+            self._process.send_signal(signal.SIGCONT)
+            self._paused = False
+        kind, size = _HEADER.unpack(self._read(_HEADER.size, deadline).tobytes())
+        return kind, self._read(size, deadline)
+
+    def shared_bytes(self, size: int) -> NDArray[np.uint8]:
+        """A view of the first bytes of the shared memory. The child does not change them until `release`."""
+        return self._shared.bytes(size)
+
+    def release(self) -> None:
+        """Allows the child to write to the shared memory again. Raises ProcessError as `receive` does."""
+        need_same_process(self._owner, "the decoder")
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # `receive` reports it
+            self._process.stdin.write(b".")
+
+    def pause_above(self, limit: int) -> None:
+        """Pauses the child until the next `receive` if it uses more than `limit` bytes of memory. Linux only."""
+        if self._memory_bytes() > limit:
+            self._process.send_signal(signal.SIGSTOP)
+            self._paused = True
+
+    def kill(self) -> None:
+        """Ends the child. In a fork of the process that started it, only closes the descriptors."""
+        if os.getpid() == self._owner:
+            self._process.kill()
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        os.close(self._stderr)
+        self._shared.close()
+        if self._statm >= 0:
+            os.close(self._statm)
+            self._statm = -1
+
+    def _read(self, size: int, deadline: float) -> NDArray[np.uint8]:
+        data = np.empty(size, np.uint8)
+        view, done = memoryview(data.data), 0
+        while done < size:
+            until = time.monotonic() + deadline
+            while True:
+                if self._memory_bytes() > MAX_MEMORY_BYTES:
+                    limit = f"{MAX_MEMORY_BYTES / (1 << 30):g} GiB"
+                    raise ProcessDied(f"the decoder used more than {limit} of memory and was killed")
+                if self._poll.poll(min(_CHECK_SECONDS, max(0, until - time.monotonic())) * 1000):
+                    break
+                if time.monotonic() >= until:
+                    raise ProcessDied(f"the decoder returned nothing for {deadline:g} s and was killed")
+            got = os.readv(self._pipe, [view[done:]])
+            if not got:
+                raise ProcessDied(f"the decoder died ({self._last_error()})")
+            done += got
+        return data
+
+    def _memory_bytes(self) -> int:
+        """Resident memory of the child in bytes, or 0 if unknown."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return int(os.pread(self._statm, 256, 0).split()[1]) * resource.getpagesize()
+        return 0
+
+    def _last_error(self) -> str:
+        """The signal that ended the child, or else the last line of its standard error."""
+        status = self._process.wait()
+        if status < 0:
+            return signal.Signals(-status).name
+        size = os.fstat(self._stderr).st_size
+        tail = os.pread(self._stderr, _STDERR_BYTES, max(0, size - _STDERR_BYTES))
+        lines = [line.strip() for line in tail.decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1] if lines else f"exit status {status}"
+
+
+_STDERR_BYTES = 1 << 16
+"""How much of the end of a child's standard error is read."""
+
+
+class _Launcher:
+    """Starts processes in a thread that lives as long as this process.
+
+    On Linux, a child gets its parent death signal when the thread that started it ends.
+    """
+
+    def __init__(self) -> None:
+        self._requests: queue.SimpleQueue[tuple[list[str], dict[str, Any], Future[subprocess.Popen[bytes]]]]
+        self._requests = queue.SimpleQueue()
+        # Not a ThreadPoolExecutor: at exit, it ends before other threads that still decode.
+        self._thread = threading.Thread(target=self._run, name="affect-launcher", daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self, command: list[str], options: dict[str, Any]) -> "subprocess.Popen[bytes]":
+        started: Future[subprocess.Popen[bytes]] = Future()
+        self._requests.put((command, options, started))
+        return started.result()
+
+    def _run(self) -> None:
+        while True:
+            command, options, started = self._requests.get()
+            try:
+                started.set_result(_popen(command, options))
+            except OSError as error:
+                started.set_exception(error)
+            except BaseException as error:
+                started.set_exception(error)
+                raise
+            del started  # the caller has the only reference to the process
+
+
+def _popen(command: list[str], options: dict[str, Any]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen[bytes](command, **options)
+
+
+_launcher: _Launcher | None = None
+_launcher_lock = threading.Lock()
+
+
+def _reset_launcher() -> None:
+    global _launcher, _launcher_lock
+    _launcher, _launcher_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_launcher)  # threads do not survive a fork
+
+
+def _start(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Like subprocess.Popen, but the process does not end with the calling thread."""
+    global _launcher
+    if sys.platform != "linux":
+        return _popen(command, options)
+    with _launcher_lock:
+        if _launcher is None or not _launcher.is_alive():
+            try:
+                _launcher = _Launcher()
+            except RuntimeError:  # no thread can be started: a limit is reached, or the program ends
+                return _popen(command, options)
+        launcher = _launcher
+    return launcher.start(command, options)
+
+
+class FrameSender:
+    """Sends messages from the child process. Ends the child process when the parent ends."""
+
+    def __init__(self, handle: int, parent: int) -> None:
+        self._shared, self._free = _SharedMemory(handle), threading.Semaphore(1)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        if sys.platform == "linux":
+            # A paused process cannot notice that its parent ended.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # the parent ended before prctl
+                os._exit(1)
+        # Output of libraries to stdout must not mix with the messages.
+        self._pipe = os.dup(1)
+        os.dup2(2, 1)
+        self._last_sent = time.monotonic()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def send(self, kind: bytes, *parts: Any) -> None:
+        """Sends bytes or contiguous arrays as one message."""
+        views = [memoryview(part).cast("B") for part in parts]
+        for view in (memoryview(_HEADER.pack(kind, sum(map(len, views)))), *views):
+            sent = 0
+            while sent < len(view):
+                sent += os.write(self._pipe, view[sent:])
+        self._last_sent = time.monotonic()
+
+    def send_shared(self, kind: bytes, *parts: Any, large: NDArray[np.uint8]) -> None:
+        """Sends a message with a large array in shared memory. First waits until the parent released that memory."""
+        self._free.acquire()
+        shared = self._shared.bytes(large.size).reshape(large.shape)
+        np.copyto(shared, large)
+        self.send(kind, *parts)
+
+    def tick(self) -> None:
+        """Sends a heartbeat, a message of kind t, if nothing was sent for a second."""
+        if time.monotonic() - self._last_sent > 1:
+            self.send(b"t")
+
+    def _listen(self) -> None:
+        """Each byte from the parent releases the shared memory. Standard input ends when the parent ends."""
+        while os.read(0, 1):
+            self._free.release()
+        os._exit(1)
+
+
+class _SharedMemory:
+    """Memory of an anonymous file that two processes share. Grows on demand."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self._map: mmap.mmap | None = None
+
+    def bytes(self, size: int) -> NDArray[np.uint8]:
+        if self._map is None or len(self._map) < size:
+            if os.fstat(self.handle).st_size < size:
+                os.truncate(self.handle, size)
+            self._map = mmap.mmap(self.handle, size)  # existing arrays keep the old map alive
+        return np.frombuffer(self._map, np.uint8, size)
+
+    def close(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle, self._map = -1, None
+
+
+def _anonymous_file() -> int:
+    """A descriptor of an anonymous memory file, or of an unlinked temporary file if the system has no memory files.
+
+    It is greater than 2, because the child has its own stdin, stdout and stderr.
+    """
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("affect")
+    else:
+        try:
+            with tempfile.TemporaryFile() as file:
+                handle = os.dup(file.fileno())
+        except OSError as error:
+            raise no_temporary(error) from error
+    if handle > 2:
+        return handle
+    try:
+        return fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""One training run: splits, networks, fitting, its folder, its model card."""

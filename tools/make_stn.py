@@ -1,0 +1,109 @@
+"""Writes models/pretrained/stn.safetensors, the default start of `pretrain stn`: an STN trained on 800 synthetic
+people.
+
+    python tools/make_stn.py [--people N] [--epochs N] [--keep DIR]
+
+It draws the people with the code of the demo, but with other seeds, so no demo has the same people. Most videos have
+one person, some have two. Frames are seconds apart. Then it runs `audit`, `extract-frames` and `pretrain stn` on these
+videos, from random weights. This takes about an hour on one core.
+"""
+
+import argparse
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from affect.configs.schema import load
+from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.progress import Reporter
+from affect.pipeline.records import Work
+from affect.pipeline.stages.audit import audit
+from affect.pipeline.stages.extract_frames import extract_frames
+from affect.pipeline.stages.pretrain_stn import pretrain_stn
+from affect.pipeline.storage.checkpoint import load_weights, save_weights
+
+OUT = Path(__file__).parent.parent / "models" / "pretrained" / "stn.safetensors"
+FRAMES = 12
+SECONDS = 1.5
+"""Seconds between two frames of a video."""
+PAIRS = 8
+"""One video in PAIRS has two people."""
+VALIDATION = 10
+"""One video in VALIDATION is for validation."""
+SEED = 0x5714
+"""Not a seed of a demo: those are small numbers."""
+SIZES = ((640, 360), (640, 480), (854, 480), (480, 640))
+
+
+def films(folder: Path, people: int) -> list[Film]:
+    """The videos for this number of people, named by their number."""
+    videos, drawn = [], 0
+    while drawn < people:
+        number = len(videos)
+        seed = int(np.random.SeedSequence((SEED, number)).generate_state(1)[0])
+        count = 2 if number % PAIRS == PAIRS - 1 else 1
+        width, height = SIZES[number % len(SIZES)] if count == 1 else SIZES[0]
+        videos.append(Film(folder / "videos" / f"{number:04d}.mp4", seed, FRAMES, 1 / SECONDS, count, width, height))
+        drawn += count
+    return videos
+
+
+def draw(film: Film) -> None:
+    """Draws one video, with its box files and with annotation files without annotations."""
+    acted = draw_film(film)
+    root, number = film.path.parents[1], int(film.path.stem)
+    names = [film.path.stem] if film.people == 1 else [f"{film.path.stem}_left", f"{film.path.stem}_right"]
+    split = "Validation_Set" if number % VALIDATION == VALIDATION - 1 else "Train_Set"
+    for name, one in zip(names, acted, strict=True):
+        rows = [f"{t + 1}," + ",".join(f"{x:.2f}" for x in one.box[t]) for t in range(film.frames) if one.seen[t]]
+        for file, lines in (
+            (root / "bounding_boxes" / f"{name}.csv", ["frame,x0,y0,x1,y1", *rows]),
+            (root / "annotations" / "VA_Set" / split / f"{name}.txt", ["valence,arousal", *["-5,-5"] * film.frames]),
+        ):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def make(folder: Path, people: int, epochs: int, frames: int, out: Path = OUT) -> None:
+    """Draws and trains in a folder and writes `out`. Existing videos are reused."""
+    data, work = folder / "data", Work(folder / "work")
+    work.root.mkdir(parents=True, exist_ok=True)
+    videos = films(data, people)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(draw, [film for film in videos if not film.path.exists()]))
+    config = load("demo", [
+        "pretrain_stn.start=scratch", f"pretrain_stn.frames={frames}", f"pretrain_stn.epochs={epochs}",
+        "pretrain_stn.validation_frames=1000", "pretrain_stn.ema=0.99", "runtime.workers=0",
+    ])  # fmt: skip
+    reporter = Reporter()
+    audit(config, data, work, reporter)
+    extract_frames(config, data, work, reporter)
+    pretrain_stn(config, data, work, reporter)
+    state, metadata = load_weights(work.weights("stn"))
+    report = {
+        name: metadata["report"][name] for name in ("iou", "iou_80", "presence_auroc", "frames", "training_frames")
+    }
+    description = {"format": metadata["format"], "stn": metadata["stn"], "people": people, "report": report}
+    state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    save_weights(out, state, description)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=800)
+    parser.add_argument("--epochs", type=int, default=36)
+    parser.add_argument("--frames", type=int, default=9000)
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the videos and the work folder; default: a temporary folder"
+    )
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        make(options.keep or Path(folder), options.people, options.epochs, options.frames)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
