@@ -1,9 +1,9 @@
-"""What a video shows, from Python: the trace of one video, its moments, its table and its picture.
+"""Predict one video from Python and print its summary, its highest arousal, its table and its plot.
 
 Run: python docs/examples/one_video.py work/train/default talk.mp4
 """
 
-# %% A model, and a video
+# %% Load a model and predict a video
 import sys
 
 import affect
@@ -12,18 +12,18 @@ run, video = sys.argv[1:3]
 model = affect.load(run)
 trace = model.predict(video)
 
-# %% A number for each frame
-seen = trace.face >= 0.5  # face: the probability that there is one
+# %% Use the values of each frame
+seen = trace.face >= 0.5  # face: probability of a face
 print(f"{len(trace.time)} frames, a face in {seen.mean():.0%} of them")
-print(f"valence {trace.valence[seen].mean():+.2f}, arousal {trace.arousal[seen].mean():+.2f} on average")
+print(f"mean valence {trace.valence[seen].mean():+.2f}, mean arousal {trace.arousal[seen].mean():+.2f}")
 
-# %% Its liveliest moment
-liveliest = trace.arousal.argmax()
-print(f"the liveliest moment: {trace.time[liveliest]:.2f} s")
+# %% Find the frame with the highest arousal
+highest = trace.arousal.argmax()
+print(f"highest arousal at {trace.time[highest]:.2f} s")
 
-# %% As a table, for whatever comes next
+# %% Get a table
 table = trace.to_dataframe()
 print(table.describe())
 
-# %% As a picture
+# %% Draw a plot
 figure = trace.plot()
