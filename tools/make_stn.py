@@ -35,6 +35,8 @@ VALIDATION = 10
 """One video in VALIDATION is for validation."""
 SEED = 0x5714
 """Not a seed of a demo: those are small numbers."""
+HELD_OUT, PURPOSE = 0.2, "make_stn"
+"""Share of the real people and pictures that are never trained on (pipeline/ingest/pictures.py, held_out)."""
 SIZES = ((640, 360), (640, 480), (854, 480), (480, 640))
 
 
