@@ -55,6 +55,9 @@ class PretrainStn(Section):
     0.26 MB each if stn.view is 96."""
     validation_frames: int = Field(default=2000, ge=1)
     """Number of validation frames, sampled in the same way. The best epoch is chosen on them."""
+    pictures: tuple[str, ...] = ()
+    """Folders of pictures with a `boxes.csv`, relative to the current folder, for example `[faces]`. The STN learns
+    from them and from the frames. A tenth of their people validates."""
     epochs: int = Field(default=20, ge=0)
     """0: the initial weights are kept as they are."""
     batch: int = Field(default=64, ge=1)

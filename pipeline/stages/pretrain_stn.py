@@ -1,26 +1,25 @@
 """pretrain stn: the STN learns from boxes where the face is, and whether there is one, before anything else is trained.
 
-Frames come from the frame shards; a frame of a subject that has a box file, but no box in it, shows no face.
+Frames come from the frame shards; a frame of a subject that has a box file, but no box in it, shows no face. Pictures
+come from the folders of pretrain_stn.pictures.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...configs.schema import Config
 from ..errors import AffectError, MissingStageError, ShardError
+from ..features.boxed_frames import Boxed, gather, stored_side
 from ..features.crops import boxes_digest, fresh_frames
 from ..features.encoder import SCRATCH, STN_FORMAT, requested_precision, stored_fingerprint, weights_digest
-from ..features.frame_sampling import allocate_evenly
 from ..features.stn_init import init_from, start_weights
 from ..ingest.boxes import read_boxes
 from ..ingest.catalog import find_catalog
+from ..ingest.pictures import pictures_digest
 from ..progress import Reporter
-from ..records import Boxes, Catalog, Problem, StageReport, Subject, Work, training_facts
+from ..records import Catalog, Problem, StageReport, Subject, Work, training_facts
 from ..storage.audit_file import accepted_subjects
 from ..storage.checkpoint import read_metadata, save_weights
 from ..storage.fingerprint import fingerprint
@@ -36,18 +35,6 @@ STAGE = "pretrain-stn"
 VERSION = 5
 LOST = 0.01
 """A video of which more than this share was lost in decoding teaches and judges nothing."""
-FINER = 2.67
-"""Training pictures are kept this much finer than the view, so that zooming in still shows something."""
-
-
-@dataclass(frozen=True)
-class Boxed:
-    """A subject's boxes, and the shard of its video with so many frames."""
-
-    subject: Subject
-    shard: Path
-    boxes: Boxes
-    frames: int
 
 
 def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> StageReport:
@@ -55,7 +42,7 @@ def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> 
 
     It starts from `pretrain_stn.start`, and without any boxes stays there, with a warning; at `scratch` it is then the
     identity, and the crop the whole picture. Raises MissingStageError where no frames are extracted, InputError and
-    WeightsError where the start cannot be used.
+    WeightsError where the start or a folder of pictures cannot be used.
     """
     output = work.weights("stn")
     catalog = find_catalog(data)
@@ -72,12 +59,12 @@ def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> 
         held = max(1, len(training) // 5)
         training, validation = training[:-held], training[-held:]
         reporter.info(f"no validation subject has boxes: the last {held} of the training split are held out")
-    if not training:
+    if not training and not config.pretrain_stn.pictures:
         started = start_weights(config)
         told = "finds faces as well as it did before (see pretrain_stn.start)" if started else "sees the whole picture"
         reporter.warning(
             f"no training subject has boxes: the STN {told}. "
-            "Run `affect detect-boxes --data DIR` and then this stage again."
+            "Run `affect detect-boxes --data DIR` and then this stage again, or set pretrain_stn.pictures."
         )
     stn, report, damaged = _train(config, training, validation, work, reporter, digest)
     if damaged:  # it learned without them, and is to learn anew once they are mended
@@ -106,15 +93,22 @@ def stn_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> 
     """What STN weights bear that are up to date. subjects: of the splits for training and validation. Raises
     InputError where pretrain_stn.start does not exist."""
     start = start_weights(config)
+    folders = {"pictures": [pictures_digest(folder) for folder in picture_folders(config)]}
     return fingerprint(
         version=VERSION,
-        settings=config.pretrain_stn,
+        settings=config.pretrain_stn.model_dump(mode="json", exclude={"pictures"}),
         start=weights_digest(start) if start else None,
         shape=config.stn.model_dump(include={"kind", "view"}),
         subjects=[_source(subject, work) for subject in subjects],
         seed=config.runtime.seed,
         **requested_precision(config),
+        **(folders if folders["pictures"] else {}),  # work folders of versions without pictures stay up to date
     )
+
+
+def picture_folders(config: Config) -> list[Path]:
+    """The folders of pretrain_stn.pictures."""
+    return [Path(folder).expanduser() for folder in config.pretrain_stn.pictures]
 
 
 def _figure(value: float | None) -> str:
@@ -174,8 +168,10 @@ def _train(
     from ...models.stn import SpatialTransformer
     from ..learning.loop import FitSettings, ResumeFile, SimpleTask, fit
     from ..learning.runtime import environment, pick_compute, seed_everything
+    from ..learning.stn.compose import Composer
     from ..learning.stn.negatives import add_background_negatives
-    from ..learning.stn.objective import calibrate_presence, draw_batches, measure, stn_loss
+    from ..learning.stn.objective import calibrate_presence, concatenate, measure, stn_loss
+    from ..learning.stn.picture_batches import Mixture, draw_mixed_batches, load_picture_set
     from ..learning.stn.train_data import ImagePool
 
     settings = config.pretrain_stn
@@ -189,29 +185,38 @@ def _train(
         init_from(stn, start)
     elif not training or settings.epochs == 0:
         stn.reset_to_whole_picture()
-    if not training or not (start or settings.epochs):
-        return stn, {"trained": False, **begun}, []
+    side = stored_side(config)
+    pictures, problems = load_picture_set(picture_folders(config), side)
+    if not (training or pictures.training) or not (start or settings.epochs):
+        return stn, {"trained": False, **begun}, problems
     stn = stn.to(device)
-    shown, problems = gather(config, training, settings.frames, device, reporter)
+    shown, more = gather(config, training, settings.frames, device, reporter)
+    problems += more
     truth, more = gather(config, validation, settings.validation_frames, device, reporter)
-    if not len(shown):
+    problems += more
+    if not len(shown) and not pictures.training:
         if not start:
             stn.reset_to_whole_picture()
-        return stn.cpu(), {"trained": False, **begun}, problems + more
+        return stn.cpu(), {"trained": False, **begun}, problems
+    truth = concatenate([part for part in (truth, pictures.truth) if len(part)])
     truth = truth if len(truth) else shown
     own, shown = len(shown), add_background_negatives(shown, config.runtime.seed)
-    batch = min(settings.batch, len(shown))
-
-    def batches(epoch: int) -> Iterator["BoxedImages"]:
-        return draw_batches(album, config.stn.view, batch, config.runtime.seed * 100003 + epoch, device)
-
-    def loss(pictures: "BoxedImages") -> tuple["torch.Tensor", dict[str, Any]]:
-        return stn_loss(stn, pictures)
-
-    album = ImagePool(shown)
     state = work.weights("stn").with_suffix(".state")
     groups = [{"params": list(stn.parameters()), "lr": settings.learning_rate}]
-    task = SimpleTask(stn, batches, loss, lambda: measure(stn, truth, device), groups, len(shown) // batch)
+
+    def loss(batch: "BoxedImages") -> tuple["torch.Tensor", dict[str, Any]]:
+        return stn_loss(stn, batch)
+
+    mixture = Mixture(
+        ImagePool(shown) if len(shown) else None,
+        Composer(pictures.training, side, config.runtime.seed) if pictures.training else None,
+        settings.batch,
+    )
+
+    def batches(epoch: int) -> Iterator["BoxedImages"]:
+        return draw_mixed_batches(mixture, config.stn.view, config.runtime.seed * 100003 + epoch, device)
+
+    task = SimpleTask(stn, batches, loss, lambda: measure(stn, truth, device), groups, mixture.steps())
     fit_settings = FitSettings(
         score="score", epochs=settings.epochs, ema=settings.ema, warmup=0.1, weight_decay=0.01, gradient_clip=5.0,
         schedule="cosine", validate_start=start is not None,
@@ -226,53 +231,9 @@ def _train(
     report |= {
         "frames": len(truth),
         "training_frames": own,
+        **({"training_pictures": len(pictures.training)} if pictures.training else {}),
         "best_epoch": result.best_epoch,
         "seconds": round(sum(epoch.get("train_seconds", 0) for epoch in result.history), 1),
         "history": [{name: _known(figure) for name, figure in line.items()} for line in result.history],
     }
-    return stn.cpu(), report, problems + more
-
-
-def gather(
-    config: Config, boxed: Sequence[Boxed], total: int, device: "torch.device", reporter: Reporter
-) -> tuple["BoxedImages", list[Problem]]:
-    """About `total` frames, evenly over the subjects and their time, each cut to the subject's region, with its box;
-    and the subjects whose frames turned out to be damaged."""
-    from ..learning.stn.objective import concatenate
-
-    side = min(config.frames.size, round(FINER * config.stn.view))
-    shares = allocate_evenly([item.frames for item in boxed], total)
-    parts: list[BoxedImages] = []
-    problems: list[Problem] = []
-    with reporter.progress("frames with boxes", sum(shares), "frames") as bar:
-        for item, share in zip(boxed, shares, strict=True):
-            try:
-                parts.append(_look(item, share, side, device))
-            except ShardError as error:
-                problems.append(Problem("damaged", item.subject.name, error.problem, error.remedy))
-            bar.advance(share)
-    return concatenate(parts), problems
-
-
-def _look(item: Boxed, share: int, side: int, device: "torch.device") -> "BoxedImages":
-    """`share` frames of one subject, evenly over time."""
-    import torch
-
-    from ...models.pyramid import resample
-    from ...models.theta import theta_from_corners
-    from ..learning.stn.train_data import BoxedImages
-
-    x0, y0, x1, y1 = item.subject.region
-    region = theta_from_corners(torch.tensor([item.subject.region]), 1.0, 1.0).to(device)
-    rows = np.linspace(0, item.frames - 1, share).round().astype(np.int64)
-    pixels = []
-    with FrameShard(item.shard) as shard, torch.inference_mode():
-        width, height = shard.attributes["width"], shard.attributes["height"]
-        index = shard.read("index")[rows]
-        for some in np.array_split(rows, max(1, share // 64)):
-            cut = resample(shard.frames(some).to(device), region.expand(len(some), 2, 3), side)
-            pixels.append(cut.round().clamp(0, 255).to("cpu", torch.uint8))
-    place = np.searchsorted(item.boxes.frame, index).clip(0, len(item.boxes) - 1)
-    corners = item.boxes.corners[place] - np.array([x0 * width, y0 * height] * 2, np.float32)
-    theta = theta_from_corners(torch.from_numpy(corners), (x1 - x0) * width, (y1 - y0) * height)
-    return BoxedImages(torch.cat(pixels), theta, torch.from_numpy(item.boxes.frame[place] == index))
+    return stn.cpu(), report, problems

@@ -17,9 +17,12 @@ from ....models.theta import box_iou, corners_from_theta
 from ....models.vision import generalized_box_iou_loss
 from ..prefetch import prefetch_reserving_cores
 from .train_data import BoxedImages, ImagePool, draw_batch
+from .views import prominence
 
 LOADER_THREADS = 2
 """Threads that make batches."""
+PREFERENCE = 4.0
+"""Cells prefer a face of twice the size 2**PREFERENCE times as much."""
 CELL_WEIGHT = 0.2
 """Weight of the loss of the cells' beliefs. With it, training needs a tenth of the steps."""
 
@@ -58,17 +61,42 @@ def stn_loss(stn: SpatialTransformer, pictures: BoxedImages) -> tuple[Tensor, di
         has_face, known = pictures.face == 1, pictures.face >= 0
         box = belief = presence_loss = presence.sum() * 0.0
         if has_face.any():
-            target = pictures.theta[has_face]
+            target, wanted = _targets(pictures, has_face, beliefs)
             # In pixels: the eps of torchvision's loss is too large for the area of a small box in fractions.
             corners, true = (corners_from_theta(part, stn.view, stn.view) for part in (theta[has_face], target))
             box = (generalized_box_iou_loss(corners, true) + _distance_loss(theta[has_face], target)).mean()
             if stn.kind != "crop":
                 box = box + _rotation_loss(theta[has_face], target)
-            belief = F.cross_entropy(beliefs[has_face], cell_targets(target, beliefs.shape[1]))
+            belief = F.cross_entropy(beliefs[has_face], wanted)
         if known.any():
             presence_loss = F.binary_cross_entropy_with_logits(presence[known], pictures.face[known].float())
     parts = {"box": box.detach(), "belief": belief.detach(), "presence": presence_loss.detach()}
     return box + CELL_WEIGHT * belief + presence_loss, parts
+
+
+def _targets(pictures: BoxedImages, has_face: Tensor, beliefs: Tensor) -> tuple[Tensor, Tensor]:
+    """The box [m, 2, 3] of each picture with a face, and the target of its cells, [m, cells].
+
+    With several faces, the cells are to prefer the main face, and the box is that of the face that they prefer now: a
+    box between two faces is right for neither.
+    """
+    cells = beliefs.shape[1]
+    if pictures.all_faces is None:
+        target = pictures.theta[has_face]
+        return target, cell_targets(target, cells)
+    faces = pictures.all_faces[has_face]
+    m, k = faces.shape[:2]
+    value = prominence(faces)
+    there, plain = value.isfinite(), faces.nan_to_num(0.5)
+    each = cell_targets(plain.flatten(0, 1), cells).view(m, k, cells)
+    share = (PREFERENCE * value).softmax(1)
+    best, side = beliefs[has_face].argmax(1), math.isqrt(cells)
+    place = (2 * torch.stack((best % side, best // side), 1) + 1) / side - 1
+    distance = ((place[:, None] - plain[..., 2]) / plain[..., :2].norm(dim=3)).norm(dim=2)
+    distance = distance.masked_fill(~there, math.inf)
+    nearest = distance.argmin(1)
+    main = torch.where(distance.amin(1) < 1, nearest, value.argmax(1))
+    return plain[torch.arange(m, device=main.device), main], (share[:, :, None] * each).sum(1)
 
 
 def cell_targets(theta: Tensor, cells: int) -> Tensor:

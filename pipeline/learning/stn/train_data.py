@@ -36,11 +36,13 @@ MIN_VISIBLE, MAX_HIDDEN = 0.4, 0.1
 @dataclass(frozen=True)
 class BoxedImages:
     """pixels: uint8 [n, 3, s, s], or float as a training batch. theta: float32 [n, 2, 3], arbitrary without a
-    face. face: bool [n]; in a training batch 1, 0, or -1 for a partly visible face."""
+    face. face: bool [n]; in a training batch 1, 0, or -1 for a partly visible face. all_faces: [n, k, 2, 3], every face
+    of a training batch, NaN where there are fewer than k; None: theta is the only one."""
 
     pixels: Tensor
     theta: Tensor
     face: Tensor
+    all_faces: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.face)
@@ -67,12 +69,12 @@ def draw_batch(
     empty = _chance(n, BACKGROUND_ONLY, generator)
     part = torch.where(empty[:, None, None], draw_beside(theta, has_face, generator), _draw_parts(theta, generator))
     pixels = pool.pyramid.sample(part, view, rows).to(device)
-    theta = compose(_inverse(part), theta)
+    theta = compose(inverse(part), theta)
     theta[:, :, 0] *= theta[:, :, :2].det().sign()[:, None]  # a box and its mirror image are equal
 
     others = torch.randint(len(pool), (n,), generator=generator)
     swap_face = _chance(n, FACE_SWAP, generator) & has_face & pool.face[others] & ~empty
-    faces = compose(pool.theta[others], _inverse(theta))
+    faces = compose(pool.theta[others], inverse(theta))
     pixels = _paste(pixels, pool.pyramid, others, faces, swap_face, _soft_ellipse(theta, view, 0.97, 1.12))
     others = torch.randint(len(pool), (n,), generator=generator)
     swap_background = _chance(n, BACKGROUND_SWAP, generator) & ~empty
@@ -90,7 +92,7 @@ def draw_batch(
     area = (whole[:, 2:] - whole[:, :2]).prod(1).clamp(min=1e-9)
     visible = (inside[:, 2:] - inside[:, :2]).clamp(min=0).prod(1) / area
     face = torch.where(visible >= MIN_VISIBLE, 1.0, torch.where(visible <= MAX_HIDDEN, 0.0, -1.0)) * has_face
-    return BoxedImages(pixels.clamp(0, 255), _limit_to(theta, inside).to(device), face.to(device))
+    return BoxedImages(pixels.clamp(0, 255), limit_to(theta, inside).to(device), face.to(device))
 
 
 def draw_beside(theta: Tensor, has_face: Tensor, generator: torch.Generator) -> Tensor:
@@ -152,16 +154,17 @@ def _soft_ellipse(theta: Tensor, view: int, inner: float, outer: float) -> Tenso
     """[n, v, v]: 1 in the ellipse of each box times `inner`, 0 outside `outer`, linear in between."""
     steps = (2 * torch.arange(view) + 1) / view - 1
     points = torch.stack((steps.repeat(view), steps.repeat_interleave(view), torch.ones(view * view)))
-    radius = (_inverse(theta) @ points).square().sum(1).sqrt().view(-1, view, view)
+    radius = (inverse(theta) @ points).square().sum(1).sqrt().view(-1, view, view)
     return ((outer - radius) / (outer - inner)).clamp(0, 1)
 
 
-def _inverse(theta: Tensor) -> Tensor:
+def inverse(theta: Tensor) -> Tensor:
+    """The map back, [n, 2, 3]: compose(inverse(theta), theta) is the identity."""
     back = torch.linalg.inv(theta[:, :, :2])
     return torch.cat((back, -back @ theta[:, :, 2:]), 2)
 
 
-def _limit_to(theta: Tensor, corners: Tensor) -> Tensor:
+def limit_to(theta: Tensor, corners: Tensor) -> Tensor:
     """The thetas, shrunk so that these corners (fractions of the picture) are their upright boxes. The roll is kept."""
     upright = theta_from_corners(corners, 1.0, 1.0)
     size = upright[:, :, :2].sum(2, keepdim=True) / theta[:, :, :2].norm(dim=2, keepdim=True).clamp(min=1e-6)
