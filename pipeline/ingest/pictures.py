@@ -43,7 +43,9 @@ def read_pictures(folder: Path) -> list[Picture]:
     none. No picture is opened.
     """
     path = folder / BOXES
-    lines = read_lines(path, BoxError, f"Name a folder with pictures and a {BOXES}.")
+    if not path.is_file():
+        raise BoxError(f"{path}: does not exist", f"Name a folder with pictures and a {BOXES}.")
+    lines = read_lines(path, BoxError, REMEDY)
     header = tuple(lines[0].split(",")) if lines else ()
     if header[:5] != COLUMNS or not set(header[5:]) <= set(EXTRA_COLUMNS):
         found = repr(lines[0][:60]) if lines else "missing"
@@ -97,7 +99,7 @@ def pictures_digest(folder: Path) -> str:
             digest.update(f"\0{name}\0{(folder / name).stat().st_size}".encode(errors="surrogateescape"))
     except OSError as error:
         raise BoxError(
-            f"{short(folder / BOXES)}: cannot be read ({error.strerror})", f"Name a folder with a {BOXES}."
+            f"{folder / BOXES}: cannot be read ({error.strerror})", f"Name a folder with pictures and a {BOXES}."
         ) from error
     return digest.hexdigest()
 

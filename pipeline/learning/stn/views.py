@@ -26,6 +26,8 @@ VIEWS = 4
 """Views of each picture: the whole, the main face from close up, another place from close up, and a region."""
 MIN_PIXELS = 6.0
 """A face of fewer pixels of the view in height is neither a face nor none."""
+MAX_COVERED = 0.05
+"""A part of a face that covers more of the view than this is not "no face"."""
 CENTRE = 1.0
 """How far a face is from the centre, in half sides of the view, to count as if it were 0.61 times as large."""
 SHIFT = 0.3
@@ -72,11 +74,12 @@ def _seen(faces: Tensor, parts: Tensor, view: int) -> tuple[Tensor, Tensor]:
     whole = corners_from_theta(theta, 1.0, 1.0)
     inside = whole.clamp(0, 1)
     area = (whole[:, 2:] - whole[:, :2]).prod(1).clamp(min=1e-9)
-    visible = (inside[:, 2:] - inside[:, :2]).clamp(min=0).prod(1) / area
+    covered = (inside[:, 2:] - inside[:, :2]).clamp(min=0).prod(1)
+    visible = covered / area
     large = (inside[:, 3] - inside[:, 1]) * view >= MIN_PIXELS
     there = theta.isfinite().flatten(1).all(1)
     shown = there & (visible >= MIN_VISIBLE) & large
-    unclear = there & (visible > MAX_HIDDEN) & ~shown
+    unclear = there & ((visible > MAX_HIDDEN) | (covered > MAX_COVERED)) & ~shown
     theta = torch.where(shown[:, None, None], limit_to(theta, inside), math.nan)
     return theta.view(n, k, 2, 3), ~unclear.view(n, k).any(1)
 
