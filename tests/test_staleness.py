@@ -60,6 +60,7 @@ ROWS: dict[str, tuple[Any, frozenset[str]]] = {
     "pretrain_stn.start": ("scratch", STN),
     "pretrain_stn.frames": (32, STN),
     "pretrain_stn.validation_frames": (99, STN),
+    "pretrain_stn.pictures": (("people",), STN),  # a folder beside the data
     "pretrain_stn.epochs": (2, STN),
     "pretrain_stn.batch": (8, STN),
     "pretrain_stn.learning_rate": (1e-3, STN),
@@ -239,6 +240,8 @@ def road(tmp_path_factory: pytest.TempPathFactory, little: Callable[[Path], Path
     (root / "ferplus").mkdir()
     for name in ("fer2013.csv", "fer2013new.csv"):
         (root / "ferplus" / name).write_text("faces")
+    (root / "people").mkdir()
+    (root / "people" / "boxes.csv").write_text("image,x0,y0,x1,y1\n")
     found = Road(little(root / "data"), root / "ferplus", Work(root / "work"))
     audit(base, found.data, found.work, QUIET)
     assert stages(found.walk(base)) == ALL | {"frames"}
@@ -257,8 +260,9 @@ def changed(config: Config, setting: str, value: Any) -> Config:
 
 @pytest.mark.parametrize("setting", ROWS)
 def test_a_changed_setting_makes_only_dependent_outputs_stale(
-    road: Road, base: Config, setting: str, tmp_path: Path
+    road: Road, base: Config, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(road.data.parent)
     value, stale = ROWS[setting]
     there = road.copy(tmp_path)
     if setting == "pretrain_backbone.start":

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from affect.configs.schema import Config, dump
-from affect.pipeline.errors import MissingStageError
+from affect.pipeline.errors import BoxError, MissingStageError
 from affect.pipeline.features.encoder import build_encoder, plan_encoder
 from affect.pipeline.features.stn_init import SHIPPED
 from affect.pipeline.ingest.catalog import find_catalog
@@ -176,6 +178,66 @@ def test_frames_must_be_extracted_first(ready: tuple[Path, Work], tiny: Config) 
     shutil.rmtree(work.root / "frames")
     with pytest.raises(MissingStageError, match="holds no video"):
         pretrain_stn(tiny, data, work, QUIET)
+
+
+def picture_folder(root: Path, count: int = 40) -> Path:
+    """Pictures with a white ellipse as a face, and some without."""
+    rng, rows = np.random.default_rng(0), ["image,x0,y0,x1,y1"]
+    root.mkdir()
+    for number in range(count):
+        pixels = rng.integers(0, 120, (60, 80, 3)).astype(np.uint8)
+        if number % 4:
+            x, y = (int(place) for place in rng.integers((20, 20), (60, 40)))
+            cv2.ellipse(pixels, (x, y), (14, 18), 0, 0, 360, (250, 250, 250), -1)
+            rows.append(f"{number}.png,{x - 14},{y - 18},{x + 14},{y + 18}")
+        cv2.imwrite(str(root / f"{number}.png"), pixels)
+    (root / "boxes.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def with_pictures(config: Config, *folders: Path, **settings: object) -> Config:
+    update = {"pictures": tuple(map(str, folders)), **settings}
+    return config.model_copy(update={"pretrain_stn": config.pretrain_stn.model_copy(update=update)})
+
+
+def test_it_learns_from_pictures_beside_the_frames(ready: tuple[Path, Work], tiny: Config, tmp_path: Path) -> None:
+    data, work = ready
+    folder = picture_folder(tmp_path / "people")
+    frames_alone = pretrain_stn(tiny, data, work, QUIET).facts
+    config = with_pictures(tiny, folder)
+    facts = pretrain_stn(config, data, work, QUIET).facts
+    assert facts["training_frames"] == frames_alone["training_frames"]
+    assert facts["frames"] + facts["training_pictures"] == frames_alone["frames"] + 40
+    assert pretrain_stn(config, data, work, QUIET).kept
+    (folder / "boxes.csv").write_text((folder / "boxes.csv").read_text().rsplit("\n", 2)[0] + "\n")
+    assert pretrain_stn(config, data, work, QUIET).made, "the boxes have changed"
+
+
+def test_it_learns_from_pictures_alone(ready: tuple[Path, Work], tiny: Config, tmp_path: Path) -> None:
+    data, work = ready
+    shutil.rmtree(boxes_of(data)[0].parent)
+    audit(tiny, data, work, QUIET)
+    folder = picture_folder(tmp_path / "people")
+    cv2.imwrite(str(folder / "1.png"), np.zeros((4, 4, 3), np.uint8))
+    report = pretrain_stn(with_pictures(tiny, folder, start="scratch", epochs=2), data, work, QUIET)
+    assert report.facts["trained"]
+    assert report.facts["training_frames"] == 0
+    assert [problem.name for problem in report.failed] == ["1.png"]
+
+
+def test_a_wrong_row_of_the_pictures_stops_it_before_it_trains(
+    ready: tuple[Path, Work], tiny: Config, tmp_path: Path
+) -> None:
+    data, work = ready
+    folder = picture_folder(tmp_path / "people")
+    with (folder / "boxes.csv").open("a") as file:
+        file.write("2.png,9,9,3,12\n")
+    with pytest.raises(BoxError, match=r"boxes\.csv: line 32 holds the box 9,9,3,12, expected x1 > x0"):
+        pretrain_stn(with_pictures(tiny, folder), data, work, QUIET)
+    with pytest.raises(BoxError, match=r"nowhere/boxes\.csv: cannot be read") as caught:
+        pretrain_stn(with_pictures(tiny, tmp_path / "nowhere"), data, work, QUIET)
+    assert caught.value.remedy == "Name a folder with pictures and a boxes.csv."
+    assert not work.weights("stn").exists()
 
 
 @pytest.mark.parametrize("kind", ["similarity", "affine"])
