@@ -90,6 +90,12 @@ class SpatialTransformer(nn.Module):
             numbers, presence = self.localiser.decode(cells, _keep_near_best(cells.beliefs))
             return self.theta_from_numbers(numbers), presence, cells.beliefs
 
+    @torch.inference_mode()
+    def propose(self, frames: Pyramid) -> Tensor:
+        """The two candidate boxes of the first pass over whole pictures, theta [n, 2, 2, 3], for training."""
+        cells = self.localiser(frames.sample(_whole_pictures(len(frames), frames.frames.device), self.view))
+        return torch.stack(self._candidates(cells).chunk(2), 1)
+
     @torch.no_grad()
     def reset_to_whole_picture(self) -> None:
         """Makes every box the whole picture, with a face in every frame. For data without boxes."""
@@ -102,11 +108,7 @@ class SpatialTransformer(nn.Module):
         within = None if region is None else part
         cells = self.localiser(pyramid.sample(part, self.view, within=within))
         with torch.autocast(device.type, enabled=False):
-            candidates = [
-                self.theta_from_numbers(self.localiser.decode(cells, _keep_near_best(beliefs))[0])
-                for beliefs in (cells.beliefs, _keep_far_from_best(cells.beliefs))
-            ]
-            near = around(torch.cat(candidates).detach(), SECOND_PASS, even=self.kind != "crop")
+            near = around(self._candidates(cells).detach(), SECOND_PASS, even=self.kind != "crop")
         twice = None if region is None else part.repeat(2, 1, 1)
         view = pyramid.sample(
             compose(part.repeat(2, 1, 1), near), self.view, torch.arange(n, device=device).repeat(2), twice
@@ -123,6 +125,13 @@ class SpatialTransformer(nn.Module):
         with torch.autocast(device.type, enabled=False):
             third = _mirror(compose(mirrored, theta))
             return compose(part, _enforce_min_size((second + third) / 2)), (presence + mirrored_presence) / 2
+
+    def _candidates(self, cells: "_Cells") -> Tensor:
+        """[2 n, 2, 3]: the best candidate of each view, then the best one elsewhere."""
+        return torch.cat([
+            self.theta_from_numbers(self.localiser.decode(cells, _keep_near_best(beliefs))[0])
+            for beliefs in (cells.beliefs, _keep_far_from_best(cells.beliefs))
+        ])  # fmt: skip
 
     def theta_from_numbers(self, numbers: Tensor) -> Tensor:
         """Bounded numbers [n, 4..6] (tx, ty, log sx, log sy, roll, shear) to theta [n, 2, 3]."""

@@ -5,6 +5,7 @@ come from the folders of pretrain_stn.pictures.
 """
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,9 +212,12 @@ def _train(
         ImagePool(shown) if len(shown) else None,
         Composer(pictures.training, side, config.runtime.seed) if pictures.training else None,
         settings.batch,
+        deepcopy(stn).cpu().eval() if pictures.training else None,
     )
 
     def batches(epoch: int) -> Iterator["BoxedImages"]:
+        if mixture.scout:
+            mixture.scout.load_state_dict(stn.state_dict())
         return draw_mixed_batches(mixture, config.stn.view, config.runtime.seed * 100003 + epoch, device)
 
     task = SimpleTask(stn, batches, loss, lambda: measure(stn, truth, device), groups, mixture.steps())

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ....models.stn import SpatialTransformer
 from ....models.theta import theta_from_corners
 from ...ingest.pictures import held_out, read_pictures
 from ...records import Problem
@@ -50,12 +51,13 @@ def load_picture_set(folders: Sequence[Path], side: int) -> tuple[PictureSet, li
 class Mixture:
     """What batches are made of: frames of videos, composed pictures, or both in the ratio of their numbers.
 
-    batch: the number of views in a batch; of frames alone, it may be less.
+    batch: the number of views in a batch; of frames alone, it may be less. scout: see draw_views.
     """
 
     frames: ImagePool | None
     composer: Composer | None
     batch: int
+    scout: SpatialTransformer | None = None
 
     def composed(self) -> int:
         """Composed pictures in a batch. Each gives VIEWS views."""
@@ -91,7 +93,7 @@ def draw_mixed_batches(mixture: Mixture, view: int, seed: int, device: torch.dev
 
     def make(number: int) -> BoxedImages:
         draw = torch.Generator().manual_seed(seeds[number])
-        parts = [_composed(composer, composed, view, draw)]
+        parts = [_composed(composer, composed, view, draw, mixture.scout)]
         if album and own:
             some = rows[number * own : (number + 1) * own]
             parts.append(_with_all_faces(draw_batch(album, some, view, draw, torch.device("cpu"))))
@@ -101,14 +103,16 @@ def draw_mixed_batches(mixture: Mixture, view: int, seed: int, device: torch.dev
     return prefetch_reserving_cores(range(len(seeds)), make, loaders=LOADER_THREADS)
 
 
-def _composed(composer: Composer, count: int, view: int, generator: torch.Generator) -> BoxedImages:
+def _composed(
+    composer: Composer, count: int, view: int, generator: torch.Generator, scout: SpatialTransformer | None
+) -> BoxedImages:
     rng = np.random.default_rng(torch.randint(2**60, (1,), generator=generator).item())
     pictures, faces = [], torch.full((count, MAX_FACES, 2, 3), math.nan)
     for number in range(count):
         pixels, thetas = composer.draw(rng)
         pictures.append(pixels)
         faces[number, : len(thetas)] = torch.from_numpy(thetas)
-    return draw_views(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), faces, view, generator)
+    return draw_views(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), faces, view, generator, scout)
 
 
 def _with_all_faces(batch: BoxedImages) -> BoxedImages:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ....models.pyramid import Pyramid
-from ....models.stn import SECOND_PASS, THIRD_PASS
+from ....models.stn import SECOND_PASS, THIRD_PASS, SpatialTransformer
 from ....models.theta import compose, corners_from_theta
 from ..augment import Augmentation, blur, colour, erase, noise, shade
 from .train_data import MAX_HIDDEN, MIN_VISIBLE, BoxedImages, inverse, limit_to
@@ -23,7 +23,7 @@ AUGMENTATION = Augmentation(
     erase=0.3,
 )
 VIEWS = 4
-"""Views of each picture: the whole, the main face from close up, another place from close up, and a region."""
+"""Views of each picture: the whole, the main face from close up, a candidate from close up, and a region."""
 MIN_PIXELS = 6.0
 """A face of fewer pixels of the view in height is neither a face nor none."""
 MAX_COVERED = 0.05
@@ -34,19 +34,30 @@ SHIFT = 0.3
 """Largest distance of a face from the centre of a close-up, in half sides of the close-up."""
 
 
-def draw_views(pixels: Tensor, faces: Tensor, view: int, generator: torch.Generator) -> BoxedImages:
+def draw_views(
+    pixels: Tensor, faces: Tensor, view: int, generator: torch.Generator, scout: SpatialTransformer | None = None
+) -> BoxedImages:
     """VIEWS augmented views of each picture, at view x view; `theta` is that of the main face.
 
-    pixels: uint8 [n, 3, s, s]. faces: theta [n, k, 2, 3] of the faces, NaN where there are fewer.
+    pixels: uint8 [n, 3, s, s]. faces: theta [n, k, 2, 3] of the faces, NaN where there are fewer. scout: an STN in eval
+    mode, whose candidates are seen from close up. What it takes for a face and is none teaches most. None: faces and
+    random places.
     """
     n = len(pixels)
+    pyramid = Pyramid(pixels)
+    places, anywhere = faces, 0.6
+    if scout is not None:
+        proposed = scout.propose(pyramid)
+        proposed = proposed[torch.arange(n), torch.randint(2, (n,), generator=generator)][:, None]
+        taken = _chance(n, 0.8, generator)[:, None, None, None]
+        places, anywhere = torch.where(taken, proposed, faces[:, :1]), 0.1
     parts = torch.cat((
-        _whole(n, generator), _close_ups(faces, generator, anywhere=0.0), _close_ups(faces, generator, anywhere=0.6),
+        _whole(n, generator), _close_ups(faces, generator), _close_ups(places, generator, anywhere),
         _regions(n, generator),
     ))  # fmt: skip
     mirror = torch.where(torch.rand(len(parts), generator=generator) < 0.5, -1.0, 1.0)
     parts = torch.cat((parts[:, :, :1] * mirror[:, None, None], parts[:, :, 1:]), 2)
-    sampled = Pyramid(pixels).sample(parts, view, torch.arange(n).repeat(VIEWS))
+    sampled = pyramid.sample(parts, view, torch.arange(n).repeat(VIEWS))
     seen, known = _seen(faces.repeat(VIEWS, 1, 1, 1), parts, view)
     face = torch.where(seen.isfinite().flatten(1).any(1), 1.0, torch.where(known, 0.0, -1.0))
     main = prominence(seen).argmax(1)
@@ -98,7 +109,7 @@ def _regions(n: int, generator: torch.Generator) -> Tensor:
     return torch.cat((torch.diag_embed(half), centre[:, :, None]), 2)
 
 
-def _close_ups(faces: Tensor, generator: torch.Generator, anywhere: float) -> Tensor:
+def _close_ups(faces: Tensor, generator: torch.Generator, anywhere: float = 0.0) -> Tensor:
     """What the second and third pass see of a face, or of another place in a share `anywhere` of the pictures and in
     those without faces."""
     n, k = faces.shape[:2]

@@ -95,7 +95,9 @@ def test_the_shipped_stn_can_be_made_again(tmp_path: Path) -> None:
     assert sum(film.people for film in films) == 4
     for film in films:
         make_stn["draw"](film)
-    make_stn["make"](tmp_path, 4, 1, 32, out)
+    make_stn["make"](
+        tmp_path, 4, ["pretrain_stn.start=scratch", "pretrain_stn.frames=32", "pretrain_stn.epochs=1"], out=out
+    )
     made, metadata = load_weights(out)
     assert made.keys() == load_weights(SHIPPED)[0].keys()
     assert made["localiser.presence.weight"].dtype == torch.float16
