@@ -48,16 +48,17 @@ class DetectBoxes(Section):
 
 class PretrainStn(Section):
     start: str = "drawn"
-    """Initial weights: `drawn`, the shipped STN, trained on 800 drawn people (if stn.view is below 64 or above 160,
-    `scratch` is used instead); `scratch`, random; or the path of weights that this stage wrote."""
+    """Initial weights: `drawn`, the shipped STN, trained on drawn and real people (if stn.view is below 64 or above
+    160, `scratch` is used instead); `scratch`, random; or the path of weights that this stage wrote."""
     frames: int = Field(default=20000, ge=16)
     """Number of training frames, sampled evenly from the training subjects that have boxes. They are kept in memory:
     0.26 MB each if stn.view is 96."""
     validation_frames: int = Field(default=2000, ge=1)
     """Number of validation frames, sampled in the same way. The best epoch is chosen on them."""
     pictures: tuple[str, ...] = ()
-    """Folders of pictures with a `boxes.csv`, relative to the current folder, for example `[faces]`. The STN learns
-    from them and from the frames. A tenth of their people validates."""
+    """Folders of pictures with a `boxes.csv` (docs/formats.md), relative to the current folder: `[faces, more]`. The
+    STN learns from them and from the frames. A tenth of their people is for validation. They are kept in memory as
+    files; longer sides than 512 pixels are reduced."""
     epochs: int = Field(default=20, ge=0)
     """0: the initial weights are kept as they are."""
     batch: int = Field(default=64, ge=1)
