@@ -4,8 +4,9 @@
 
 WEIGHTS: an STN; default: the shipped one. DIR: has faces/ with boxes.csv, and videos/ with <video>.judge.csv; default:
 ../shared/data. The pictures are those of people that tools/make_stn.py holds out. Prints a Markdown table and writes
-contact sheets. Skips what is absent. A face is missed if the IoU is below 0.1. An unmasked face is the target of a
-crowd picture if it is the largest face in it.
+contact sheets. Skips what is absent. A face is missed if the IoU is below 0.1. The target in a crowd is the largest
+face, or the annotated face that fits best ("any face"). The last lines say where the edges of the STN's boxes are
+relative to the others, in heights of the box: MediaPipe's boxes have other edges.
 """
 
 import argparse
@@ -43,12 +44,14 @@ SMALLEST, LARGEST = 0.1, 0.85
 @dataclass
 class Group:
     """Frames of one kind. frames: uint8 [size, size, 3] RGB each. boxes: theta [2, 3] of the target, None if no face is
-    in the frame. sizes: width and height of each picture before it became square."""
+    in the frame. sizes: width and height of each picture before it became square. all_faces: theta [k, 2, 3] of each
+    frame, if any of its faces will do."""
 
     name: str
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
     boxes: list[torch.Tensor | None] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    all_faces: list[torch.Tensor] = field(default_factory=list)
 
     def add(self, picture: NDArray[np.uint8], corners: NDArray[np.float32] | None) -> None:
         height, width = picture.shape[:2]
@@ -91,6 +94,14 @@ def picture_groups(folder: Path) -> Iterator[Group]:
             if item.name.startswith("crowd/") and item.labels[largest(item)] == wanted:
                 group.add(read_rgb(item.path), item.corners[largest(item)])
         yield group
+    group = Group("crowd, any face")
+    for item in pictures:
+        if item.name.startswith("crowd/"):
+            pixels = read_rgb(item.path)
+            group.add(pixels, item.corners[largest(item)])
+            height, width = pixels.shape[:2]
+            group.all_faces.append(theta_from_corners(torch.from_numpy(item.corners), width, height))
+    yield group
     group = Group("no person")
     for item in empty:
         group.add(read_rgb(item.path), None)
@@ -190,8 +201,28 @@ def line(group: Group, theta: torch.Tensor, presence: torch.Tensor) -> str:
 
 def overlap(group: Group, theta: torch.Tensor) -> torch.Tensor:
     """IoU [n] with the target; 0 without one."""
+    if group.all_faces:
+        pairs = zip(theta, group.all_faces, strict=True)
+        return torch.stack([box_iou(one.expand(len(faces), 2, 3), faces).max() for one, faces in pairs])
     true = torch.stack([torch.eye(2, 3) if box is None else box for box in group.boxes])
     return box_iou(theta, true) * torch.tensor([box is not None for box in group.boxes])
+
+
+def edges(groups: list[tuple[Group, torch.Tensor]]) -> str:
+    """Mean distance of the STN's edges from the true ones, in heights of the true box, outwards positive."""
+    differences = []
+    for group, theta in groups:
+        chosen = overlap(group, theta) >= 0.5
+        true = [box for box, near in zip(group.boxes, chosen.tolist(), strict=True) if near and box is not None]
+        if not true:
+            continue
+        sizes = torch.tensor([size for size, near in zip(group.sizes, chosen.tolist(), strict=True) if near]).float()
+        found = corners_from_theta(theta[chosen], *sizes.unbind(1))
+        truth = corners_from_theta(torch.stack(true), *sizes.unbind(1))
+        outwards = (found - truth) * torch.tensor([-1.0, -1.0, 1.0, 1.0])
+        differences.append(outwards / (truth[:, 3:] - truth[:, 1:2]))
+    left, top, right, bottom = torch.cat(differences).mean(0).tolist()
+    return f"top {top:+.3f}, bottom {bottom:+.3f}, sides {(left + right) / 2:+.3f}"
 
 
 def draw_sheet(path: Path, group: Group, theta: torch.Tensor, presence: torch.Tensor) -> None:
@@ -240,6 +271,9 @@ def main() -> None:
         if arguments.videos and (arguments.data / "videos").is_dir():
             yield from video_groups(arguments.data / "videos", arguments.videos)
 
+    seen: list[tuple[Group, torch.Tensor]] = []
+    whole = Group("all videos")
+    located: list[tuple[torch.Tensor, torch.Tensor]] = []
     for group in groups():
         if not group.frames:
             continue
@@ -250,6 +284,18 @@ def main() -> None:
             draw_sheet(
                 arguments.sheets / f"{group.name.replace(' ', '-').replace(',', '')}.png", group, theta, presence
             )
+        if group.name.startswith("LFW"):
+            seen.append((group, theta))
+        elif Path(group.name).suffix:
+            whole.boxes += group.boxes
+            whole.sizes += group.sizes
+            located.append((theta, presence))
+    if located:
+        theta, presence = (torch.cat([pair[k] for pair in located]) for k in (0, 1))
+        print(line(whole, theta, presence))
+        print(f"\nedges beyond those of MediaPipe: {edges([(whole, theta)])}")
+    if seen:
+        print(f"edges beyond those of YuNet: {edges(seen)}")
 
 
 if __name__ == "__main__":
