@@ -40,7 +40,7 @@ WRITTEN = [(page.relative_to(ROOT).as_posix(), line) for page in PAGES for line 
 def parsed(line: str) -> tuple[Any, list[str]]:
     """The command that a line names, and its other words."""
     command: Any = get_command(app)
-    words = re.findall(r"'[^']*'|\"[^\"]*\"|\S+", line)[1:]
+    words = [word.strip("'\"") for word in re.findall(r"'[^']*'|\"[^\"]*\"|\S+", line)[1:]]
     while words and hasattr(command, "commands"):
         assert words[0] in command.commands, f"there is no command {words[0]}"
         command = command.commands[words.pop(0)]

@@ -106,7 +106,7 @@ def draw_mixed_batches(mixture: Mixture, view: int, seed: int, device: torch.dev
 def _composed(
     composer: Composer, count: int, view: int, generator: torch.Generator, scout: SpatialTransformer | None
 ) -> BoxedImages:
-    rng = np.random.default_rng(torch.randint(2**60, (1,), generator=generator).item())
+    rng = np.random.default_rng(torch.randint(2**60, (1,), generator=generator).tolist())
     pictures, faces = [], torch.full((count, MAX_FACES, 2, 3), math.nan)
     for number in range(count):
         pixels, thetas = composer.draw(rng)
