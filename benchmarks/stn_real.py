@@ -25,7 +25,7 @@ from affect.models.stn import SpatialTransformer
 from affect.models.theta import box_iou, corners_from_theta, theta_from_corners
 from affect.pipeline.features.encoder import STN_FORMAT, check_format
 from affect.pipeline.features.stn_init import SHIPPED, init_from
-from affect.pipeline.ingest.pictures import Picture, held_out, read_pictures
+from affect.pipeline.ingest.boxed_pictures import Picture, held_out, read_pictures
 from affect.pipeline.ingest.synthetic.film import Film, draw_film
 from affect.pipeline.ingest.video.decode import Decoding, decoded
 from affect.pipeline.storage.checkpoint import load_weights

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from affect.configs.schema import load
-from affect.pipeline.ingest.pictures import BOXES, COLUMNS, held_out, read_pictures
+from affect.pipeline.ingest.boxed_pictures import BOXES, COLUMNS, held_out, read_pictures
 from affect.pipeline.ingest.synthetic.film import Film, draw_film
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
@@ -43,7 +43,7 @@ VALIDATION = 10
 SEED = 0x5714
 """Not a seed of a demo: those are small numbers."""
 HELD_OUT, PURPOSE = 0.2, "make_stn"
-"""Share of the real people and pictures that are never trained on (pipeline/ingest/pictures.py, held_out)."""
+"""Share of the real people and pictures that are never trained on (pipeline/ingest/boxed_pictures.py, held_out)."""
 SIZES = ((640, 360), (640, 480), (854, 480), (480, 640))
 
 

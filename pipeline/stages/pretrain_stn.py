@@ -16,9 +16,9 @@ from ..features.boxed_frames import Boxed, gather, stored_side
 from ..features.crops import boxes_digest, fresh_frames
 from ..features.encoder import SCRATCH, STN_FORMAT, requested_precision, stored_fingerprint, weights_digest
 from ..features.stn_init import init_from, start_weights
+from ..ingest.boxed_pictures import pictures_digest
 from ..ingest.boxes import read_boxes
 from ..ingest.catalog import find_catalog
-from ..ingest.pictures import pictures_digest
 from ..progress import Reporter
 from ..records import Catalog, Problem, StageReport, Subject, Work, training_facts
 from ..storage.audit_file import accepted_subjects

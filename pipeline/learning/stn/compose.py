@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ingest.pictures import Picture
+from ...ingest.boxed_pictures import Picture
 from ...ingest.synthetic.backgrounds import draw_background
 from ...records import Problem
 from .degrade import cover_face, degrade

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....models.stn import SpatialTransformer
 from ....models.theta import theta_from_corners
-from ...ingest.pictures import held_out, read_pictures
+from ...ingest.boxed_pictures import held_out, read_pictures
 from ...records import Problem
 from ..prefetch import prefetch_reserving_cores
 from .compose import MAX_FACES, Composer, Source, load_sources

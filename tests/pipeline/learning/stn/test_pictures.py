@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from affect.models.theta import corners_from_theta
-from affect.pipeline.ingest.pictures import Picture
+from affect.pipeline.ingest.boxed_pictures import Picture
 from affect.pipeline.learning.augment import Augmentation
 from affect.pipeline.learning.stn import compose, degrade, views
 from affect.pipeline.learning.stn.compose import Composer, Source, load_sources

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from affect.pipeline.errors import BoxError
-from affect.pipeline.ingest.pictures import held_out, pictures_digest, read_pictures
+from affect.pipeline.ingest.boxed_pictures import held_out, pictures_digest, read_pictures
 
 HEADER = "image,x0,y0,x1,y1,label,by\n"
 
