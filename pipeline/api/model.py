@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ...configs.schema import Config
 from ..errors import InputError
-from ..inference.load import check_model, settings_for
+from ..inference.load import check_model, named_or_base, settings_for
 from ..inference.offline import trace_video
 from ..inference.predictor import Predictor
 from ..inference.streaming import open_source, stream_file, stream_live, stream_pictures
@@ -20,8 +20,8 @@ from ..progress import Reporter
 from .trace import Trace
 
 
-def load(path: str | Path, *, settings: str | Sequence[str] = ()) -> "Model":
-    """Loads a model onto its device. path: a run folder, or the model.safetensors in it.
+def load(path: str | Path | None = None, *, settings: str | Sequence[str] = ()) -> "Model":
+    """Loads a model onto its device. path: a run folder, or the model.safetensors in it. None: the base model.
 
     settings: overrides as for `--set`, for example `["predict.no_face=empty", "runtime.device=cpu"]`. All other
     settings come from the run's config.yaml. If your program forks, load the model in each process, after the fork.
@@ -30,7 +30,7 @@ def load(path: str | Path, *, settings: str | Sequence[str] = ()) -> "Model":
     model.
     """
     own_networks()
-    path = Path(path)
+    path = named_or_base(None if path is None else Path(path))
     return Model(path, settings_for(path, (settings,) if isinstance(settings, str) else settings))
 
 

@@ -8,10 +8,16 @@ from ...configs.schema import Config, load
 from ..errors import InputError, MissingStageError, WeightsError
 from ..learning.model_file import model_path, read_model_info
 from ..progress import Reporter
+from ..records import BASE, BASE_MODEL
 
 EMOTIONS = 8
 MAX_PEOPLE = 4
-MODEL_REMEDY = "Name a run folder, for example work/train/default. `affect train` makes one."
+MODEL_REMEDY = "Name a run folder, for example work/train/default, or omit --model to use the base model."
+
+
+def named_or_base(model: Path | None) -> Path:
+    """The model to use: the base model if none is named, or if the name is `base` and there is no such file."""
+    return BASE_MODEL if model is None or (str(model) == BASE and not model.exists()) else model
 
 
 def settings_for(model: Path, overrides: Sequence[str] = (), config: str | None = None) -> Config:
@@ -40,6 +46,8 @@ def check_model(model: Path, reporter: Reporter, *, emotions: bool, people: int)
     if not isinstance(people, int) or not 1 <= people <= MAX_PEOPLE:
         raise InputError(f"{people} people", f"Allowed: 1 to {MAX_PEOPLE}.")
     info = read_model_info(model)
+    if info.notice:
+        reporter.info(info.notice)
     localiser = info.localiser
     if people > 1 and localiser != "stn":
         raise InputError(

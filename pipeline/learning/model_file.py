@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...configs.schema import Config
 from ..errors import WeightsError
-from ..records import MODEL_FILE
+from ..records import MODEL_FILE, MODEL_FORMAT
 from ..storage.checkpoint import load_weights, read_metadata, save_weights
 from .smoothing import NONE
 
@@ -16,15 +16,23 @@ if TYPE_CHECKING:
 
     from ...models.affect_net import AffectNet
 
-FORMAT = "affect-model"
+FORMAT = MODEL_FORMAT
 NAME = MODEL_FILE
 LAST = "last.safetensors"
 
 
 def save_model(
-    path: Path, net: "AffectNet", *, fingerprint: str, encoder: str, config: dict[str, Any], **facts: Any
+    path: Path,
+    net: "AffectNet",
+    *,
+    fingerprint: str,
+    encoder: str,
+    config: dict[str, Any],
+    int8: bool = False,
+    **facts: Any,
 ) -> None:
     """Writes a model file. encoder: digest of the encoder (STN, backbone, settings). config: the whole config, as JSON.
+    int8: quantize the large tensors.
 
     Metadata: format, fingerprint, encoder, config, clip, stn, backbone, head, and `facts`.
     """
@@ -39,7 +47,7 @@ def save_model(
         "head": {"features": net.head.mean.numel(), **asdict(net.head.settings)},
         **facts,
     }
-    save_weights(path, net.state_dict(), metadata)
+    save_weights(path, net.state_dict(), metadata, int8=int8)
 
 
 def model_path(path: Path) -> Path:
@@ -61,6 +69,11 @@ class ModelInfo:
     classes: tuple[str, ...]
     smoothing: Mapping[str, Any]
     metadata: Mapping[str, Any]
+
+    @property
+    def notice(self) -> str:
+        """What to tell the user of this model; empty for a model that was trained with `affect train`."""
+        return str(self.metadata.get("notice", ""))
 
     @property
     def frame_size(self) -> int:

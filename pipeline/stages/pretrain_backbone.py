@@ -17,6 +17,7 @@ from ..features.encoder import (
     IMAGENET,
     SCRATCH,
     build_backbone,
+    named_file,
     requested_precision,
     stored_fingerprint,
     weights_digest,
@@ -99,10 +100,10 @@ def counts_table(counts: dict[str, dict[str, Any]]) -> "Table":
 def _start(name: str) -> Path | str:
     if name in (SCRATCH, IMAGENET):
         return name
-    path = Path(name).expanduser()
+    path = named_file(name)
     if not path.is_file():
         raise InputError(
-            f"pretrain_backbone.start is {name!r}, which does not exist", "Use imagenet, scratch or a path."
+            f"pretrain_backbone.start is {name!r}, which does not exist", "Use imagenet, scratch, base or a path."
         )
     return path
 

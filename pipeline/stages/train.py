@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...configs.schema import Config
 from ..errors import InputError, MissingStageError
-from ..features.encoder import EncoderPlan, plan_encoder
+from ..features.encoder import EncoderPlan, named_file, plan_encoder
 from ..features.raw_tracks import frame_tracks, frames_digest, subjects_with_frames
 from ..learning.model_file import model_path, read_model_info
 from ..progress import Reporter
@@ -207,7 +207,7 @@ def _initial_model(work: Work, start: str | None) -> Path | None:
     if start is None:
         return None
     known = [path.name for path in work.runs()]
-    path = model_path(work.run(start) if start in known else Path(start).expanduser())
+    path = model_path(work.run(start) if start in known else named_file(start))
     if not path.is_file():
         raise InputError(
             f"--start {start} is neither a run of {work.root} nor a model file",
