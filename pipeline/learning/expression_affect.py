@@ -2,8 +2,8 @@
 
 The coordinates are the mean pleasure and arousal of emotion terms in Russell and Mehrabian (1977), "Evidence for a
 three-factor theory of emotions", Journal of Research in Personality 11, 273-294: terms happy, surprised, sad, angry,
-disgusted, fearful. Neutral is the origin. Contempt is not among those terms; it has the mean of anger and disgust, which
-is our assumption.
+disgusted, fearful. Neutral is the origin. Contempt is not among those terms; we assume the mean of anger and disgust
+for it.
 """
 
 import numpy as np
