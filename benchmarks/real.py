@@ -44,7 +44,7 @@ ACTED = {"ANG": "-", "DIS": "-", "FEA": "-", "SAD": "-", "HAP": "+", "furious": 
 
 @dataclass(frozen=True)
 class Judge:
-    """What another face tracker found in each frame: box [n, 4] in pixels, smile minus frown [n]; NaN without a face."""
+    """What another face tracker found in each frame: box [n, 4] in pixels, smile minus frown [n]; NaN: no face."""
 
     box: NDArray[np.float32]
     smile: NDArray[np.float64]
