@@ -35,7 +35,9 @@ def work(tree_frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
     return Work(shutil.copytree(tree_frames, tmp_path_factory.mktemp("end_to_end") / "work"))
 
 
-def test_a_model_trained_end_to_end_evaluates_as_its_training_said(tree: Path, work: Work, tiny: Config) -> None:
+def test_a_model_trained_end_to_end_evaluates_as_its_training_said(
+    tree: Path, work: Work, tiny: Config, full_resnet: None
+) -> None:
     config = settings(tiny)
     assert train(config, tree, work, QUIET, run="raw", end_to_end=True).made == ("raw",)
     run = json.loads((work.run("raw") / "run.json").read_text())
