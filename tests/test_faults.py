@@ -26,13 +26,13 @@ Process = subprocess.Popen[str]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, film: Callable[[Path, int], Path]) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[[Path, int], Path]) -> Path:
     """Six videos of some seconds."""
     root = tmp_path_factory.mktemp("faults") / "data"
     (root / "videos").mkdir(parents=True)
     for number, name in enumerate(VIDEOS):
         frames = 300 + number
-        film(root / "videos" / f"{name}.mp4", frames)
+        write_video(root / "videos" / f"{name}.mp4", frames)
         annotation = root / "VA_Set" / ("Validation_Set" if number == 5 else "Train_Set") / f"{name}.txt"
         annotation.parent.mkdir(parents=True, exist_ok=True)
         annotation.write_text("valence,arousal\n" + "0.25,-0.5\n" * frames)
@@ -252,10 +252,10 @@ OUTPUT = {
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory, little: Callable[[Path], Path]) -> tuple[Path, Path]:
+def walked(tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path], Path]) -> tuple[Path, Path]:
     """A data folder of four videos of a second, and a work folder in which the road was walked to its end."""
     root = tmp_path_factory.mktemp("walked")
-    data = little(root / "data")
+    data = write_data(root / "data")
     for stage in ROAD:
         here = here_in_this_process(stage, data, root / "work")
         assert here.exit_code == 0, here.stderr

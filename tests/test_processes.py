@@ -24,8 +24,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path])
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory, film: Callable[[Path, int], Path]) -> Path:
-    return film(tmp_path_factory.mktemp("film") / "film.mp4", 40)
+def video(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[[Path, int], Path]) -> Path:
+    return write_video(tmp_path_factory.mktemp("film") / "film.mp4", 40)
 
 
 def python(code: str, *arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -82,11 +82,11 @@ def test_the_command_writes_the_same_table_whatever_descriptors_are_closed(
 
 
 def test_workers_write_the_same_shards_when_all_descriptors_are_closed(
-    little: Callable[[Path], Path], tmp_path: Path
+    write_data: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     from affect.pipeline.storage.shard import FrameShard
 
-    data = little(tmp_path / "data")
+    data = write_data(tmp_path / "data")
     for name, handles in (("open", ()), ("closed", (0, 1, 2))):
         for stage in ("audit", "extract-frames"):
             more = ("--set", "frames.size=64", *(("--workers", 2) if stage == "extract-frames" else ()))

@@ -223,9 +223,9 @@ def stages(made: set[str]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def base(tiny: Config) -> Config:
+def base(tiny_config: Config) -> Config:
     """Settings under which every artefact is made."""
-    values = tiny.model_dump()
+    values = tiny_config.model_dump()
     values["head"]["bidirectional"] = False
     values["train"]["patience"] = 3
     values["runtime"] |= {"device": "cpu", "precision": "fp32"}
@@ -233,13 +233,13 @@ def base(tiny: Config) -> Config:
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory: pytest.TempPathFactory, little: Callable[[Path], Path], base: Config) -> Road:
+def road(tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path], Path], base: Config) -> Road:
     """Walked once. Not to be changed."""
     root = tmp_path_factory.mktemp("stale")
     (root / "ferplus").mkdir()
     for name in ("fer2013.csv", "fer2013new.csv"):
         (root / "ferplus" / name).write_text("faces")
-    found = Road(little(root / "data"), root / "ferplus", Work(root / "work"))
+    found = Road(write_data(root / "data"), root / "ferplus", Work(root / "work"))
     audit(base, found.data, found.work, QUIET)
     assert stages(found.walk(base)) == ALL | {"frames"}
     assert found.walk(base) == set()
@@ -273,20 +273,23 @@ DIRECT = {setting: {it for it in stale if it in ("evaluation", "prediction")} fo
 
 @pytest.mark.slow
 def test_evaluation_and_prediction_depend_on_the_run_and_on_few_settings(
-    tmp_path: Path, little: Callable[[Path], Path], film: Callable[[Path, int], Path], whole: Config
+    tmp_path: Path,
+    write_data: Callable[[Path], Path],
+    write_video: Callable[[Path, int], Path],
+    whole_frame_config: Config,
 ) -> None:
-    data, work, out = little(tmp_path / "data"), Work(tmp_path / "work"), tmp_path / "out"
-    once = whole.model_copy(
+    data, work, out = write_data(tmp_path / "data"), Work(tmp_path / "work"), tmp_path / "out"
+    once = whole_frame_config.model_copy(
         update={
-            "train": whole.train.model_copy(update={"epochs": 1}),
-            "head": whole.head.model_copy(update={"bidirectional": False}),
+            "train": whole_frame_config.train.model_copy(update={"epochs": 1}),
+            "head": whole_frame_config.head.model_copy(update={"bidirectional": False}),
         }
     )
     audit(once, data, work, QUIET)
     extract_frames(once, data, work, QUIET)
     cache_features(once, data, work, QUIET)
     train(once, data, work, QUIET)
-    video = film(tmp_path / "three_frames.mp4", 3)
+    video = write_video(tmp_path / "three_frames.mp4", 3)
 
     def made(config: Config) -> set[str]:
         reports = {
@@ -300,7 +303,7 @@ def test_evaluation_and_prediction_depend_on_the_run_and_on_few_settings(
         expected = DIRECT[setting]
         section, _, key = setting.partition(".")
         if value == (getattr(getattr(once, section), key) if key else once.name):
-            continue  # as `whole` has it
+            continue  # as `whole_frame_config` has it
         assert made(changed(once, setting, value)) == expected, setting
         if expected:
             assert made(once) == expected, f"{setting}, and back"

@@ -20,7 +20,7 @@ FILMS = {
 def gather(folder: Path, demo: Path | None) -> list[Path]:
     """Collects the intact videos in a folder, each with about `FRAMES` frames. demo: a data set to take some from."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = [film(folder / name, codec) for name, codec in FILMS.items()]
+    found = [write_video(folder / name, codec) for name, codec in FILMS.items()]
     for path in sorted(REAL.glob("*.m[po][4v]")) if REAL.is_dir() else ():
         found.append(copy_beginning(path, folder / f"real-{path.name}"))
     if demo:
@@ -30,7 +30,7 @@ def gather(folder: Path, demo: Path | None) -> list[Path]:
     return found
 
 
-def film(path: Path, codec: str) -> Path:
+def write_video(path: Path, codec: str) -> Path:
     """Writes a video of a moving ball on a background of changing colour. No two frames are alike."""
     with av.open(str(path), "w") as out:
         stream = cast(av.VideoStream, out.add_stream(codec, rate=25))

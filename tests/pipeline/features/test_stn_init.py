@@ -121,25 +121,25 @@ def test_pretrain_stn_start_selects_the_initial_weights(tmp_path: Path) -> None:
         init_from(SpatialTransformer("crop", 96, 224, 0.1), tmp_path / "w.safetensors")
 
 
-def _trained(tree: Path, work: Path, *settings: str) -> dict[str, float]:
+def _trained(demo_data: Path, work: Path, *settings: str) -> dict[str, float]:
     config: Config = load(
         "demo", ["frames.size=128", "pretrain_stn.frames=64", "pretrain_stn.batch=16", "runtime.workers=0", *settings]
     )
-    audit(config, tree, Work(work), QUIET)
-    extract_frames(config, tree, Work(work), QUIET)
-    return pretrain_stn(config, tree, Work(work), QUIET).facts
+    audit(config, demo_data, Work(work), QUIET)
+    extract_frames(config, demo_data, Work(work), QUIET)
+    return pretrain_stn(config, demo_data, Work(work), QUIET).facts
 
 
-def test_the_shipped_stn_helps_a_small_data_set(tree: Path, tmp_path: Path) -> None:
-    untrained = _trained(tree, tmp_path, "pretrain_stn.epochs=0")
+def test_the_shipped_stn_helps_a_small_data_set(demo_data: Path, tmp_path: Path) -> None:
+    untrained = _trained(demo_data, tmp_path, "pretrain_stn.epochs=0")
     assert not untrained["trained"]
     assert untrained["iou"] > 0.8
-    trained = _trained(tree, tmp_path, "pretrain_stn.epochs=1", "pretrain_stn.learning_rate=1e-4")
+    trained = _trained(demo_data, tmp_path, "pretrain_stn.epochs=1", "pretrain_stn.learning_rate=1e-4")
     assert trained["iou"] > untrained["iou"] - 0.02
     kept = tmp_path / "kept.safetensors"
     Work(tmp_path).weights("stn").rename(kept)
     stn = build_stn(load("demo"), kept)
-    other = _trained(tree, tmp_path, "pretrain_stn.epochs=0", f"pretrain_stn.start={kept}")
+    other = _trained(demo_data, tmp_path, "pretrain_stn.epochs=0", f"pretrain_stn.start={kept}")
     assert other["iou"] == pytest.approx(trained["iou"], abs=1e-6)
     assert stn.kind == "crop"
-    assert _trained(tree, tmp_path, "pretrain_stn.epochs=1", "pretrain_stn.start=scratch")["iou"] < 0.6
+    assert _trained(demo_data, tmp_path, "pretrain_stn.epochs=1", "pretrain_stn.start=scratch")["iou"] < 0.6

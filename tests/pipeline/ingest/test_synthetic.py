@@ -54,10 +54,10 @@ def smallest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 @pytest.fixture(scope="module")
 def redrawn(
-    tree: Path, smallest: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+    demo_data: Path, smallest: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     """The same tree, drawn by three workers over a larger one that is unfinished and has files of the user."""
-    copy = Path(shutil.copytree(tree, tmp_path_factory.mktemp("redrawn") / "tree"))
+    copy = Path(shutil.copytree(demo_data, tmp_path_factory.mktemp("redrawn") / "tree"))
     mark = json.loads((copy / "demo.json").read_text())
     (copy / "demo.json").write_text(json.dumps({"wanted": mark["wanted"]}))
     (copy / "videos" / "stale.mp4").write_bytes(b"")
@@ -94,12 +94,12 @@ def test_the_drawings_are_those_of_their_version(tmp_path: Path) -> None:
     assert pixels.mean(0).reshape(4, 12, 4, 12).mean((1, 3)) == pytest.approx(np.array(DRAWN_FACES), abs=0.5)
 
 
-def test_an_existing_data_set_is_not_drawn_again(tree: Path) -> None:
-    wanted = json.loads((tree / "demo.json").read_text())
-    before = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
+def test_an_existing_data_set_is_not_drawn_again(demo_data: Path) -> None:
+    wanted = json.loads((demo_data / "demo.json").read_text())
+    before = {path: path.stat().st_mtime_ns for path in demo_data.rglob("*")}
     asked = {key: wanted["wanted"][key] for key in ("videos", "frames", "seed", "faces")}
-    assert draw_tree(tree, **asked) == wanted["facts"]
-    assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == before
+    assert draw_tree(demo_data, **asked) == wanted["facts"]
+    assert {path: path.stat().st_mtime_ns for path in demo_data.rglob("*")} == before
 
 
 def test_an_unfinished_tree_is_drawn_anew_and_keeps_what_is_not_its_own(redrawn: tuple[Path, dict[str, Any]]) -> None:
@@ -135,8 +135,8 @@ def test_too_few_videos_frames_or_faces_are_refused(tmp_path: Path, few: dict[st
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_data_set_has_the_irregularities_of_the_real_one(tree: Path) -> None:
-    catalog = find_catalog(tree)
+def test_the_data_set_has_the_irregularities_of_the_real_one(demo_data: Path) -> None:
+    catalog = find_catalog(demo_data)
     names = {subject.name for subject in catalog.subjects}
     assert {subject.split for subject in catalog.subjects} == {"train", "validation", "test"}
     assert {video.path.suffix for video in catalog.videos} == {".mp4", ".avi"}
@@ -159,8 +159,8 @@ def test_the_data_set_has_the_irregularities_of_the_real_one(tree: Path) -> None
     assert rate < 31
 
 
-def test_labels_have_the_format_of_the_real_ones(tree: Path) -> None:
-    for path in sorted((tree / "annotations").rglob("*.txt")):
+def test_labels_have_the_format_of_the_real_ones(demo_data: Path) -> None:
+    for path in sorted((demo_data / "annotations").rglob("*.txt")):
         assert path.read_text().splitlines()[0] == "valence,arousal"
         labels = read_labels(path)
         if path.stem == "videoless":
@@ -170,8 +170,8 @@ def test_labels_have_the_format_of_the_real_ones(tree: Path) -> None:
         assert np.all(np.ptp(known, axis=0) > 0.7), path
 
 
-def test_boxes_are_inside_the_frame_and_on_the_right_side(tree: Path) -> None:
-    catalog = find_catalog(tree)
+def test_boxes_are_inside_the_frame_and_on_the_right_side(demo_data: Path) -> None:
+    catalog = find_catalog(demo_data)
     for subject in catalog.subjects:
         if not subject.boxes or subject.name == "damaged":
             continue

@@ -212,8 +212,8 @@ def test_the_table_names_what_failed_and_counts_equal_notes_together(data: Path,
     assert "validation" in text
 
 
-def test_the_demo_tree_passes_with_its_quirks_named(tree: Path, work: Work) -> None:
-    report = run(tree, work)
+def test_the_demo_tree_passes_with_its_quirks_named(demo_data: Path, work: Work) -> None:
+    report = run(demo_data, work)
     result = load_audit(work)
     assert len(accepted(result)) >= 4
     assert {entry["split"] for entry in accepted(result)} >= {"train", "validation"}

@@ -45,12 +45,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(
-    model: Path, film: Callable[[Path, int], Path], tmp_path_factory: pytest.TempPathFactory
+    model: Path, write_video: Callable[[Path, int], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict]:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     folder = tmp_path_factory.mktemp("out")
-    videos = [film(folder / "film.mp4", 20)]
+    videos = [write_video(folder / "film.mp4", 20)]
     out = folder / "exported"
     report = export(CONFIG, model, out, QUIET, check=[*videos, folder / "nothing.mp4"])
     assert [problem.name for problem in report.failed] == [str(folder / "nothing.mp4")]

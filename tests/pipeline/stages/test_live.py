@@ -87,15 +87,17 @@ def test_silence_is_given_up_after_the_deadline() -> None:
         next(newest)
 
 
-def test_a_file_runs_at_its_own_pace_as_json_lines(run: Path, config: Config, talk: Path, tmp_path: Path) -> None:
+def test_a_file_runs_at_its_own_pace_as_json_lines(
+    run: Path, config: Config, video_with_sound: Path, tmp_path: Path
+) -> None:
     lines: list[str] = []
     film = tmp_path / "seen.mp4"
-    facts = live(config, talk, run, QUIET, as_json=True, overlay=film, emit=lines.append)
+    facts = live(config, video_with_sound, run, QUIET, as_json=True, overlay=film, emit=lines.append)
     told = [json.loads(line) for line in lines]
     numbers = [it["frame"] for it in told]
     assert set(told[0]) == {"frame", "time", "face", "valence", "arousal", "box", "late"}
     assert numbers == sorted(set(numbers))
-    times = read_timeline(talk).time
+    times = read_timeline(video_with_sound).time
     assert [it["time"] for it in told] == pytest.approx(times[numbers] - times[0], abs=1e-4)
     assert facts["frames"] == len(told)
     assert facts["frames"] + facts["late"] == numbers[-1] + 1
@@ -103,7 +105,7 @@ def test_a_file_runs_at_its_own_pace_as_json_lines(run: Path, config: Config, ta
     assert len(read_timeline(film).time) == len(told)
 
 
-def test_ctrl_c_ends_it_cleanly(run: Path, config: Config, talk: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_cleanly(run: Path, config: Config, video_with_sound: Path, tmp_path: Path) -> None:
     lines: list[str] = []
 
     def emit(line: str) -> None:
@@ -113,15 +115,15 @@ def test_ctrl_c_ends_it_cleanly(run: Path, config: Config, talk: Path, tmp_path:
 
     film = tmp_path / "seen.mp4"
     before = signal.getsignal(signal.SIGINT)
-    facts = live(config, talk, run, QUIET, as_json=True, overlay=film, emit=emit)
+    facts = live(config, video_with_sound, run, QUIET, as_json=True, overlay=film, emit=emit)
     assert facts["frames"] == len(lines) == 2
     assert len(read_timeline(film).time) == 2, "the film is whole"
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_it_stops_when_told_and_when_nobody_listens(run: Path, config: Config, talk: Path) -> None:
+def test_it_stops_when_told_and_when_nobody_listens(run: Path, config: Config, video_with_sound: Path) -> None:
     lines: list[str] = []
-    live(config, talk, run, QUIET, seconds=0.3, as_json=True, emit=lines.append)
+    live(config, video_with_sound, run, QUIET, seconds=0.3, as_json=True, emit=lines.append)
     *earlier, last = [json.loads(line)["time"] for line in lines]
     assert all(time < 0.3 for time in earlier)
     assert last >= 0.3
@@ -129,7 +131,7 @@ def test_it_stops_when_told_and_when_nobody_listens(run: Path, config: Config, t
     def gone(line: str) -> None:
         raise BrokenPipeError
 
-    assert live(config, talk, run, QUIET, as_json=True, emit=gone)["frames"] == 1
+    assert live(config, video_with_sound, run, QUIET, as_json=True, emit=gone)["frames"] == 1
 
 
 def test_what_is_not_there_is_said(run: Path, config: Config, tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_run: TinyRun) -> Path:
 
 
 @pytest.fixture(scope="module")
-def video(tree: Path) -> Path:
-    return min(tree.rglob("videos/**/*.mp4"), key=lambda path: (path.stat().st_size, path))
+def video(demo_data: Path) -> Path:
+    return min(demo_data.rglob("videos/**/*.mp4"), key=lambda path: (path.stat().st_size, path))
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -107,11 +107,11 @@ def test_several_runs_are_averaged(work: Work) -> None:
 
 
 def test_a_video_without_features_is_looked_at_and_one_that_is_nowhere_is_listed(
-    work: Work, tmp_path: Path, film: Callable[[Path, int], Path]
+    work: Work, tmp_path: Path, write_video: Callable[[Path, int], Path]
 ) -> None:
     data = tmp_path / "data"
     (data / "videos").mkdir(parents=True)
-    film(data / "videos" / "seen.mp4", 12)
+    write_video(data / "videos" / "seen.mp4", 12)
     (data / "VA" / "Train_Set").mkdir(parents=True)
     (data / "VA" / "Train_Set" / "gone.txt").write_text("valence,arousal\n0,0\n")
     rows = ["seen_left/00001.jpg,0,0", "seen_left/00012.jpg,0,0", "nowhere/00001.jpg,0,0"]
@@ -133,12 +133,12 @@ def test_a_video_without_features_is_looked_at_and_one_that_is_nowhere_is_listed
     ids=["gaussian", "median", "carry"],
 )
 def test_submit_evaluate_and_predict_give_the_same_values(
-    clip: dict[str, Any], smoothing: dict[str, Any], tmp_path: Path, film: Callable[[Path, int], Path]
+    clip: dict[str, Any], smoothing: dict[str, Any], tmp_path: Path, write_video: Callable[[Path, int], Path]
 ) -> None:
     """One run, one video, three commands: the smoothing that the model stores and clip.carry count in each."""
     data, work = tmp_path / "data", Work(tmp_path / "work")
     (data / "videos").mkdir(parents=True)
-    film(data / "videos" / "seen.mp4", 40)
+    write_video(data / "videos" / "seen.mp4", 40)
     (data / "VA" / "Validation_Set").mkdir(parents=True)
     (data / "VA" / "Validation_Set" / "seen.txt").write_text("valence,arousal\n" + "0.5,0.1\n0.1,0.2\n" * 20)
     settings = CONFIG.model_copy(
