@@ -54,5 +54,5 @@ def test_the_python_of_the_readme_prints_what_the_readme_shows(
     monkeypatch.chdir(tmp_path)
     run_script(script)
     number = r"(?:[-−+]?\d[\d.]*(?:e[-+]\d+)?|nan)"
-    said = re.sub(rf"\s*{number}", " #", capsys.readouterr().out)
-    assert said == re.sub(rf"\s*{number}", " #", shown[1])
+    output = re.sub(rf"\s*{number}", " #", capsys.readouterr().out)
+    assert output == re.sub(rf"\s*{number}", " #", shown[1])

@@ -50,14 +50,14 @@ def test_make_passes_any_path_as_one_argument(name: str, tmp_path: Path) -> None
     data = tmp_path / name
     (data / "ferplus").mkdir(parents=True)
     words = ["make", "-n", "-C", str(ROOT), "AFFECT=affect-here", f"DATA={data}", f"WORK={name} w"]
-    for target, wanted in (
+    for target, expected in (
         ("all", ["--data", str(data), "--work", f"{name} w", "--ferplus", str(data / "ferplus")]),
         ("predict", [f"{name}.mp4", "--model", f"{name} w/train/default", "--out", f"{name} out"]),
     ):
         more = [f"VIDEO={name}.mp4", f"OUT={name} out"]
         done = subprocess.run([*words, *more, target], capture_output=True, text=True, check=True, timeout=60)
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"affect-here {target}"))
-        assert set(wanted) <= set(shlex.split(line)), line
+        assert set(expected) <= set(shlex.split(line)), line
 
 
 # Locales that are not UTF-8

@@ -267,8 +267,8 @@ def with_sound(video: Path, path: Path, codec: str, rate: int, seconds: float = 
 
 def heard(path: Path | io.BytesIO) -> tuple[float, float]:
     """Seconds of sound, and how loud it is."""
-    with av.open(path if isinstance(path, io.BytesIO) else str(path), "r") as film:
-        frames = list(film.decode(film.streams.audio[0]))
+    with av.open(path if isinstance(path, io.BytesIO) else str(path), "r") as video:
+        frames = list(video.decode(video.streams.audio[0]))
     samples = np.concatenate([frame.to_ndarray()[0] for frame in frames])
     return len(samples) / frames[0].sample_rate, float(np.abs(samples).max())
 
@@ -305,8 +305,8 @@ def test_sound_with_decreasing_timestamps_is_kept(video: Path, tmp_path: Path, c
     joined.write_bytes(one + two)
     seconds, _ = heard(filmed(joined, tmp_path / "film.mp4"))
     assert seconds == pytest.approx(3.0, abs=0.3)
-    with av.open(str(tmp_path / "film.mp4")) as film:
-        times = [packet.dts for packet in film.demux(film.streams.audio[0]) if packet.dts is not None]
+    with av.open(str(tmp_path / "film.mp4")) as video:
+        times = [packet.dts for packet in video.demux(video.streams.audio[0]) if packet.dts is not None]
     assert (np.diff(times) > 0).all()
 
 
@@ -337,7 +337,7 @@ def test_a_video_of_two_pixels_gets_a_table_an_overlay_and_a_page(model: Path, t
 
 
 def test_an_encoding_error_is_not_reported_as_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="40000 x 2") as told, Mp4(tmp_path / "film.mp4", 40000, 2, 25.0) as mp4:
+    with pytest.raises(VideoError, match="40000 x 2") as caught, Mp4(tmp_path / "film.mp4", 40000, 2, 25.0) as mp4:
         mp4.add(np.zeros((2, 40000, 3), np.uint8), 0.0)
-    assert "space" not in str(told.value)
+    assert "space" not in str(caught.value)
     assert not list(tmp_path.iterdir())

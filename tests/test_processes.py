@@ -173,9 +173,9 @@ assert (model.predict(video).valence == before.valence).all()
 
 
 def test_a_model_used_after_a_fork_raises_an_error_with_a_remedy(run: Path, video: Path) -> None:
-    said = python(FORKED, run, video).stdout.splitlines()
-    assert len(said) == 7
-    for line in said:
+    lines = python(FORKED, run, video).stdout.splitlines()
+    assert len(lines) == 7
+    for line in lines:
         assert "Call affect.load in each process after the fork" in line or "Open it in the process" in line
 
 
@@ -193,9 +193,9 @@ print(affect.load(run).predict(video).valence.tolist())
 
 
 def test_a_model_may_be_loaded_after_a_fork(run: Path, video: Path) -> None:
-    said = python(FORKED_EARLY, run, video).stdout.splitlines()
-    assert len(said) == 3
-    assert len(set(said)) == 1
+    lines = python(FORKED_EARLY, run, video).stdout.splitlines()
+    assert len(lines) == 3
+    assert len(set(lines)) == 1
 
 
 def test_a_fork_neither_uses_nor_ends_the_decoder_of_its_parent(video: Path) -> None:

@@ -221,10 +221,10 @@ def test_a_wrong_or_damaged_file_is_named(
 
 def test_scratch_is_the_same_for_the_same_seed_and_leaves_the_generator_alone() -> None:
     torch.manual_seed(5)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(5)
     one, same, other = scratch(seed=1), scratch(seed=1), scratch(seed=2)
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True))
     assert not torch.equal(one.network.conv1.weight, other.network.conv1.weight)
 

@@ -72,9 +72,9 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
     environment = {**os.environ, "TMPDIR": str(place)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr
-        said = process.stderr.readline()
-        assert said.startswith("http://127.0.0.1:"), said
-        yield Served(int(said.split(":")[2].split("/")[0]), place, process)
+        line = process.stderr.readline()
+        assert line.startswith("http://127.0.0.1:"), line
+        yield Served(int(line.split(":")[2].split("/")[0]), place, process)
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0
     assert not list(place.glob("affect-app-*")), "temporary files stay"
@@ -116,8 +116,8 @@ def test_a_dropped_video_comes_in_plays_and_can_be_taken_home(
     wait(browser, "document.querySelectorAll('.job').length === 2")
     wait(browser, "document.querySelectorAll('.job.done').length === 2")
     frames = len(read_timeline(video).time)
-    said = ask(browser, "[...document.querySelectorAll('.job .status')].map(it => it.textContent)")
-    assert said == [f"{frames} frames"] * 2
+    statuses = ask(browser, "[...document.querySelectorAll('.job .status')].map(it => it.textContent)")
+    assert statuses == [f"{frames} frames"] * 2
     assert ask(browser, "document.querySelectorAll('.job .panel .line[d^=M]').length") == 4
     wait(browser, "document.querySelector('.job video').readyState >= 3")
     browser.find_element("css selector", ".job .play").send_keys(ENTER)

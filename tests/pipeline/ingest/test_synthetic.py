@@ -95,10 +95,10 @@ def test_the_drawings_are_those_of_their_version(tmp_path: Path) -> None:
 
 
 def test_an_existing_data_set_is_not_drawn_again(demo_data: Path) -> None:
-    wanted = json.loads((demo_data / "demo.json").read_text())
+    record = json.loads((demo_data / "demo.json").read_text())
     before = {path: path.stat().st_mtime_ns for path in demo_data.rglob("*")}
-    asked = {key: wanted["wanted"][key] for key in ("videos", "frames", "seed", "faces")}
-    assert draw_tree(demo_data, **asked) == wanted["facts"]
+    asked = {key: record["wanted"][key] for key in ("videos", "frames", "seed", "faces")}
+    assert draw_tree(demo_data, **asked) == record["facts"]
     assert {path: path.stat().st_mtime_ns for path in demo_data.rglob("*")} == before
 
 

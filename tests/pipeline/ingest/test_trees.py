@@ -363,19 +363,19 @@ def test_the_app_keeps_decomposed_accents() -> None:
 
 
 @pytest.mark.parametrize(
-    ("video", "annotation", "wanted"),
+    ("video", "annotation", "suggestion"),
     [
         ("ABC.mp4", "abc", "ABC.txt"), ("abc.MP4", "Abc", "abc.txt"), ("day 1.mp4", "day_1", "day 1.txt"),
         ("007.mp4", "7", "007.txt"), ("abc.mp4", "abc_LEFT", "abc_left.txt"), ("ABC.mp4", "abc_right", "ABC_right.txt"),
         ("Straße.mp4", "STRASSE", "Straße.txt"),
     ],
 )  # fmt: skip
-def test_a_video_with_a_similar_name_is_suggested(tmp_path: Path, video: str, annotation: str, wanted: str) -> None:
+def test_a_video_with_a_similar_name_is_suggested(tmp_path: Path, video: str, annotation: str, suggestion: str) -> None:
     write_files(tmp_path, "v/1.mp4", f"{VA}/1.txt", f"v/{video}", f"{VA}/{annotation}.txt")
     problem = problems_by_name(find_catalog(tmp_path))[annotation]
     assert problem.kind == "missing"
     assert f"v/{video} is similar" in problem.message
-    assert wanted in problem.remedy
+    assert suggestion in problem.remedy
     assert "Aff-Wild" not in str(problem)
 
 

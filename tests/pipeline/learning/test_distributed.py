@@ -62,12 +62,12 @@ def in_two(function: str, *words: str) -> list[dict[str, Any]]:
             )
         )
     try:
-        told = [process.communicate() for process in both]
+        outputs = [process.communicate() for process in both]
     finally:
         for process in both:
             process.kill()
-    assert all(process.returncode == 0 for process in both), "\n".join(errors for _, errors in told)
-    return [json.loads(text) for text, _ in told]
+    assert all(process.returncode == 0 for process in both), "\n".join(errors for _, errors in outputs)
+    return [json.loads(text) for text, _ in outputs]
 
 
 def gradients(text: str, root: str) -> None:
@@ -83,14 +83,14 @@ def _gradients(config: Config, root: Path) -> dict[str, list[float]]:
 
     found = {}
     for end_to_end in (False, True):
-        road = _road(config, root, end_to_end)
-        road.model.train()
-        for number, batch in zip(range(3), road.batches(1), strict=False):
-            road.model.zero_grad()
-            value, _ = road.loss(batch)
+        task = _task(config, root, end_to_end)
+        task.model.train()
+        for number, batch in zip(range(3), task.batches(1), strict=False):
+            task.model.zero_grad()
+            value, _ = task.loss(batch)
             value.backward()
-            add_gradients(road.model.parameters())
-            found[f"{'end to end' if end_to_end else 'cache'} {number}"] = [value.item(), *_norms(road.model)]
+            add_gradients(task.model.parameters())
+            found[f"{'end to end' if end_to_end else 'cache'} {number}"] = [value.item(), *_norms(task.model)]
     return found
 
 
@@ -104,7 +104,7 @@ def _norms(model: torch.nn.Module) -> list[float]:
     return found
 
 
-def _road(config: Config, root: Path, end_to_end: bool) -> Any:
+def _task(config: Config, root: Path, end_to_end: bool) -> Any:
     from affect.models.affect_net import AffectNet
     from affect.models.backbone import scratch
     from affect.models.head import HeadSettings, TemporalHead

@@ -169,7 +169,7 @@ def test_leftovers_of_a_killed_run_are_swept(data: Path, tmp_path: Path) -> None
 
 def test_progress_is_told_video_by_video(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     extract_frames(config(), data, Work(tmp_path / "work"), Reporter())
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.splitlines()[0] == "extract-frames 1/3  long: 150 frames"
-    assert len(told.err.splitlines()) == 3
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines()[0] == "extract-frames 1/3  long: 150 frames"
+    assert len(output.err.splitlines()) == 3

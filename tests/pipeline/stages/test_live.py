@@ -1,4 +1,4 @@
-"""Live: the newest frame, never a queue; it ends when its source does, when told to, and on Ctrl-C, all whole."""
+"""affect live reads the newest frame and keeps no queue. It ends with its source, after --seconds and on Ctrl-C."""
 
 import http.server
 import json
@@ -91,18 +91,18 @@ def test_a_file_runs_at_its_own_pace_as_json_lines(
     run: Path, config: Config, video_with_sound: Path, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    film = tmp_path / "seen.mp4"
-    facts = live(config, video_with_sound, run, QUIET, as_json=True, overlay=film, emit=lines.append)
-    told = [json.loads(line) for line in lines]
-    numbers = [it["frame"] for it in told]
-    assert set(told[0]) == {"frame", "time", "face", "valence", "arousal", "box", "late"}
+    overlay = tmp_path / "seen.mp4"
+    facts = live(config, video_with_sound, run, QUIET, as_json=True, overlay=overlay, emit=lines.append)
+    rows = [json.loads(line) for line in lines]
+    numbers = [it["frame"] for it in rows]
+    assert set(rows[0]) == {"frame", "time", "face", "valence", "arousal", "box", "late"}
     assert numbers == sorted(set(numbers))
     times = read_timeline(video_with_sound).time
-    assert [it["time"] for it in told] == pytest.approx(times[numbers] - times[0], abs=1e-4)
-    assert facts["frames"] == len(told)
+    assert [it["time"] for it in rows] == pytest.approx(times[numbers] - times[0], abs=1e-4)
+    assert facts["frames"] == len(rows)
     assert facts["frames"] + facts["late"] == numbers[-1] + 1
     assert numbers[-1] == len(times) - 1, "the last frame is not late"
-    assert len(read_timeline(film).time) == len(told)
+    assert len(read_timeline(overlay).time) == len(rows)
 
 
 def test_ctrl_c_ends_it_cleanly(run: Path, config: Config, video_with_sound: Path, tmp_path: Path) -> None:
@@ -113,15 +113,17 @@ def test_ctrl_c_ends_it_cleanly(run: Path, config: Config, video_with_sound: Pat
         if len(lines) == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    film = tmp_path / "seen.mp4"
+    overlay = tmp_path / "seen.mp4"
     before = signal.getsignal(signal.SIGINT)
-    facts = live(config, video_with_sound, run, QUIET, as_json=True, overlay=film, emit=emit)
+    facts = live(config, video_with_sound, run, QUIET, as_json=True, overlay=overlay, emit=emit)
     assert facts["frames"] == len(lines) == 2
-    assert len(read_timeline(film).time) == 2, "the film is whole"
+    assert len(read_timeline(overlay).time) == 2, "the overlay video is complete"
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_it_stops_when_told_and_when_nobody_listens(run: Path, config: Config, video_with_sound: Path) -> None:
+def test_it_stops_after_its_seconds_and_when_the_reader_closes(
+    run: Path, config: Config, video_with_sound: Path
+) -> None:
     lines: list[str] = []
     live(config, video_with_sound, run, QUIET, seconds=0.3, as_json=True, emit=lines.append)
     *earlier, last = [json.loads(line)["time"] for line in lines]
@@ -171,9 +173,9 @@ def test_a_network_camera_is_watched(run: Path, config: Config, camera: tuple[st
     url, sent = camera
     lines: list[str] = []
     facts = live(config, f"{url}/stream", run, QUIET, as_json=True, emit=lines.append)
-    told = [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in lines]
     assert len(sent) == 40
-    assert facts["frames"] + facts["late"] == told[-1]["frame"] + 1 >= 38
-    assert all(0 <= it["box"][0] < it["box"][2] <= 64 and it["box"][3] <= 48 for it in told)
+    assert facts["frames"] + facts["late"] == rows[-1]["frame"] + 1 >= 38
+    assert all(0 <= it["box"][0] < it["box"][2] <= 64 and it["box"][3] <= 48 for it in rows)
     with pytest.raises(VideoError, match="cannot be opened"):
         live(config, f"{url}/nothing", run, QUIET)

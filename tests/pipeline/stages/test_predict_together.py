@@ -30,9 +30,9 @@ def begin(model: Path, out: Path, *videos: Path) -> Process:
 
 
 def end(process: Process) -> dict[str, list[str]]:
-    told, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
-    return json.loads(told)
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    return json.loads(stdout)
 
 
 def rows(path: Path) -> int:

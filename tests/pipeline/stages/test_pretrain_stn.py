@@ -128,9 +128,9 @@ def test_from_scratch_and_without_boxes_the_stn_is_the_identity_and_the_road_goe
     report = pretrain_stn(tiny_config, data, work, Reporter())
     assert report.made
     assert not report.facts["trained"]
-    said = capsys.readouterr().err
-    assert "no training subject has boxes" in said
-    assert "affect detect-boxes" in said
+    stderr = capsys.readouterr().err
+    assert "no training subject has boxes" in stderr
+    assert "affect detect-boxes" in stderr
     scratch = tiny_config.model_copy(
         update={
             "backbone": tiny_config.backbone.model_copy(update={"weights": "scratch"}),

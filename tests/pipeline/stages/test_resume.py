@@ -106,10 +106,10 @@ def killed(config: Config, root: Path, data: Path, *, end_to_end: bool, kills: i
     words = [config.model_dump_json(), str(root), str(data), str(end_to_end), str(kills)]
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["same"] == [True] * 4
+    result = json.loads(done.stdout)
+    assert result["same"] == [True] * 4
     assert not list((root / "train" / "killed").glob("state*"))
-    return told["signals"]
+    return result["signals"]
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ def test_submit_evaluate_and_predict_give_the_same_values(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("valence,arousal\na/00001.jpg,0,0\n", "line 1"),
@@ -192,9 +192,9 @@ def test_submit_evaluate_and_predict_give_the_same_values(
         (f"{HEADER}\na/00001.jpg,0,0\na/1.jpg,0,0\n", "line 3 names the same frame as line 2"),
     ],
 )
-def test_a_malformed_template_is_refused_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+def test_a_malformed_template_is_refused_with_its_line(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "template.txt").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_template(tmp_path / "template.txt")
 
 

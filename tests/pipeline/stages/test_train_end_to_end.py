@@ -1,4 +1,4 @@
-"""The end-to-end road as the commands take it: from the data tree to a model that evaluates from raw frames."""
+"""End-to-end training with the commands: from a data folder to a model that is evaluated on raw frames."""
 
 import json
 import os

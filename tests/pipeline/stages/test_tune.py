@@ -82,7 +82,7 @@ def test_every_shipped_space_is_allowed(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("train.epochz: [1, 2]", "Did you mean train.epochs"),
         ("stn.crop: [32, 64]", "no effect"),
@@ -96,11 +96,11 @@ def test_every_shipped_space_is_allowed(name: str, tmp_path: Path) -> None:
         ("a: [", "not valid YAML"),
     ],
 )
-def test_a_wrong_space_is_named_with_its_remedy(text: str, said: str, tmp_path: Path) -> None:
+def test_a_wrong_space_is_named_with_its_remedy(text: str, message: str, tmp_path: Path) -> None:
     space, base = tmp_path / "mine.yaml", tmp_path / "base.yaml"
     space.write_text(text)
     base.touch()
     with pytest.raises(ConfigError) as caught:
         read_space(str(space), base)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "mine.yaml" in str(caught.value)
