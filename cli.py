@@ -82,8 +82,8 @@ for module in (data, training, inference, reports, maintenance):
     app.add_typer(module.commands)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(show: bool) -> None:
+    if show:
         print(__version__)
         raise typer.Exit
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from affect.configs.schema import Config
-from affect.pipeline.ingest.synthetic import draw_tree
+from affect.pipeline.ingest.synthetic import draw_demo_data
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo data folder: 8 ordinary videos of about 24 frames, and quirky ones. Read only: copy it to change it."""
-    return made_once(tmp_path_factory, "demo_data", lambda root: draw_tree(root, **SMALL))
+    return made_once(tmp_path_factory, "demo_data", lambda root: draw_demo_data(root, **SMALL))
 
 
 @pytest.fixture(scope="session")
@@ -357,11 +357,11 @@ def video_with_sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of one drawn person with AAC sound: 40 frames at uneven times, 160 x 120, about 1.6 s."""
     import av
     import numpy as np
-    from affect.pipeline.ingest.synthetic.film import Film, draw_film
+    from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 
     folder = tmp_path_factory.mktemp("talk")
     silent, path = folder / "silent.mp4", folder / "talk.mp4"
-    draw_film(Film(silent, 5, 40, 25.0, 1, 160, 120, variable=True))
+    draw_video(SyntheticVideo(silent, 5, 40, 25.0, 1, 160, 120, variable=True))
     with av.open(str(silent)) as source, av.open(str(path), "w") as out:
         picture = source.streams.video[0]
         new, sound = out.add_stream_from_template(picture), out.add_stream("aac", rate=16000)

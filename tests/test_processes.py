@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path])
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[[Path, int], Path]) -> Path:
-    return write_video(tmp_path_factory.mktemp("film") / "film.mp4", 40)
+    return write_video(tmp_path_factory.mktemp("video") / "video.mp4", 40)
 
 
 def python(code: str, *arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -77,7 +77,7 @@ def test_the_command_writes_the_same_table_whatever_descriptors_are_closed(
     for name, handles in (("open", ()), ("closed", closed)):
         command = [sys.executable, "-m", "affect", "predict", video, "--model", run, "--out", tmp_path / name]
         assert without(handles, *command) == 0
-        tables.append((tmp_path / name / "film.csv").read_bytes())
+        tables.append((tmp_path / name / "video.csv").read_bytes())
     assert tables[0] == tables[1]
 
 

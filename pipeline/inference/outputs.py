@@ -54,9 +54,9 @@ class Recorded:
     suffixes: tuple[str, ...]
     environment: dict[str, Any] = field(default_factory=dict)
 
-    def has(self, wanted: Sequence[str]) -> bool:
+    def has(self, suffixes: Sequence[str]) -> bool:
         """Whether files with all these suffixes are recorded and exist."""
-        return all(suffix in self.suffixes and _with(self.base, suffix).is_file() for suffix in wanted)
+        return all(suffix in self.suffixes and _with(self.base, suffix).is_file() for suffix in suffixes)
 
     def save(self) -> None:
         """Writes the record. Raises WorkError."""

@@ -301,9 +301,9 @@ def _similar_video(root: Path, subject: str, videos: dict[str, Video], found: _F
 
 def _similar_name(subject: str, names: Iterable[str]) -> str | None:
     """The similar name among `names`, with or without the suffix of a side."""
-    wanted = blurred(subject)
+    blurred_name = blurred(subject)
     for name in names:
-        if wanted in (blurred(name), *(blurred(f"{name}_{side}") for side in SIDES)):
+        if blurred_name in (blurred(name), *(blurred(f"{name}_{side}") for side in SIDES)):
             return name
     return None
 

@@ -48,8 +48,8 @@ def read_ferplus(folder_or_csv: Path, usage: Usage) -> FerplusFaces:
     """
     folder = folder_or_csv if folder_or_csv.is_dir() else folder_or_csv.parent
     usages, votes = read_votes(folder / VOTES)
-    wanted = np.array(usages) == usage
-    pixels = np.empty((int(wanted.sum()), SIDE * SIDE), dtype=np.uint8)
+    selected = np.array(usages) == usage
+    pixels = np.empty((int(selected.sum()), SIDE * SIDE), dtype=np.uint8)
     filled = rows = 0
     for rows, (line, found, text) in enumerate(_faces(folder / FACES), 1):
         if rows > len(usages):
@@ -59,12 +59,12 @@ def read_ferplus(folder_or_csv: Path, usage: Usage) -> FerplusFaces:
                 f"{FACES}: line {line} has usage {found!r}, but {VOTES} has {usages[rows - 1]!r} in this row",
                 REMEDY_FACES,
             )
-        if wanted[rows - 1]:
+        if selected[rows - 1]:
             pixels[filled] = _pixels(text, line)
             filled += 1
     if rows != len(usages):
         raise FerplusError(f"{FACES}: holds {rows} faces, but {VOTES} holds {len(usages)}", REMEDY_FACES)
-    return FerplusFaces(pixels.reshape(-1, SIDE, SIDE), votes[wanted])
+    return FerplusFaces(pixels.reshape(-1, SIDE, SIDE), votes[selected])
 
 
 def read_votes(path: Path) -> tuple[list[str], NDArray[np.float32]]:

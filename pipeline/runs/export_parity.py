@@ -28,7 +28,7 @@ FRAMES = 16
 QUANTITIES = ("value", "theta", "presence", "feature")
 
 
-def told(row: dict[str, Any]) -> str:
+def summary_line(row: dict[str, Any]) -> str:
     """A row of figures as a line."""
     rates = ", ".join(f"{name} {rate:,.1f} frames/s" for name, rate in row["frames_per_second"].items())
     off = ", ".join(f"{name} {row[name]:.0e}" for name in QUANTITIES)

@@ -78,8 +78,8 @@ def evaluate(
         for name in asked
     }
     models = [it.info.fingerprint for it in runs]
-    how = {"hop": config.clip.hop, "carry": config.clip.carry, "precision": config.runtime.precision}
-    key = fingerprint(model=models, split=split, sources=sources, **how)
+    options = {"hop": config.clip.hop, "carry": config.clip.carry, "precision": config.runtime.precision}
+    key = fingerprint(model=models, split=split, sources=sources, **options)
     output = folder / f"evaluation-{split}.json"
     table = folder / f"predictions-{split}.csv"
     kept = read_result(output, key) if table.is_file() else None
@@ -96,14 +96,14 @@ def evaluate(
     values, computed = _predict(config, runs, asked, tracks, bool(subjects), reporter)
     figures = _figures(tracks, values)
     write_text(table, _csv(tracks, values))
-    told: dict[str, Any] = {"fingerprint": key, "run": folder.name, "split": split}
-    told |= {"failed": [asdict(problem) for problem in problems], "runs": len(runs), "environment": computed}
+    record: dict[str, Any] = {"fingerprint": key, "run": folder.name, "split": split}
+    record |= {"failed": [asdict(problem) for problem in problems], "runs": len(runs), "environment": computed}
     if len(runs) == 1:
-        told["smoothing"] = dict(first.info.smoothing)
-    write_text(output, json.dumps(told | figures, indent=1) + "\n")
+        record["smoothing"] = dict(first.info.smoothing)
+    write_text(output, json.dumps(record | figures, indent=1) + "\n")
     if len(runs) == 1:
         write_text(folder / CARD, model_card(first.info.metadata, card_facts(folder)))
-    return _report(output, told | figures, made=(split,))
+    return _report(output, record | figures, made=(split,))
 
 
 def _runs(work: Work, names: Sequence[str]) -> list[_Run]:
@@ -126,10 +126,10 @@ def _asked(splits: dict[str, str], split: str, runs: Sequence[_Run]) -> dict[str
     return dict(sorted(asked.items()))
 
 
-def _report(output: Path, told: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
+def _report(output: Path, record: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
     own = ("fingerprint", "run", "runs", "split", "failed", "environment")
-    facts = {name: value for name, value in told.items() if name not in own}
-    return StageReport(STAGE, output, failed=tuple(Problem(**it) for it in told["failed"]), facts=facts, **names)
+    facts = {name: value for name, value in record.items() if name not in own}
+    return StageReport(STAGE, output, failed=tuple(Problem(**it) for it in record["failed"]), facts=facts, **names)
 
 
 def _tracks(shards: dict[str, Cached], names: list[str]) -> list[Any]:

@@ -29,7 +29,7 @@ from ..visualization.style import DARK
 
 METER = 21
 """Letters of a meter on the terminal."""
-FILM_RATE = 30.0
+OVERLAY_RATE = 30.0
 
 
 def live(
@@ -62,7 +62,7 @@ def live(
         )
     frames = late = 0
     began, last = time.monotonic(), 0.0
-    film: Mp4 | None = None
+    video: Mp4 | None = None
     drawn: Overlay | None = None
     with ExitStack() as stack:
         newest = stack.enter_context(open_source(predictor, source))
@@ -71,11 +71,11 @@ def live(
         for moment, arrival in stream_live(predictor, newest):
             frames, late, last = frames + 1, late + moment.late, moment.time
             if overlay is not None:
-                if film is None or drawn is None:
+                if video is None or drawn is None:
                     height, width = arrival.picture.shape[:2]
                     drawn = Overlay(width, height, shape=shape(width, height, arrival.pixel_aspect))
-                    film = stack.enter_context(Mp4(overlay, *drawn.size, FILM_RATE))
-                film.add(drawn.draw(arrival.picture, [moment]), moment.time)
+                    video = stack.enter_context(Mp4(overlay, *drawn.size, OVERLAY_RATE))
+                video.add(drawn.draw(arrival.picture, [moment]), moment.time)
             if not show.moment(moment, late) or moment.time >= seconds:
                 break
     facts = {"frames": frames, "late": late, "seconds": round(last, 3)}
@@ -118,9 +118,9 @@ class _Show:
 
     def _json(self, moment: Moment) -> bool:
         values = {name: _number(getattr(moment, name), 6) for name in ("time", "face", "valence", "arousal")}
-        told = {"frame": moment.frame, **values, "box": [round(edge, 1) for edge in moment.box], "late": moment.late}
+        record = {"frame": moment.frame, **values, "box": [round(edge, 1) for edge in moment.box], "late": moment.late}
         try:
-            self._emit(json.dumps(told))
+            self._emit(json.dumps(record))
         except BrokenPipeError:
             return False
         return True

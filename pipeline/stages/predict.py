@@ -230,8 +230,8 @@ class _Writer:
 
             deadline = self.config.runtime.decode_seconds
             with one_input(name, self.failed, part="its tables are written, but not the overlay"):
-                film = self.out / f"{name}{OVERLAY}"
-                write_overlay_video(film, traces, self.reporter, f"{job.title}: overlay", deadline=deadline)
+                overlay = self.out / f"{name}{OVERLAY}"
+                write_overlay_video(overlay, traces, self.reporter, f"{job.title}: overlay", deadline=deadline)
                 written.append(OVERLAY)
         return tuple(written)
 

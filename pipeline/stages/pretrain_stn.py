@@ -74,9 +74,11 @@ def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> 
         reporter.info(f"no validation subject has boxes: the last {held} of the training split are held out")
     if not training:
         started = start_weights(config)
-        told = "finds faces as well as it did before (see pretrain_stn.start)" if started else "sees the whole picture"
+        result = (
+            "finds faces as well as it did before (see pretrain_stn.start)" if started else "sees the whole picture"
+        )
         reporter.warning(
-            f"no training subject has boxes: the STN {told}. "
+            f"no training subject has boxes: the STN {result}. "
             "Run `affect detect-boxes --data DIR` and then this stage again."
         )
     stn, report, damaged = _train(config, training, validation, work, reporter, digest)

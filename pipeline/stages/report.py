@@ -53,9 +53,9 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
     """
     output = work.report / "index.html"
     key = _key(config, work, find_runs(work))
-    told = _kept(work.report, key)
-    if told is not None:
-        return _report(output, told, kept=(output.name,))
+    record = _kept(work.report, key)
+    if record is not None:
+        return _report(output, record, kept=(output.name,))
 
     runs = read_runs(find_runs(work))
     best = runs[0]
@@ -97,15 +97,15 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
         work=str(work.root),
     )
     write_text(output, write_page(page))
-    told = {
+    record = {
         "fingerprint": key,
         "files": sorted([output.name, *(path.name for pair in pictures.values() for path in pair)]),
         "failed": [asdict(problem) for problem in page.problems],
         "facts": {"run": best.name, "runs": len(runs), **numbers_of(best.metrics), "missing": sorted(missing)},
     }
-    _sweep(work.report, told["files"])
-    write_text(work.report / "report.json", json.dumps(told, indent=1) + "\n")
-    return _report(output, told, made=(output.name,))
+    _sweep(work.report, record["files"])
+    write_text(work.report / "report.json", json.dumps(record, indent=1) + "\n")
+    return _report(output, record, made=(output.name,))
 
 
 def _key(config: Config, work: Work, folders: Sequence[Path]) -> str:
@@ -199,8 +199,8 @@ def _remarks(work: Work, run: Run, config: Config, shards: list[Cached], boxes: 
         where = "the box files" if config.stn.localiser == "box" else "the whole picture"
         remarks.append(f"The crops come from {where} (stn.localiser is {config.stn.localiser}): no STN was asked.")
     elif (stn := weights_report(work, "stn") or {}).get("trained") is False:
-        told = "sees the whole picture" if stn.get("start", SCRATCH) == SCRATCH else "finds faces as its start did"
-        remarks.append(f"The STN has learned nothing from this data set: it {told}.")
+        behaviour = "sees the whole picture" if stn.get("start", SCRATCH) == SCRATCH else "finds faces as its start did"
+        remarks.append(f"The STN has learned nothing from this data set: it {behaviour}.")
     if shards and not boxes:
         remarks.append("True boxes are not shown: the data has none, or does not lie where it was audited.")
     return remarks
@@ -264,6 +264,6 @@ def _sweep(folder: Path, files: Sequence[str]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _report(output: Path, told: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
-    failed = tuple(Problem(**problem) for problem in told["failed"])
-    return StageReport(STAGE, output, failed=failed, facts=told["facts"], **names)
+def _report(output: Path, record: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
+    failed = tuple(Problem(**problem) for problem in record["failed"])
+    return StageReport(STAGE, output, failed=failed, facts=record["facts"], **names)

@@ -55,16 +55,16 @@ def submit(
     Several runs are averaged. The file is read back and held to the template.
     Raises InputError, MissingStageError, WorkError.
     """
-    wanted = read_template(template)
+    entries = read_template(template)
     folders = [work.run(run) for run in runs]
     for folder in folders:
         read_run(folder)
-    names = list(dict.fromkeys(wanted.subject))
+    names = list(dict.fromkeys(entries.subject))
     catalog = _catalog(data)
-    value = np.zeros((len(wanted), 2))
+    value = np.zeros((len(entries), 2))
     held: dict[str, int] = {}
     failed: dict[str, Problem] = {}
-    rows = _rows(wanted)
+    rows = _rows(entries)
     for folder in folders:
         source = _Source(config, folder, work, catalog)
         with reporter.progress(f"{STAGE} {folder.name}", len(names), "subjects") as tracker:
@@ -72,7 +72,7 @@ def submit(
                 problems: list[Problem] = []
                 with one_input(name, problems, kind="missing"):
                     found = source.values(name)
-                    frames = wanted.frame[rows[name]]
+                    frames = entries.frame[rows[name]]
                     place = np.searchsorted(found.index, frames, side="right") - 1
                     value[rows[name]] += found.value[place.clip(min=0)] / len(folders)
                     held[name] = int((found.index[place.clip(min=0)] != frames).sum())
@@ -83,11 +83,11 @@ def submit(
         value[rows[name]] = 0.0
         held.pop(name, None)
     value = value.clip(-1, 1)
-    lines = [f"{where},{v:.6f},{a:.6f}" for where, (v, a) in zip(wanted.locations, value.tolist(), strict=True)]
+    lines = [f"{where},{v:.6f},{a:.6f}" for where, (v, a) in zip(entries.locations, value.tolist(), strict=True)]
     write_text(out, "\n".join([HEADER, *lines]) + "\n", "another --out")
-    _check(out, wanted)
+    _check(out, entries)
     facts = {
-        "rows": len(wanted),
+        "rows": len(entries),
         "subjects": len(names),
         "held": sum(held.values()),
         "held_by_subject": {name: count for name, count in held.items() if count},
@@ -108,18 +108,18 @@ def _catalog(data: Path) -> Catalog | None:
         return None
 
 
-def _rows(wanted: Template) -> "dict[str, NDArray[np.int64]]":
+def _rows(entries: Template) -> "dict[str, NDArray[np.int64]]":
     places: dict[str, list[int]] = {}
-    for row, name in enumerate(wanted.subject):
+    for row, name in enumerate(entries.subject):
         places.setdefault(name, []).append(row)
     return {name: np.array(rows) for name, rows in places.items()}
 
 
-def _check(out: Path, wanted: Template) -> None:
+def _check(out: Path, entries: Template) -> None:
     """Reads the file back. What is wrong with it here is our fault, or the disk's."""
     lines = out.read_text(encoding="utf-8").splitlines()
     parts = [line.split(",") for line in lines[1:]]
-    same = lines[0] == HEADER and [part[0] for part in parts] == list(wanted.locations)
+    same = lines[0] == HEADER and [part[0] for part in parts] == list(entries.locations)
     if not same or not all(len(part) == 3 and all(abs(float(it)) <= 1 for it in part[1:]) for part in parts):
         raise WorkError(f"{out}: does not match the template it was made from", "Free space, and run it again.")
 

@@ -31,7 +31,7 @@ WARM = 3
 
 @dataclass(frozen=True)
 class _Search:
-    """What each process of a search is told."""
+    """The arguments of each process of a search."""
 
     folder: Path
     work: Path
@@ -102,8 +102,8 @@ def table(report: StageReport, most: int = 12) -> "Table":
         shown.add_column(column, justify="right", no_wrap=True)
     shown.add_column("settings")
     for row in report.facts["best_trials"][:most]:
-        said = (f"{key}={f'{it:.3g}' if isinstance(it, float) else it}" for key, it in row["settings"].items())
-        shown.add_row(str(row["trial"]), f"{row['ccc_mean']:.4f}", str(row["best_epoch"]), "  ".join(said))
+        values = (f"{key}={f'{it:.3g}' if isinstance(it, float) else it}" for key, it in row["settings"].items())
+        shown.add_row(str(row["trial"]), f"{row['ccc_mean']:.4f}", str(row["best_epoch"]), "  ".join(values))
     return shown
 
 
@@ -163,7 +163,7 @@ def _search(search: _Search) -> None:
         trial.set_user_attr("seconds", round(found.seconds, 2))
         return found.score
 
-    def told(study: optuna.Study, trial: "optuna.trial.FrozenTrial") -> None:
+    def report_trial(study: optuna.Study, trial: "optuna.trial.FrozenTrial") -> None:
         count = len(_done(study))
         given_up = trial.state == optuna.trial.TrialState.PRUNED
         what = f"given up after epoch {trial.last_step or 0}" if given_up else f"mean CCC {trial.value:.4f}"
@@ -172,7 +172,7 @@ def _search(search: _Search) -> None:
         if count >= search.trials:
             study.stop()
 
-    study.optimize(objective, callbacks=[told])
+    study.optimize(objective, callbacks=[report_trial])
 
 
 def _suggest(trial: "optuna.Trial", key: str, given: tuple[Any, ...] | Range) -> Any:

@@ -14,7 +14,7 @@ from ..records import Problem, StageReport
 from ..storage.atomic import write_text
 from ..storage.fingerprint import fingerprint
 from ..version import __version__
-from .clip import FACTS, Clip, as_json, moments, read_clip, with_film
+from .clip import FACTS, Clip, as_json, moments, read_clip, with_web_video
 from .html import PLAYER_SCRIPTS, assets, number, render, template_texts
 
 STAGE = "player"
@@ -44,7 +44,7 @@ def player_pages(config: Config, names: Sequence[str], folder: Path, reporter: R
                 kept.append(name)
                 continue
             start = time.perf_counter()
-            clip = with_film(read_clip(folder, name, config.predict.face_threshold), max_video_bytes(config))
+            clip = with_web_video(read_clip(folder, name, config.predict.face_threshold), max_video_bytes(config))
             write_text(page, f"{render_clip(clip)}<!-- made from {key} -->\n")
             reporter.debug(f"{STAGE} {name}: {page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s")
             made.append(name)

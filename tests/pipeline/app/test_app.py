@@ -23,7 +23,7 @@ from affect.models.backbone import scratch
 from affect.models.head import HeadSettings, TemporalHead
 from affect.models.stn import SpatialTransformer
 from affect.pipeline.app.jobs import safe_name
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.timeline import read_timeline
 from affect.pipeline.learning.model_file import NAME, save_model
 from typer.testing import CliRunner
@@ -83,7 +83,7 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "talk.mp4"
-    draw_film(Film(path, 5, 40, 25.0, 1, 160, 120, variable=True))
+    draw_video(SyntheticVideo(path, 5, 40, 25.0, 1, 160, 120, variable=True))
     return path
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from affect.configs.schema import Config, dump
 from affect.pipeline.errors import AffectError, MissingStageError
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.timeline import read_timeline
 from affect.pipeline.learning.metrics import pooled
 from affect.pipeline.progress import Reporter
@@ -235,7 +235,7 @@ def test_it_is_usable_in_a_browser(browser: "WebDriver", tmp_path: Path) -> None
 def test_an_annotated_video_shows_what_was_annotated(tmp_path: Path) -> None:
     """A predicted video of a subject's name has the annotation beside it, frame by frame."""
     video = tmp_path / "talk.mp4"
-    draw_film(Film(video, 5, 30, 24.0, 1, 160, 120))
+    draw_video(SyntheticVideo(video, 5, 30, 24.0, 1, 160, 120))
     times = read_timeline(video).time
     work = Work(tmp_path)
     folder = write_run(work, "default", 0.2)

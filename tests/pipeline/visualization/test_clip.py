@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from affect.configs.schema import Config
 from affect.pipeline.errors import VideoError
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.timeline import read_timeline
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import StageReport
 from affect.pipeline.visualization.clip_page import player_pages
-from affect.pipeline.visualization.web_video import make_film
+from affect.pipeline.visualization.web_video import make_web_video
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
@@ -51,7 +51,7 @@ def make(folder: Path, *names: str) -> StageReport:
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of two seconds, whose frames come at uneven times."""
     path = tmp_path_factory.mktemp("video") / "talk.mp4"
-    draw_film(Film(path, 5, 48, 24.0, 1, 320, 180, variable=True))
+    draw_video(SyntheticVideo(path, 5, 48, 24.0, 1, 320, 180, variable=True))
     return path
 
 
@@ -213,23 +213,23 @@ def test_pages_are_kept_until_something_changes(video: Path, tmp_path: Path) -> 
     assert not (tmp_path / "talk.html").exists()
 
 
-def test_a_film_is_no_larger_than_it_may_be(video: Path, tmp_path: Path) -> None:
+def test_a_web_video_has_at_most_the_given_size(video: Path, tmp_path: Path) -> None:
     def frames(data: bytes) -> int:
         (tmp_path / "film.mp4").write_bytes(data)
         return read_timeline(tmp_path / "film.mp4").facts.frames
 
-    whole, timeline = make_film(video, 4_000_000, [3]), read_timeline(video)
+    whole, timeline = make_web_video(video, 4_000_000, [3]), read_timeline(video)
     assert (whole.whole, list(whole.pictures)) == (True, [3])
     assert (whole.width, whole.height) == (timeline.facts.width, timeline.facts.height)
     assert frames(whole.data) == len(timeline.time)
     for most in (100_000, 30_000):
-        small = make_film(video, most)
+        small = make_web_video(video, most)
         assert len(small.data) <= most
         assert frames(small.data) > 0
         assert small.whole == (small.end > timeline.time[-1] - 0.3)
     (tmp_path / "x.mp4").write_bytes(b"no video" * 50)
     with pytest.raises(VideoError):
-        make_film(tmp_path / "x.mp4", 1_000_000)
+        make_web_video(tmp_path / "x.mp4", 1_000_000)
 
 
 def test_a_video_that_the_browser_does_not_know_plays(browser: "WebDriver", real: Path, tmp_path: Path) -> None:

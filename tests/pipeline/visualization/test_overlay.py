@@ -1,4 +1,4 @@
-"""The film with the overlay is the same film: its frames, their times, its sound; and one can read what is on it."""
+"""The overlay video has the frames, times and sound of its source, and its text is legible."""
 
 from pathlib import Path
 

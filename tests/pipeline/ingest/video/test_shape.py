@@ -17,9 +17,9 @@ from affect.pipeline.ingest.video.decode import decode, decoded, probe
 from affect.pipeline.ingest.video.live import captured_frames
 from affect.pipeline.ingest.video.thumbnails import frames_at
 from affect.pipeline.progress import Reporter
-from affect.pipeline.visualization.clip import as_json, read_clip, with_film
+from affect.pipeline.visualization.clip import as_json, read_clip, with_web_video
 from affect.pipeline.visualization.overlay_video import render_frame, write_overlay_video
-from affect.pipeline.visualization.web_video import make_film
+from affect.pipeline.visualization.web_video import make_web_video
 
 W, H = 128, 64
 ONE = 1 << 16
@@ -129,10 +129,10 @@ def test_a_video_with_non_square_pixels_has_its_displayed_shape_everywhere(
         shape[1] // 4 - 3 : shape[1] // 4 + 4, shape[0] // 2 - 3 : shape[0] // 2 + 4
     ]
     assert np.abs(spot - plain).max() > 80
-    page = as_json(with_film(read_clip(tmp_path, "v", 0.5), 1_000_000))
+    page = as_json(with_web_video(read_clip(tmp_path, "v", 0.5), 1_000_000))
     assert (page["width"], page["height"]) == shape
     assert page["rows"]["box"][0] == [shape[0] // 2, shape[1] // 4, shape[0] * 3 // 4, shape[1] // 2]
-    data = make_film(path, 1_000_000).data
+    data = make_web_video(path, 1_000_000).data
     (tmp_path / "page.mp4").write_bytes(data)
     assert probe(tmp_path / "page.mp4").shape == shape
     (seen,) = frames_at(path, [0.1])
