@@ -89,7 +89,7 @@ def labels_of(subject: Subject, shard: FrameShard) -> Aligned:
     if not np.array_equal(aligned.index, index):
         shard.mark_corrupt()
         raise ShardError(
-            f"{shard.path}: frame numbers are missing that `lost` does not list",
+            f"{shard.path}: frame numbers are missing and are not listed in `lost`",
             "Run `affect extract-frames` again.",
         )
     return aligned

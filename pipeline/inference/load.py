@@ -11,7 +11,7 @@ from ..progress import Reporter
 
 EMOTIONS = 8
 MAX_PEOPLE = 4
-MODEL_REMEDY = "Name a run folder, for example work/train/default. `affect train` makes one."
+MODEL_REMEDY = "Give a run folder, for example work/train/default. `affect train` writes it."
 
 
 def settings_for(model: Path, overrides: Sequence[str] = (), config: str | None = None) -> Config:
@@ -44,7 +44,7 @@ def check_model(model: Path, reporter: Reporter, *, emotions: bool, people: int)
     if people > 1 and localiser != "stn":
         raise InputError(
             f"{model} was trained with stn.localiser {localiser} and cannot find several people",
-            "Ask for one person, or train with stn.localiser=stn.",
+            "Use --people 1, or train with stn.localiser=stn.",
         )
     if localiser in ("box", "aligned"):
         reporter.warning(
@@ -55,7 +55,7 @@ def check_model(model: Path, reporter: Reporter, *, emotions: bool, people: int)
     if emotions and len(classes) != EMOTIONS:
         raise WeightsError(
             f"{model}: its backbone has {len(classes)} classes, expected {EMOTIONS} emotions",
-            "Do not request emotions, or train on a backbone of `affect pretrain backbone`.",
+            "Do not request emotions, or train with a backbone that `affect pretrain backbone` wrote.",
         )
     return classes
 

@@ -48,7 +48,7 @@ _STILL_BRANDS = frozenset({b"M4A ", b"M4B ", b"heic", b"heix", b"mif1", b"msf1",
 """Brands of ISO base media files with only sound or an image."""
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/[^/]+/fd/\d+")
-NO_FILE = "there is no such file"
+NO_FILE = "no such file"
 _GIVE_FILE = "Give a file; `affect live` reads URLs."
 
 Report = Callable[[Problem], None]
@@ -97,7 +97,7 @@ def walk(
                 if keep(path, False):
                     yield path
             elif path.suffix.lower() in suffixes:
-                report(Problem("refused", str(path), f"is {_kind(mode)}, not a file", "Put a file in its place."))
+                report(Problem("refused", str(path), f"is {_kind(mode)}, not a file", "Replace it with a file."))
         queue += reversed(below)
 
 
@@ -234,7 +234,7 @@ def _report_unreadable(path: Path, error: OSError, suffixes: frozenset[str], rep
 
 
 def _unreadable(folder: Path, error: OSError) -> Problem:
-    return Problem("missing", str(folder), f"a folder that {_cannot(error)}", _remedy_of(error))
+    return Problem("missing", str(folder), f"the folder {_cannot(error)}", _remedy_of(error))
 
 
 def _dangling(path: Path) -> tuple[str, str]:

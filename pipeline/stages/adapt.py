@@ -152,7 +152,7 @@ def _train(
     crops, target = gather(config, stn.to(device), training, device, reporter, faces_only=True)
     seen, truth = gather(config, stn, validation, device, reporter, faces_only=False)
     if len(crops) < 2:
-        raise InputError("no training frame shows a face", "Look at the STN: `affect report`.")
+        raise InputError("no training frame contains a face", "Check the crops of the STN with `affect report`.")
     surround = crops.shape[-1] / size - 1
     backbone.to(device)
     head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(2048, 2), nn.Tanh()).to(device)

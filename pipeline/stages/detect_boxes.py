@@ -59,7 +59,7 @@ def detect_boxes(
     """Writes a box file for each subject of `data`, and for each of `videos`. Raises InputError where nothing is named,
     WorkError where nothing can be written."""
     if data is None and (not videos or out is None):
-        raise InputError("nothing to look at", "Name --data D, or videos and --out DIR.")
+        raise InputError("no videos given", "Give --data DIR, or videos and --out DIR.")
     folder = out if out is not None else Path(data or ".") / "bounding_boxes"
     found, failed = _named(videos, reporter)
     if data is not None:

@@ -87,7 +87,7 @@ def evaluate(
         return _report(output, kept, kept=(split,))
 
     if subjects:
-        reporter.info(f"{STAGE}: the cached features are not this run's: looking at raw frames")
+        reporter.info(f"{STAGE}: the cached features are from another encoder: reading the raw frames")
         tracks, problems = frame_tracks(its_config, [subjects[name] for name in asked], work)
         if not tracks:
             raise MissingStageError(f"no subject can be used: {problems[0]}", "See: affect audit")
@@ -111,8 +111,8 @@ def _runs(work: Work, names: Sequence[str]) -> list[_Run]:
     for it in runs[1:]:
         if it.info.encoder != runs[0].info.encoder:
             raise InputError(
-                f"runs {runs[0].name} and {it.name} look through different encoders, so no cache serves both",
-                "Evaluate each alone, or average them over videos: affect predict VIDEO --model A --model B.",
+                f"runs {runs[0].name} and {it.name} use different encoders, so they cannot share cached features",
+                "Evaluate each run alone, or average their predictions: affect predict VIDEO --model A --model B.",
             )
     return runs
 

@@ -51,7 +51,10 @@ def live(
     InputError, WorkError.
     """
     if not seconds >= 0:  # not a number either
-        raise InputError(f"{seconds} seconds", "Allowed: a number from 0, or leave it out to go on to the end.")
+        raise InputError(
+            f"{seconds} seconds",
+            "Give a number of at least 0. Without --seconds, the command runs to the end of the source.",
+        )
     check_model(model, reporter, emotions=False, people=1)
     predictor = Predictor(model, config)
     if predictor.net.head.bidirectional:
@@ -80,7 +83,7 @@ def live(
                 break
     facts = {"frames": frames, "late": late, "seconds": round(last, 3)}
     spent = max(time.monotonic() - began, 1e-9)
-    reporter.info(f"live: {frames} frames in {last:.1f} s, {frames / spent:.1f} a second, {late} passed over")
+    reporter.info(f"live: {frames} frames in {last:.1f} s, {frames / spent:.1f} frames/s, {late} frames skipped")
     return facts
 
 

@@ -114,7 +114,7 @@ def predict(
         try:
             name, known, new = writer.run(job, on_frames)
         except InUseError:
-            reporter.info(f"{job.title}: another process is writing it, so it comes last")
+            reporter.info(f"{job.title}: another process is writing it; it is retried last")
             queue.append(replace(job, wait=True))
             continue
         if known is None:

@@ -75,7 +75,7 @@ def count_faces(ferplus: Path) -> dict[str, dict[str, Any]]:
     fer2013new.csv only. Raises MissingStageError, FerplusError."""
     path = ferplus / fer.VOTES if ferplus.is_dir() else ferplus
     if not path.is_file():
-        raise MissingStageError(f"{path} does not exist", "Pass --ferplus the folder that holds it.")
+        raise MissingStageError(f"{path} does not exist", "Give the folder that contains it: --ferplus DIR.")
     usage, votes = fer.read_votes(path)
     return fer.rule_counts(votes, usage)
 
@@ -112,8 +112,8 @@ def _sources(ferplus: Path) -> list[Path]:
     found = sorted(folder.glob("fer2013*.csv"))
     if not found:
         raise MissingStageError(
-            f"{ferplus}: holds no fer2013.csv and fer2013new.csv",
-            "Pass --ferplus the folder that holds both, or set backbone.weights to imagenet or a path.",
+            f"{ferplus}: does not contain fer2013.csv and fer2013new.csv",
+            "Give the folder that contains both (--ferplus DIR), or set backbone.weights to imagenet or a path.",
         )
     return found
 
@@ -136,7 +136,7 @@ def _train(
     pixels, target = _faces(ferplus, "Training", settings)
     public, private = (_labelled(ferplus, usage) for usage in ("PublicTest", "PrivateTest"))
     reporter.info(
-        f"FER+: {len(pixels)} faces to learn from, {len(public[0])} to choose by, {len(private[0])} to report on"
+        f"FER+: {len(pixels)} training faces, {len(public[0])} validation faces, {len(private[0])} test faces"
     )
 
     backbone = build_backbone(start, config.runtime.seed)
@@ -194,7 +194,7 @@ def _faces(ferplus: Path, usage: Any, settings: PretrainBackbone) -> tuple["Tens
         target[fer.majority(faces.votes) < 0] = 0
     known = target.sum(1) > 0
     if not known.any():
-        raise InputError(f"{ferplus}: {usage} holds no face with a label", "Use the complete FER+ files.")
+        raise InputError(f"{ferplus}: {usage} has no face with a label", "Use the complete FER+ files.")
     return torch.from_numpy(faces.pixels[known]), torch.from_numpy(target[known])
 
 
@@ -205,7 +205,7 @@ def _labelled(ferplus: Path, usage: Any) -> tuple["Tensor", NDArray[np.int64]]:
     faces = fer.read_ferplus(ferplus, usage)
     label = fer.majority(faces.votes)
     if not (label >= 0).any():
-        raise InputError(f"{ferplus}: {usage} holds no face with a majority", "Use the complete FER+ files.")
+        raise InputError(f"{ferplus}: {usage} has no face with a majority label", "Use the complete FER+ files.")
     return torch.from_numpy(faces.pixels[label >= 0]), label[label >= 0]
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STAGE = "submit"
-LEFT_OUT = "0 stands in its rows: do not hand the file in like this"
+LEFT_OUT = "its rows contain 0: do not submit this file"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def submit(
     }
     reporter.info(
         f"{STAGE}: {facts['rows']:,} rows of {facts['subjects']} subjects, as in the template; "
-        f"{facts['held']} held from an earlier frame, {facts['left_out']} without a prediction"
+        f"{facts['held']} repeat an earlier frame, {facts['left_out']} have no prediction"
     )
     return StageReport(STAGE, out, (str(out),), (), tuple(failed.values()), facts)
 
@@ -121,7 +121,7 @@ def _check(out: Path, entries: Template) -> None:
     parts = [line.split(",") for line in lines[1:]]
     same = lines[0] == HEADER and [part[0] for part in parts] == list(entries.locations)
     if not same or not all(len(part) == 3 and all(abs(float(it)) <= 1 for it in part[1:]) for part in parts):
-        raise WorkError(f"{out}: does not match the template it was made from", "Free space, and run it again.")
+        raise WorkError(f"{out}: does not match its template", "Free space, and run the command again.")
 
 
 class _Source:
@@ -147,11 +147,13 @@ class _Source:
                 return _Values(track.index, self.network.predict_features(features))
         found = _find(self.catalog, name)
         if found is None:
-            raise InputError("no features of this run, and no video of that name", "Check --data and the template.")
+            raise InputError(
+                "there are neither features of this run nor a video with this name", "Check --data and the template."
+            )
         if self.localiser in ("box", "aligned"):
             raise InputError(
-                f"only a video, and the run was trained with stn.localiser {self.localiser}",
-                "Give it an annotation file (-5,-5 in each row), and run the stages to cache-features.",
+                f"it has only a video, but the run was trained with stn.localiser {self.localiser}",
+                "Add an annotation file with -5,-5 in each row, and run the stages up to cache-features.",
             )
         video, subject = found
         index, value = decoded(
@@ -162,7 +164,7 @@ class _Source:
             deadline=self.config.runtime.decode_seconds,
         )
         if not len(index):
-            raise InputError("its video holds no frame", "Restore it from the data set's release.")
+            raise InputError("its video has no frames", "Restore it from the release of the data set.")
         return _Values(index, value)
 
 

@@ -181,7 +181,7 @@ def test_output_that_cannot_be_written_is_one_line(command: list[str]) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == (
-        "error: the output cannot be written (No space left on device). Free space, or write elsewhere.\n"
+        "error: the output cannot be written (No space left on device). Free space, or choose another place.\n"
     )
 
 

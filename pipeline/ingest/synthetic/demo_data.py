@@ -69,7 +69,7 @@ def draw_demo_data(
     """
     if videos < 8 or frames < 16 or faces < 40:
         given = f"{videos} videos of {frames} frames and {faces} faces are too few"
-        raise InputError(given, "Take at least 8 videos, 16 frames, 40 faces.")
+        raise InputError(given, "Use at least 8 videos, 16 frames and 40 faces.")
     requested = {"videos": videos, "frames": frames, "seed": seed, "faces": faces, "drawn_by": DRAWING}
     reporter = reporter or Reporter(quiet=True)
     known = _known(out)
@@ -111,7 +111,7 @@ def _known(out: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return {}
-    raise InputError(f"{out} exists and is not a demo data set", "Give a new folder.")
+    raise InputError(f"{out} exists and is not a demo data set", "Choose a new folder.")
 
 
 def _plans(out: Path, videos: int, frames: int, seed: int) -> Iterator[Plan]:

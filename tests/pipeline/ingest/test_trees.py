@@ -390,8 +390,8 @@ def test_a_file_with_an_unknown_suffix_is_suggested(tmp_path: Path, name: str) -
 def test_boxes_and_crops_with_a_similar_name_are_noted(tmp_path: Path) -> None:
     write_files(tmp_path, "abc.mp4", f"{VA}/abc.txt", "bounding_boxes/ABC.csv", "cropped_aligned/Abc/00001.jpg")
     messages = [problem.message for problem in find_catalog(tmp_path).problems]
-    assert any("bounding_boxes/ABC.csv has boxes of no subject" in message for message in messages)
-    assert any("cropped_aligned/Abc has crops of no subject" in message for message in messages)
+    assert any("bounding_boxes/ABC.csv has boxes of an unknown subject" in message for message in messages)
+    assert any("cropped_aligned/Abc has crops of an unknown subject" in message for message in messages)
 
 
 @pytest.mark.parametrize("name", ["own.csv", "own", "own.tsv"])

@@ -110,7 +110,7 @@ def test_without_boxes_the_stn_stays_as_it_came(
     audit(tiny_config, data, work, QUIET)
     report = pretrain_stn(tiny_config, data, work, Reporter())
     assert (report.facts["trained"], report.facts["start"]) == (False, "drawn")
-    assert "finds faces as well as it did before" in capsys.readouterr().err
+    assert "keeps its initial weights" in capsys.readouterr().err
     given, _ = load_weights(work.weights("stn"))
     shipped, _ = load_weights(SHIPPED)
     assert torch.equal(given["localiser.presence.weight"], shipped["localiser.presence.weight"].float())
@@ -180,7 +180,7 @@ def test_without_validation_subjects_some_of_training_are_held_out(
 def test_frames_must_be_extracted_first(ready: tuple[Path, Work], tiny_config: Config) -> None:
     data, work = ready
     shutil.rmtree(work.root / "frames")
-    with pytest.raises(MissingStageError, match="holds no video"):
+    with pytest.raises(MissingStageError, match="contains no video"):
         pretrain_stn(tiny_config, data, work, QUIET)
 
 

@@ -187,9 +187,9 @@ def test_submit_evaluate_and_predict_give_the_same_values(
         (f"{HEADER}\n", "no rows"),
         (f"{HEADER}\na/00001.jpg,0,0\na/zzz.jpg,0,0\n", "line 3"),
         (f"{HEADER}\na/00000.jpg,0,0\n", "line 2"),
-        (f"{HEADER}\na/00001.jpg,0,0,0\n", "line 2 holds 4 values"),
+        (f"{HEADER}\na/00001.jpg,0,0,0\n", "line 2 has 4 values"),
         (f"{HEADER}\na/00001.jpg,0,0\n\na/00002.jpg,0,0\n", "line 3"),
-        (f"{HEADER}\na/00001.jpg,0,0\na/1.jpg,0,0\n", "line 3 names the same frame as line 2"),
+        (f"{HEADER}\na/00001.jpg,0,0\na/1.jpg,0,0\n", "line 3 repeats the frame of line 2"),
     ],
 )
 def test_a_malformed_template_is_refused_with_its_line(text: str, message: str, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_search_leaves_the_best_config_and_goes_on_where_it_was(work: Work, co
     assert best.train.epochs == config.train.epochs
     if second.facts["importance"]:
         assert (folder / "importance.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(WorkError, match="holds a search over other"):
+    with pytest.raises(WorkError, match="already contains a search with other"):
         tune(load("demo", [*SETTINGS, "train.epochs=3"]), work, QUIET, space=str(space), name="s", trials=8)
 
 

@@ -470,7 +470,7 @@ def test_a_joined_file_that_goes_on_in_another_stream_is_refused(tmp_path: Path,
             moved[at + 1 : at + 3] = (pid + 1).to_bytes(2, "big")
     path = tmp_path / f"joined{suffix}"
     path.write_bytes(data + bytes(moved))
-    with pytest.raises(VideoError, match="goes on in another stream"):
+    with pytest.raises(VideoError, match="continues in another stream"):
         probe(path)
     assert probe(first).frames == probe(other).frames == FRAMES
 
