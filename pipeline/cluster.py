@@ -116,14 +116,14 @@ def run_tasks(
             del future
 
 
-_DIED = f"its worker process died, {DEATHS + 1} times"
+_DIED = f"its worker process died {DEATHS + 1} times"
 _REMEDY = "Free memory, or use fewer workers with runtime.workers."
 
 
 def _lost(scheduler: str | None) -> AffectError:
     where = f" at {scheduler}" if scheduler else ""
-    remedy = "Start it again, and then this command: what is done is kept."
-    return AffectError(f"the Dask scheduler{where} went away", remedy)
+    remedy = "Start it again, then run this command again. Finished work is kept."
+    return AffectError(f"the connection to the Dask scheduler{where} was lost", remedy)
 
 
 class _Prepare:

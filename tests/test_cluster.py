@@ -91,11 +91,11 @@ def test_a_task_that_kills_its_workers_does_not_stop_the_others() -> None:
         on_error=lambda item, reason: died.append((item, reason)),
     )  # fmt: skip
     assert sorted(results) == [1, 2, 3, 4]
-    assert died == [(-1, "its worker process died, 3 times")]
+    assert died == [(-1, "its worker process died 3 times")]
 
 
 def test_a_dead_worker_is_an_error_without_on_error() -> None:
-    with pytest.raises(AffectError, match=r"^-1: its worker process died, 3 times.*runtime\.workers"):
+    with pytest.raises(AffectError, match=r"^-1: its worker process died 3 times.*runtime\.workers"):
         run_tasks(exit_if_negative, [-1], workers=1, on_result=lambda *_: None)
 
 

@@ -66,7 +66,7 @@ def test_a_model_that_claims_to_be_huge_takes_no_memory(tmp_path: Path, size: di
         "head": {**head, "dropout": 0.0, "readout": "frame", **size},
     }  # fmt: skip
     save_weights(tmp_path / "model.safetensors", {"w": torch.zeros(100)}, metadata)
-    with pytest.raises(WeightsError, match="but the file has 100 numbers"):
+    with pytest.raises(WeightsError, match="but the file has 100 weights"):
         load_model(tmp_path)
 
 

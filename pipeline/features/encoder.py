@@ -42,7 +42,7 @@ def plan_encoder(config: Config, work: Work) -> EncoderPlan:
     stn = plan_stn(config, work)
     backbone, warnings = _plan_backbone(config, work)
     if stn is None and config.stn.localiser == "stn":
-        warnings += (f"{work.weights('stn')} is missing: every crop is the whole picture.",)
+        warnings += (f"{work.weights('stn')} is missing: each crop is the whole picture.",)
     return EncoderPlan(stn, backbone, _digest(config, stn, backbone), warnings)
 
 
@@ -135,7 +135,7 @@ def check_format(path: Path, metadata: dict[str, object], expected: str) -> None
     """Raises WeightsError if the file has another format."""
     found = metadata.get("format")
     if found != expected:
-        raise WeightsError(f"{path}: has the format {found!r}, expected {expected!r}", "Name a file that affect wrote.")
+        raise WeightsError(f"{path}: has the format {found!r}, expected {expected!r}", "Give a file that affect wrote.")
 
 
 def stored_fingerprint(path: Path) -> str | None:

@@ -12,7 +12,7 @@ from ..records import BASE, BASE_MODEL
 
 EMOTIONS = 8
 MAX_PEOPLE = 4
-MODEL_REMEDY = "Name a run folder, for example work/train/default, or omit --model to use the base model."
+MODEL_REMEDY = "Give a run folder, for example work/train/default, or omit --model to use the base model."
 
 
 def named_or_base(model: Path | None) -> Path:
@@ -52,7 +52,7 @@ def check_model(model: Path, reporter: Reporter, *, emotions: bool, people: int)
     if people > 1 and localiser != "stn":
         raise InputError(
             f"{model} was trained with stn.localiser {localiser} and cannot find several people",
-            "Ask for one person, or train with stn.localiser=stn.",
+            "Use --people 1, or train with stn.localiser=stn.",
         )
     if localiser in ("box", "aligned"):
         reporter.warning(
@@ -63,7 +63,7 @@ def check_model(model: Path, reporter: Reporter, *, emotions: bool, people: int)
     if emotions and len(classes) != EMOTIONS:
         raise WeightsError(
             f"{model}: its backbone has {len(classes)} classes, expected {EMOTIONS} emotions",
-            "Do not request emotions, or train on a backbone of `affect pretrain backbone`.",
+            "Do not request emotions, or train with a backbone that `affect pretrain backbone` wrote.",
         )
     return classes
 

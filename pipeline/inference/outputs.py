@@ -54,9 +54,9 @@ class Recorded:
     suffixes: tuple[str, ...]
     environment: dict[str, Any] = field(default_factory=dict)
 
-    def has(self, wanted: Sequence[str]) -> bool:
+    def has(self, suffixes: Sequence[str]) -> bool:
         """Whether files with all these suffixes are recorded and exist."""
-        return all(suffix in self.suffixes and _with(self.base, suffix).is_file() for suffix in wanted)
+        return all(suffix in self.suffixes and _with(self.base, suffix).is_file() for suffix in suffixes)
 
     def save(self) -> None:
         """Writes the record. Raises WorkError."""
@@ -137,7 +137,7 @@ def find_videos(named: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
                 files[key], first, other = file, file, first  # prefer the file to a link to it
             # The same path, found through two arguments, needs no note.
             if first.absolute() != other.absolute() and (first.is_symlink() or other.is_symlink()):
-                message = f"the same file as {first}: one result is written for both"
+                message = f"the same file as {first}: both have one result"
                 own.append(Problem("note", str(other), message))
         problems += [problem for problem in dict.fromkeys(own) if problem not in problems]
     return list(files.values()), problems
@@ -152,7 +152,7 @@ def _videos_of(path: Path, problems: list[Problem]) -> list[Path]:
     message, remedy, kind = fault.message, fault.remedy, fault.kind
     if _is_folder(path):
         found = _videos_below(path, problems)
-        message, remedy, kind = "a folder without a video", "", "missing"
+        message, remedy, kind = "the folder has no videos", "", "missing"
     elif matches := _matches(path):
         problems += _closed_folders(path)
         found = [file for match in matches for file in _videos_at(match, problems)]
@@ -166,7 +166,7 @@ def _videos_of(path: Path, problems: list[Problem]) -> list[Path]:
             message = "no video matches"
             problems += _closed_folders(path)
     if not found and all(problem.kind == "note" for problem in problems[before:]):
-        remedy = remedy or f"Name a video, or a folder of {suffixes_in_words()}."
+        remedy = remedy or f"Give a video, or a folder of {suffixes_in_words()}."
         problems.append(Problem(kind, fault.name, message, remedy))
     return found
 
@@ -214,16 +214,16 @@ def _is_input_video(file: Path, problems: list[Problem]) -> bool:
         base = file.name.removesuffix(OVERLAY)
         origins = (FACTS, *(suffix for known in VIDEO_SUFFIXES for suffix in (known, known.upper())))
         if not any(file.with_name(f"{base}{suffix}").exists() for suffix in origins):
-            message = "left out, because its name ends like an overlay of predict"
-            problems.append(Problem("note", str(file), message, "To read it, name the file itself."))
+            message = "skipped, because its name ends like an overlay of `affect predict`"
+            problems.append(Problem("note", str(file), message, "To read it, give the path of the file."))
     elif holds_video(file):
         suffix = file.suffix.lower()
         if suffix in SECONDARY_SUFFIXES:
-            message = f"left out: {suffix} is the suffix of previews, backups and unfinished downloads"
+            message = f"skipped: {suffix} is the suffix of previews, backups and unfinished downloads"
             problems.append(Problem("note", str(file), message))
         else:
             message = f"is a video, but {f'{file.suffix} is not a known suffix' if suffix else 'has no suffix'}"
-            remedy = f"Rename it, or name the file itself. Known suffixes: {suffixes_in_words()}."
+            remedy = f"Rename it, or give the path of the file. Known suffixes: {suffixes_in_words()}."
             problems.append(Problem("refused", str(file), message, remedy))
     return False
 

@@ -85,7 +85,7 @@ def require_format(format: str) -> None:  # noqa: A002
         try:
             import pyarrow.parquet  # noqa: F401  # pyright: ignore[reportUnusedImport]
         except ImportError as error:
-            remedy = "Install it: pip install pyarrow. Or choose csv or json."
+            remedy = "Install it (pip install pyarrow), or choose csv or json."
             raise InputError("Parquet files need pyarrow, which is not installed", remedy) from error
 
 

@@ -48,14 +48,17 @@ _STILL_BRANDS = frozenset({b"M4A ", b"M4B ", b"heic", b"heix", b"mif1", b"msf1",
 """Brands of ISO base media files with only sound or an image."""
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/[^/]+/fd/\d+")
-NO_FILE = "there is no such file"
+NO_FILE = "no such file"
 _GIVE_FILE = "Give a file; `affect live` reads URLs."
 
 Report = Callable[[Problem], None]
 
 
 def walk(
-    root: Path, wanted: frozenset[str], report: Report, keep: Callable[[Path, bool], bool] = lambda _path, _folder: True
+    root: Path,
+    suffixes: frozenset[str],
+    report: Report,
+    keep: Callable[[Path, bool], bool] = lambda _path, _folder: True,
 ) -> Iterator[Path]:
     """Yields the regular files below a folder, folder by folder, sorted by name.
 
@@ -85,7 +88,7 @@ def walk(
             try:
                 mode = _mode(entry)
             except OSError as error:
-                _report_unreadable(path, error, wanted, report)
+                _report_unreadable(path, error, suffixes, report)
                 continue
             if stat.S_ISDIR(mode):
                 if keep(path, True):
@@ -93,8 +96,8 @@ def walk(
             elif stat.S_ISREG(mode):
                 if keep(path, False):
                     yield path
-            elif path.suffix.lower() in wanted:
-                report(Problem("refused", str(path), f"is {_kind(mode)}, not a file", "Put a file in its place."))
+            elif path.suffix.lower() in suffixes:
+                report(Problem("refused", str(path), f"is {_kind(mode)}, not a file", "Replace it with a file."))
         queue += reversed(below)
 
 
@@ -220,18 +223,18 @@ def _mode(entry: os.DirEntry[str]) -> int:
     return stat.S_IFREG if entry.is_file(follow_symlinks=False) else entry.stat().st_mode
 
 
-def _report_unreadable(path: Path, error: OSError, wanted: frozenset[str], report: Report) -> None:
+def _report_unreadable(path: Path, error: OSError, suffixes: frozenset[str], report: Report) -> None:
     """Reports an entry that exists but cannot be read. Usually it is a dangling link."""
     if isinstance(error, FileNotFoundError) and not path.is_symlink():
         return  # removed after the folder was listed
     message, remedy = _dangling(path) if isinstance(error, FileNotFoundError) else (_cannot(error), _remedy_of(error))
     # A link without a suffix may lead to a folder of videos, for example on a disk that is not mounted.
-    relevant = path.suffix.lower() in wanted or not path.suffix
+    relevant = path.suffix.lower() in suffixes or not path.suffix
     report(Problem("missing" if relevant else "note", str(path), message, remedy))
 
 
 def _unreadable(folder: Path, error: OSError) -> Problem:
-    return Problem("missing", str(folder), f"a folder that {_cannot(error)}", _remedy_of(error))
+    return Problem("missing", str(folder), f"the folder {_cannot(error)}", _remedy_of(error))
 
 
 def _dangling(path: Path) -> tuple[str, str]:

@@ -90,12 +90,12 @@ def read_model_info(path: Path) -> ModelInfo:
     """The metadata of a model file or of a run folder. Does not import torch. Raises WeightsError."""
     path = model_path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: there is no model", "Run `affect train` first, or name another file or run.")
+        raise WeightsError(f"{path}: there is no model", "Run `affect train` first, or give another file or run.")
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
         raise WeightsError(
-            f"{path}: holds {metadata.get('format')!r}, expected {FORMAT!r}",
-            "Name a model.safetensors of `affect train`.",
+            f"{path}: has the format {metadata.get('format')!r}, expected {FORMAT!r}",
+            "Give a model.safetensors that `affect train` wrote.",
         )
     try:
         return ModelInfo(
@@ -136,7 +136,7 @@ def load_model(path: Path) -> tuple["AffectNet", ModelInfo]:
 
 def _misfit(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
-        f"{path}: the weights do not fit the metadata ({' '.join(str(error).split())[:300]})",
+        f"{path}: the weights do not match the metadata ({' '.join(str(error).split())[:300]})",
         "Train the model again, or use the version of affect that wrote it.",
     )
 
@@ -148,4 +148,4 @@ def _check_sizes(metadata: Mapping[str, Any], state: "Mapping[str, Tensor]") -> 
     sizes = (head["features"], head["project"], head["hidden"], head["layers"], *head["dense"], len(classes))
     expected = [int(size) for size in sizes]
     if max(expected) > numbers or expected[3] + len(head["dense"]) > len(state) or expected[2] ** 2 > numbers:
-        raise ValueError(f"the metadata describe a head of sizes {expected}, but the file has {numbers:,} numbers")
+        raise ValueError(f"the metadata describes a head with sizes {expected}, but the file has {numbers:,} weights")

@@ -28,11 +28,11 @@ FRAMES = 16
 QUANTITIES = ("value", "theta", "presence", "feature")
 
 
-def told(row: dict[str, Any]) -> str:
+def summary_line(row: dict[str, Any]) -> str:
     """A row of figures as a line."""
     rates = ", ".join(f"{name} {rate:,.1f} frames/s" for name, rate in row["frames_per_second"].items())
     off = ", ".join(f"{name} {row[name]:.0e}" for name in QUANTITIES)
-    return f"{row['video']}: {row['frames']} frames; apart at most: {off}; {rates}"
+    return f"{row['video']}: {row['frames']} frames; largest differences: {off}; {rates}"
 
 
 class Comparison:
@@ -85,7 +85,7 @@ class Comparison:
                 _widen(off, "presence", own[2], seen[2])
         count = sum(map(len, features["torch"]))
         if not count:
-            raise InputError(f"{name}: holds no frame", "Name another video.")
+            raise InputError(f"{name}: has no frames", "Give another video.")
         value: dict[str, NDArray[np.float32]] = {}
         for who in names:
             began = time.perf_counter()
@@ -95,8 +95,8 @@ class Comparison:
         for what, most in off.items():
             if not most <= TOLERANCE:
                 raise WeightsError(
-                    f"{name}: {what} as exported is {most:.1e} from torch's, more than {TOLERANCE:.0e}",
-                    "Nothing was written. Install the versions of constraints.txt, and export again.",
+                    f"{name}: {what} of the exported model differs from torch by {most:.1e}, allowed: {TOLERANCE:.0e}",
+                    "No file was written. Install the versions in constraints.txt and export again.",
                 )
         rates = {who: round(count / spent, 2) for who, spent in seconds.items()}
         return {"video": name, "frames": count, **off, "frames_per_second": rates}

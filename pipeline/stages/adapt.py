@@ -152,14 +152,14 @@ def _train(
     crops, target = gather(config, stn.to(device), training, device, reporter, faces_only=True)
     seen, truth = gather(config, stn, validation, device, reporter, faces_only=False)
     if len(crops) < 2:
-        raise InputError("no training frame shows a face", "Look at the STN: `affect report`.")
+        raise InputError("no training frame contains a face", "Check the crops of the STN with `affect report`.")
     surround = crops.shape[-1] / size - 1
     backbone.to(device)
     head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(2048, 2), nn.Tanh()).to(device)
     batch = min(settings.batch, len(crops))
     steps = len(crops) // batch
     epochs = (plan.backbone == SCRATCH and settings.epochs_from_scratch) or settings.epochs
-    how = Augmentation(
+    augmentation = Augmentation(
         rotate=6, scale=0.08, shift=0.04, shear=0.03, brightness=0.1, contrast=0.2, channels=0.2, invert_hue=0.1,
         shade=0.15, grey=0.15, blur=0.15, noise=0.2, erase=0.1,
     )  # fmt: skip
@@ -172,17 +172,18 @@ def _train(
         def make(given: tuple["Tensor", int]) -> tuple["Tensor", "Tensor"]:
             rows, seed = given
             changes = torch.Generator().manual_seed(seed)
-            return augment(crops[rows].to(device), size, how, changes, surround=surround), target[rows].to(device)
+            faces = augment(crops[rows].to(device), size, augmentation, changes, surround=surround)
+            return faces, target[rows].to(device)
 
         return prefetch(zip(parts, seeds, strict=True), make, threads=1)
 
     def loss(pair: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
-        said = head(backbone.features(pair[0])).float()
-        return affect_loss("ccc+mse", said, pair[1]), {}
+        predicted = head(backbone.features(pair[0])).float()
+        return affect_loss("ccc+mse", predicted, pair[1]), {}
 
     def validate() -> dict[str, float]:
-        said = predict_frames(backbone, head, seen, size, compute)
-        return pooled(said, truth.numpy(), np.ones(len(said), np.bool_))
+        predicted = predict_frames(backbone, head, seen, size, compute)
+        return pooled(predicted, truth.numpy(), np.ones(len(predicted), np.bool_))
 
     trained = [value for name, value in backbone.named_parameters() if not name.startswith("network.fc")]
     state = work.weights("adapted").with_suffix(".state")
@@ -260,9 +261,9 @@ def predict_frames(
 
     backbone.eval()
     head.eval()
-    said = []
+    predicted = []
     with torch.inference_mode(), compute.autocast():
         for part in crops.split(batch):
             faces = crop_centre(part.to(compute.device), size, surround=crops.shape[-1] / size - 1)
-            said.append(head(backbone.features(faces)).float().cpu().numpy())
-    return np.concatenate(said)
+            predicted.append(head(backbone.features(faces)).float().cpu().numpy())
+    return np.concatenate(predicted)

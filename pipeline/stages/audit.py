@@ -131,9 +131,9 @@ def _judge(entry: Entry, video: Entry) -> Entry:
         return entry | {"status": "refused", "reason": error.problem, "remedy": error.remedy}
     notes = []
     if difference > 0:
-        notes.append(f"{difference} more row{'s' * (difference > 1)} than frames: left out at the end")
+        notes.append(f"{difference} more row{'s' * (difference > 1)} than frames: the last rows are ignored")
     if difference < 0:
-        notes.append(f"{-difference} more frame{'s' * (difference < -1)} than rows: without a label at the end")
+        notes.append(f"{-difference} more frame{'s' * (difference < -1)} than rows: the last frames have no label")
     if not entry["valid"]:
         notes.append("no row is annotated")
     if (entry["last_box"] or 0) > entry["frames"] + TOLERANCE:

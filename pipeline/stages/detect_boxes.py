@@ -59,7 +59,7 @@ def detect_boxes(
     """Writes a box file for each subject of `data`, and for each of `videos`. Raises InputError where nothing is named,
     WorkError where nothing can be written."""
     if data is None and (not videos or out is None):
-        raise InputError("nothing to look at", "Name --data D, or videos and --out DIR.")
+        raise InputError("no videos given", "Give --data DIR, or videos and --out DIR.")
     folder = out if out is not None else Path(data or ".") / "bounding_boxes"
     found, failed = _named(videos, reporter)
     if data is not None:
@@ -70,22 +70,22 @@ def detect_boxes(
         Search(name, path, folder / f"{name}.csv", region, model, settings.gap_seconds, config.runtime.decode_seconds)
         for name, path, region in found
     ]
-    wanted = [search for search in searches if overwrite or not search.out.is_file()]
+    pending = [search for search in searches if overwrite or not search.out.is_file()]
     results: dict[str, Found] = {}
     sizes: dict[str, int] = {}
-    for search in wanted:
+    for search in pending:
         problems: list[Problem] = []
         with one_input(search.name, problems, kind="missing"):
             sizes[search.name] = search.video.stat().st_size
         results |= {problem.name: Found(0, 0, problem) for problem in problems}
-    wanted = sorted((it for it in wanted if it.name in sizes), key=lambda it: (-sizes[it.name], it.name))
-    if wanted:
+    pending = sorted((it for it in pending if it.name in sizes), key=lambda it: (-sizes[it.name], it.name))
+    if pending:
         _detector(model)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkError(f"{folder}: cannot be written ({error.strerror})", "Choose another --out.") from error
-        with reporter.progress("detect-boxes", len(wanted), "subjects") as bar:
+        with reporter.progress("detect-boxes", len(pending), "subjects") as bar:
 
             def done(search: Search, result: Found) -> None:
                 results[search.name] = result
@@ -95,8 +95,8 @@ def detect_boxes(
             def died(search: Search, reason: str) -> None:
                 done(search, Found(0, 0, worker_died(search.name, reason)))
 
-            workers = 0 if len(wanted) == 1 and scheduler is None else worker_count(config.runtime.workers)
-            run_tasks(search_video, wanted, workers=workers, scheduler=scheduler, on_result=done, on_error=died)
+            workers = 0 if len(pending) == 1 and scheduler is None else worker_count(config.runtime.workers)
+            run_tasks(search_video, pending, workers=workers, scheduler=scheduler, on_result=done, on_error=died)
     return StageReport(
         stage="detect-boxes",
         output=folder,

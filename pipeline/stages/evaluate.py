@@ -78,8 +78,8 @@ def evaluate(
         for name in asked
     }
     models = [it.info.fingerprint for it in runs]
-    how = {"hop": config.clip.hop, "carry": config.clip.carry, "precision": config.runtime.precision}
-    key = fingerprint(model=models, split=split, sources=sources, **how)
+    options = {"hop": config.clip.hop, "carry": config.clip.carry, "precision": config.runtime.precision}
+    key = fingerprint(model=models, split=split, sources=sources, **options)
     output = folder / f"evaluation-{split}.json"
     table = folder / f"predictions-{split}.csv"
     kept = read_result(output, key) if table.is_file() else None
@@ -87,7 +87,7 @@ def evaluate(
         return _report(output, kept, kept=(split,))
 
     if subjects:
-        reporter.info(f"{STAGE}: the cached features are not this run's: looking at raw frames")
+        reporter.info(f"{STAGE}: the cached features are from another encoder: reading the raw frames")
         tracks, problems = frame_tracks(its_config, [subjects[name] for name in asked], work)
         if not tracks:
             raise MissingStageError(f"no subject can be used: {problems[0]}", "See: affect audit")
@@ -96,14 +96,14 @@ def evaluate(
     values, computed = _predict(config, runs, asked, tracks, bool(subjects), reporter)
     figures = _figures(tracks, values)
     write_text(table, _csv(tracks, values))
-    told: dict[str, Any] = {"fingerprint": key, "run": folder.name, "split": split}
-    told |= {"failed": [asdict(problem) for problem in problems], "runs": len(runs), "environment": computed}
+    record: dict[str, Any] = {"fingerprint": key, "run": folder.name, "split": split}
+    record |= {"failed": [asdict(problem) for problem in problems], "runs": len(runs), "environment": computed}
     if len(runs) == 1:
-        told["smoothing"] = dict(first.info.smoothing)
-    write_text(output, json.dumps(told | figures, indent=1) + "\n")
+        record["smoothing"] = dict(first.info.smoothing)
+    write_text(output, json.dumps(record | figures, indent=1) + "\n")
     if len(runs) == 1:
         write_text(folder / CARD, model_card(first.info.metadata, card_facts(folder)))
-    return _report(output, told | figures, made=(split,))
+    return _report(output, record | figures, made=(split,))
 
 
 def _runs(work: Work, names: Sequence[str]) -> list[_Run]:
@@ -111,8 +111,8 @@ def _runs(work: Work, names: Sequence[str]) -> list[_Run]:
     for it in runs[1:]:
         if it.info.encoder != runs[0].info.encoder:
             raise InputError(
-                f"runs {runs[0].name} and {it.name} look through different encoders, so no cache serves both",
-                "Evaluate each alone, or average them over videos: affect predict VIDEO --model A --model B.",
+                f"runs {runs[0].name} and {it.name} use different encoders, so they cannot share cached features",
+                "Evaluate each run alone, or average their predictions: affect predict VIDEO --model A --model B.",
             )
     return runs
 
@@ -126,10 +126,10 @@ def _asked(splits: dict[str, str], split: str, runs: Sequence[_Run]) -> dict[str
     return dict(sorted(asked.items()))
 
 
-def _report(output: Path, told: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
+def _report(output: Path, record: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
     own = ("fingerprint", "run", "runs", "split", "failed", "environment")
-    facts = {name: value for name, value in told.items() if name not in own}
-    return StageReport(STAGE, output, failed=tuple(Problem(**it) for it in told["failed"]), facts=facts, **names)
+    facts = {name: value for name, value in record.items() if name not in own}
+    return StageReport(STAGE, output, failed=tuple(Problem(**it) for it in record["failed"]), facts=facts, **names)
 
 
 def _tracks(shards: dict[str, Cached], names: list[str]) -> list[Any]:

@@ -15,7 +15,7 @@ from ..inference.outputs import find_videos
 from ..learning.model_file import ModelInfo, model_path, read_model_info
 from ..progress import Reporter
 from ..records import StageReport
-from ..runs.export_parity import Comparison, told
+from ..runs.export_parity import Comparison, summary_line
 from ..runs.folder import read_result
 from ..runs.model_card import card_facts, model_card
 from ..storage.atomic import write_text
@@ -101,7 +101,7 @@ def export(
         facts["parity"], more = compare.videos(files, deadline=config.runtime.decode_seconds)
         failed += more
         for row in facts["parity"]:
-            reporter.info(f"{STAGE}  {told(row)}")
+            reporter.info(f"{STAGE}  {summary_line(row)}")
         for path in sorted(draft.iterdir()):
             path.replace(out / path.name)
     write_text(out / "README.md", model_card(info.metadata, card_facts(model), exported=facts))

@@ -29,7 +29,7 @@ from ..visualization.style import DARK
 
 METER = 21
 """Letters of a meter on the terminal."""
-FILM_RATE = 30.0
+OVERLAY_RATE = 30.0
 
 
 def live(
@@ -51,7 +51,10 @@ def live(
     InputError, WorkError.
     """
     if not seconds >= 0:  # not a number either
-        raise InputError(f"{seconds} seconds", "Allowed: a number from 0, or leave it out to go on to the end.")
+        raise InputError(
+            f"{seconds} seconds",
+            "Give a number of at least 0. Without --seconds, the command runs to the end of the source.",
+        )
     check_model(model, reporter, emotions=False, people=1)
     predictor = Predictor(model, config)
     if predictor.net.head.bidirectional:
@@ -62,7 +65,7 @@ def live(
         )
     frames = late = 0
     began, last = time.monotonic(), 0.0
-    film: Mp4 | None = None
+    video: Mp4 | None = None
     drawn: Overlay | None = None
     with ExitStack() as stack:
         newest = stack.enter_context(open_source(predictor, source))
@@ -71,16 +74,16 @@ def live(
         for moment, arrival in stream_live(predictor, newest):
             frames, late, last = frames + 1, late + moment.late, moment.time
             if overlay is not None:
-                if film is None or drawn is None:
+                if video is None or drawn is None:
                     height, width = arrival.picture.shape[:2]
                     drawn = Overlay(width, height, shape=shape(width, height, arrival.pixel_aspect))
-                    film = stack.enter_context(Mp4(overlay, *drawn.size, FILM_RATE))
-                film.add(drawn.draw(arrival.picture, [moment]), moment.time)
+                    video = stack.enter_context(Mp4(overlay, *drawn.size, OVERLAY_RATE))
+                video.add(drawn.draw(arrival.picture, [moment]), moment.time)
             if not show.moment(moment, late) or moment.time >= seconds:
                 break
     facts = {"frames": frames, "late": late, "seconds": round(last, 3)}
     spent = max(time.monotonic() - began, 1e-9)
-    reporter.info(f"live: {frames} frames in {last:.1f} s, {frames / spent:.1f} a second, {late} passed over")
+    reporter.info(f"live: {frames} frames in {last:.1f} s, {frames / spent:.1f} frames/s, {late} frames skipped")
     return facts
 
 
@@ -118,9 +121,9 @@ class _Show:
 
     def _json(self, moment: Moment) -> bool:
         values = {name: _number(getattr(moment, name), 6) for name in ("time", "face", "valence", "arousal")}
-        told = {"frame": moment.frame, **values, "box": [round(edge, 1) for edge in moment.box], "late": moment.late}
+        record = {"frame": moment.frame, **values, "box": [round(edge, 1) for edge in moment.box], "late": moment.late}
         try:
-            self._emit(json.dumps(told))
+            self._emit(json.dumps(record))
         except BrokenPipeError:
             return False
         return True

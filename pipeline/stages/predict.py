@@ -114,7 +114,7 @@ def predict(
         try:
             name, known, new = writer.run(job, on_frames)
         except InUseError:
-            reporter.info(f"{job.title}: another process is writing it, so it comes last")
+            reporter.info(f"{job.title}: another process is writing it; it is retried last")
             queue.append(replace(job, wait=True))
             continue
         if known is None:
@@ -230,8 +230,8 @@ class _Writer:
 
             deadline = self.config.runtime.decode_seconds
             with one_input(name, self.failed, part="its tables are written, but not the overlay"):
-                film = self.out / f"{name}{OVERLAY}"
-                write_overlay_video(film, traces, self.reporter, f"{job.title}: overlay", deadline=deadline)
+                overlay = self.out / f"{name}{OVERLAY}"
+                write_overlay_video(overlay, traces, self.reporter, f"{job.title}: overlay", deadline=deadline)
                 written.append(OVERLAY)
         return tuple(written)
 

@@ -74,9 +74,9 @@ def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> 
         reporter.info(f"no validation subject has boxes: the last {held} of the training split are held out")
     if not training:
         started = start_weights(config)
-        told = "finds faces as well as it did before (see pretrain_stn.start)" if started else "sees the whole picture"
+        result = "keeps its initial weights (see pretrain_stn.start)" if started else "returns the whole picture"
         reporter.warning(
-            f"no training subject has boxes: the STN {told}. "
+            f"no training subject has boxes: the STN {result}. "
             "Run `affect detect-boxes --data DIR` and then this stage again."
         )
     stn, report, damaged = _train(config, training, validation, work, reporter, digest)
@@ -147,7 +147,9 @@ def _boxed(
     Videos that lost frames in decoding are left out: what a decoder shows beside them is smeared.
     """
     if subjects and not any(work.frames(subject.video).is_file() for subject in subjects):
-        raise MissingStageError(f"{work.root / 'frames'}: holds no video of the set", "Run `affect extract-frames`.")
+        raise MissingStageError(
+            f"{work.root / 'frames'}: contains no video of this data set", "Run `affect extract-frames`."
+        )
     found, problems = [], []
     for subject in subjects:
         shard = work.frames(subject.video)
@@ -155,7 +157,10 @@ def _boxed(
             continue
         try:
             if fresh_frames(config, catalog.video(subject.video), work) is None:
-                raise ShardError(f"{shard}: is of an older video or other settings", "Run `affect extract-frames`.")
+                raise ShardError(
+                    f"{shard}: was written for an older version of the video or for other settings",
+                    "Run `affect extract-frames`.",
+                )
             boxes = read_boxes(subject.boxes)
             with FrameShard(shard) as frames:
                 count = len(frames)

@@ -38,8 +38,8 @@ from ..visualization.report.videos import clips_of, predicted, read_by
 STAGE = "report"
 VERSION = 4
 STN_FIGURES = {
-    "iou": "mean IoU when trained",
-    "iou_80": "share with an IoU of 0.8 or more", "presence_auroc": "face or none: AUROC",
+    "iou": "mean IoU at the end of pretraining",
+    "iou_80": "share with an IoU of 0.8 or more", "presence_auroc": "face presence: AUROC",
     "frames": "validation frames then",
 }  # fmt: skip
 WEIGHTS = ("stn", "backbone", "adapted")
@@ -53,9 +53,9 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
     """
     output = work.report / "index.html"
     key = _key(config, work, find_runs(work))
-    told = _kept(work.report, key)
-    if told is not None:
-        return _report(output, told, kept=(output.name,))
+    record = _kept(work.report, key)
+    if record is not None:
+        return _report(output, record, kept=(output.name,))
 
     runs = read_runs(find_runs(work))
     best = runs[0]
@@ -67,7 +67,7 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
     looks: list[StnSample] = []
     fits: list[Fit] = []
     if its_config.stn.localiser == "aligned":
-        missing["stn"] = "The crops were provided (stn.localiser is aligned): there is no STN to look at."
+        missing["stn"] = "The crops were provided (stn.localiser is aligned): there is no STN to show."
     else:
         looks, failed = look(work, shards, boxes, margin=its_config.stn.margin, size=its_config.stn.crop)
         fits, more = measure(shards, boxes, reporter)
@@ -97,15 +97,15 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
         work=str(work.root),
     )
     write_text(output, write_page(page))
-    told = {
+    record = {
         "fingerprint": key,
         "files": sorted([output.name, *(path.name for pair in pictures.values() for path in pair)]),
         "failed": [asdict(problem) for problem in page.problems],
         "facts": {"run": best.name, "runs": len(runs), **numbers_of(best.metrics), "missing": sorted(missing)},
     }
-    _sweep(work.report, told["files"])
-    write_text(work.report / "report.json", json.dumps(told, indent=1) + "\n")
-    return _report(output, told, made=(output.name,))
+    _sweep(work.report, record["files"])
+    write_text(work.report / "report.json", json.dumps(record, indent=1) + "\n")
+    return _report(output, record, made=(output.name,))
 
 
 def _key(config: Config, work: Work, folders: Sequence[Path]) -> str:
@@ -145,7 +145,7 @@ def _shards(work: Work, run: Run) -> tuple[list[Cached], list[Problem]]:
     try:
         cached = cached_subjects(work)
     except (ShardError, KeyError) as error:
-        text = error.problem if isinstance(error, AffectError) else f"a feature shard lacks {error}"
+        text = error.problem if isinstance(error, AffectError) else f"a feature shard has no {error}"
         return [], [Problem("damaged", "features", text, "Run `affect cache-features` again.")]
     names = evaluated({name: shard.split for name, shard in cached.items()}, SPLIT, run.facts)
     return [cached[name] for name in names if name in cached], []
@@ -174,9 +174,7 @@ def _missing(work: Work, run: Run, predictions: dict[str, Series], shards: list[
         )
     if not any(work.frames(shard.video).is_file() for shard in shards):
         if shards:
-            missing["stn"] = (
-                f"The frames of the {SPLIT} subjects are not there. Run: affect extract-frames --data D {at}"
-            )
+            missing["stn"] = f"The frames of the {SPLIT} subjects are missing. Run: affect extract-frames --data D {at}"
         else:
             missing["stn"] = f"No {SPLIT} subject has cached features. Run: affect cache-features --data D {at}"
     if not work.weights("backbone").is_file():
@@ -187,22 +185,24 @@ def _missing(work: Work, run: Run, predictions: dict[str, Series], shards: list[
 def _remarks(work: Work, run: Run, config: Config, shards: list[Cached], boxes: dict[str, Path]) -> list[str]:
     """What a reader has to know to read the page right."""
     remarks = [
-        f"Run {run.name} was trained again after its evaluation on {split}: run affect evaluate once more."
+        f"Run {run.name} was trained again after its evaluation on {split}: run affect evaluate again."
         for split in run.stale
     ]
     if not run.facts:
-        remarks.append(f"Run {run.name} is not finished: its last epochs are still to come.")
+        remarks.append(f"Run {run.name} is not finished.")
     encoder = run.facts.get("encoder")
     if shards and encoder and any(shard.encoder != encoder for shard in shards):
-        remarks.append(f"The cached features are not those of run {run.name}: its own boxes may differ from the shown.")
+        remarks.append(
+            f"The cached features are not those of run {run.name}: its boxes may differ from the boxes shown."
+        )
     if config.stn.localiser in ("box", "none"):
         where = "the box files" if config.stn.localiser == "box" else "the whole picture"
-        remarks.append(f"The crops come from {where} (stn.localiser is {config.stn.localiser}): no STN was asked.")
+        remarks.append(f"The crops come from {where} (stn.localiser is {config.stn.localiser}), not from an STN.")
     elif (stn := weights_report(work, "stn") or {}).get("trained") is False:
-        told = "sees the whole picture" if stn.get("start", SCRATCH) == SCRATCH else "finds faces as its start did"
-        remarks.append(f"The STN has learned nothing from this data set: it {told}.")
+        behaviour = "returns the whole picture" if stn.get("start", SCRATCH) == SCRATCH else "keeps its initial weights"
+        remarks.append(f"The STN was not trained on this data set: it {behaviour}.")
     if shards and not boxes:
-        remarks.append("True boxes are not shown: the data has none, or does not lie where it was audited.")
+        remarks.append("True boxes are not shown: the data has none, or was moved since the audit.")
     return remarks
 
 
@@ -264,6 +264,6 @@ def _sweep(folder: Path, files: Sequence[str]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _report(output: Path, told: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
-    failed = tuple(Problem(**problem) for problem in told["failed"])
-    return StageReport(STAGE, output, failed=failed, facts=told["facts"], **names)
+def _report(output: Path, record: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
+    failed = tuple(Problem(**problem) for problem in record["failed"])
+    return StageReport(STAGE, output, failed=failed, facts=record["facts"], **names)

@@ -31,7 +31,7 @@ WARM = 3
 
 @dataclass(frozen=True)
 class _Search:
-    """What each process of a search is told."""
+    """The arguments of each process of a search."""
 
     folder: Path
     work: Path
@@ -76,8 +76,8 @@ def tune(
     study = _open(folder, config.runtime.seed)
     if study.user_attrs.get("key", key) != key:
         raise WorkError(
-            f"{folder} holds a search over other settings, features or another space",
-            "Give this one another --name, or remove the folder.",
+            f"{folder} already contains a search with other settings, features or search space",
+            "Choose another --name, or delete the folder.",
         )
     study.set_user_attr("key", key)
     write_text(base, dump(config))
@@ -102,8 +102,8 @@ def table(report: StageReport, most: int = 12) -> "Table":
         shown.add_column(column, justify="right", no_wrap=True)
     shown.add_column("settings")
     for row in report.facts["best_trials"][:most]:
-        said = (f"{key}={f'{it:.3g}' if isinstance(it, float) else it}" for key, it in row["settings"].items())
-        shown.add_row(str(row["trial"]), f"{row['ccc_mean']:.4f}", str(row["best_epoch"]), "  ".join(said))
+        values = (f"{key}={f'{it:.3g}' if isinstance(it, float) else it}" for key, it in row["settings"].items())
+        shown.add_row(str(row["trial"]), f"{row['ccc_mean']:.4f}", str(row["best_epoch"]), "  ".join(values))
     return shown
 
 
@@ -163,16 +163,16 @@ def _search(search: _Search) -> None:
         trial.set_user_attr("seconds", round(found.seconds, 2))
         return found.score
 
-    def told(study: optuna.Study, trial: "optuna.trial.FrozenTrial") -> None:
+    def report_trial(study: optuna.Study, trial: "optuna.trial.FrozenTrial") -> None:
         count = len(_done(study))
         given_up = trial.state == optuna.trial.TrialState.PRUNED
-        what = f"given up after epoch {trial.last_step or 0}" if given_up else f"mean CCC {trial.value:.4f}"
+        what = f"stopped early after epoch {trial.last_step or 0}" if given_up else f"mean CCC {trial.value:.4f}"
         best = f"  best {study.best_value:.4f}" if _finished(study) else ""
         reporter.info(f"{STAGE} {count}/{search.trials}  trial {trial.number}: {what}{best}")
         if count >= search.trials:
             study.stop()
 
-    study.optimize(objective, callbacks=[told])
+    study.optimize(objective, callbacks=[report_trial])
 
 
 def _suggest(trial: "optuna.Trial", key: str, given: tuple[Any, ...] | Range) -> Any:
@@ -186,7 +186,7 @@ def _suggest(trial: "optuna.Trial", key: str, given: tuple[Any, ...] | Range) ->
 def _report(study: "optuna.Study", base: Path, folder: Path, before: int) -> StageReport:
     trials = _finished(study)
     if not trials:
-        raise WorkError(f"{folder}: no trial was finished", "Ask for more --trials, or narrow the search space.")
+        raise WorkError(f"{folder}: no trial finished", "Increase --trials, or use a smaller search space.")
     best = trials[0]
     rows = [
         {
@@ -239,7 +239,7 @@ def _draw(path: Path, importance: dict[str, float], trials: int) -> None:
         names = list(importance)[::-1]
         bars = axes.barh(names, [importance[name] for name in names], color=LIGHT.mark, height=0.62)
         axes.bar_label(bars, fmt="%.2f", padding=4, fontsize=9, color=LIGHT.soft)
-        axes.set_title(f"What decides between good and bad, of {trials} trials", loc="left")
+        axes.set_title(f"Importance of the settings in {trials} trials", loc="left")
         axes.set_xlabel("importance (PED-ANOVA)")
         axes.set_xlim(0, 1.12 * max(importance.values()))
         axes.grid(visible=False, axis="y")

@@ -20,7 +20,7 @@ from ..storage.corruption import clear_mark
 from ..storage.shard import FEATURES, FRAMES, MADE_BY, Shard
 
 STAGE = "verify"
-REMEDY = "Delete it; its stage writes it again."
+REMEDY = "Delete it and run its stage again."
 ROWS = ("index", "pts")
 """What every shard has a row of for each frame."""
 
@@ -50,7 +50,7 @@ def verify(config: Config, work: Work, reporter: Reporter, *, remove: bool = Fal
                     _remove(path, reporter)
     left = [path for folder in _folders(work) for path in leftovers(folder)]
     if left:
-        reporter.info(f"{len(left)} temporaries of runs that were killed, which the next run sweeps away")
+        reporter.info(f"{len(left)} temporary files of killed runs; the next run deletes them")
     facts = {"files": len(checks), "bytes": size, "leftovers": len(left)}
     return StageReport(STAGE, work.root, kept=tuple(sound), failed=tuple(faults), facts=facts)
 
@@ -91,12 +91,12 @@ def _shard(kind: str, path: Path) -> None:
         if set(lengths.values()) != {len(shard)} or not set(ROWS) <= lengths.keys():
             trouble = f"its datasets have {lengths} rows"
         elif any(len(shard) > 1 and (np.diff(shard.read(name)) <= 0).any() for name in ROWS):
-            trouble = "its frames are not in the order of time"
+            trouble = "its frames are not in time order"
         elif kind == FRAMES and not _lies_end_to_end(shard):
-            trouble = "its pictures do not lie end to end"
+            trouble = "its pictures are not stored without gaps"
     if trouble:
         shard.mark_corrupt()
-        raise ShardError(f"{path}: {trouble}", f"Run `{MADE_BY[kind]}` again, which makes it anew.")
+        raise ShardError(f"{path}: {trouble}", f"Run `{MADE_BY[kind]}` again to write a new one.")
 
 
 def _lies_end_to_end(shard: Shard) -> bool:

@@ -63,7 +63,7 @@ def test_the_last_override_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("train.epochz=3", "Did you mean train.epochs?"),
         ("trian.epochs=3", "Did you mean train?"),
@@ -79,17 +79,17 @@ def test_the_last_override_wins() -> None:
         ("train.epochs=[", "not valid YAML"),
     ],
 )
-def test_a_wrong_override_is_named_with_its_remedy(override: str, said: str) -> None:
+def test_a_wrong_override_is_named_with_its_remedy(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load("demo", [override])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "--set" in str(caught.value)
     assert caught.value.remedy
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("train: {epochz: 3}", "unknown setting train.epochz. Did you mean train.epochs?"),
         ("train: 3", "train is 3"),
@@ -97,13 +97,13 @@ def test_a_wrong_override_is_named_with_its_remedy(override: str, said: str) -> 
         ("train: [", "not valid YAML"),
     ],
 )
-def test_a_wrong_file_is_named_with_its_remedy(text: str, said: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_named_with_its_remedy(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load(str(path))
     assert str(caught.value).startswith(str(path))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.remedy
 
 
@@ -113,11 +113,11 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     assert load(str(path)) == Config(name="mine")
 
 
-@pytest.mark.parametrize(("name", "said"), [("dmeo", "Did you mean demo?"), ("zzz", "affwild2, demo, seed")])
-def test_an_unknown_config_names_the_known_ones(name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "message"), [("dmeo", "Did you mean demo?"), ("zzz", "affwild2, demo, seed")])
+def test_an_unknown_config_names_the_known_ones(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match="does not exist") as caught:
         load(name)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_the_first_config_is_demo_and_is_remembered(tmp_path: Path) -> None:

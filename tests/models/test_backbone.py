@@ -162,7 +162,7 @@ def test_each_key_of_the_file_has_its_place_and_only_one() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda state: state.pop("conv3_2_3x3_bn.bias"), "lacks conv3_2_3x3_bn.bias"),
+        (lambda state: state.pop("conv3_2_3x3_bn.bias"), "does not contain conv3_2_3x3_bn.bias"),
         (lambda state: state.update({"conv6.weight": torch.zeros(1)}), "has unknown conv6.weight"),
         (
             lambda state: state.update({"classifier.weight": torch.zeros(7, 2048, 1, 1)}),
@@ -172,7 +172,7 @@ def test_each_key_of_the_file_has_its_place_and_only_one() -> None:
             lambda state: state.update({"conv1_7x7_s2.weight": torch.zeros(64, 3, 3, 3)}),
             r"conv1_7x7_s2.weight is \[64, 3, 3, 3\], expected \[64, 3, 7, 7\]",
         ),
-        (lambda state: state.update({"conv1_7x7_s2.weight": 3}), "holds a dict, expected tensors"),
+        (lambda state: state.update({"conv1_7x7_s2.weight": 3}), "contains a dict, expected tensors"),
         (lambda state: [state.pop(key) for key in list(state)[:9]], "and 4 more"),
     ],
     ids=["missing", "unknown", "classes", "shape", "no tensor", "many"],
@@ -223,10 +223,10 @@ def test_a_wrong_or_damaged_file_is_named(
 
 def test_scratch_is_the_same_for_the_same_seed_and_leaves_the_generator_alone() -> None:
     torch.manual_seed(5)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(5)
     one, same, other = scratch(seed=1), scratch(seed=1), scratch(seed=2)
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True))
     assert not torch.equal(one.network.conv1.weight, other.network.conv1.weight)
 
@@ -243,9 +243,9 @@ def test_metadata_rebuild_the_module() -> None:
 
 @pytest.mark.parametrize("change", [{"dialect": "caffe"}, {"mean": [1, 2]}, {"classes": 3}, {"scale": "much"}])
 def test_metadata_that_describe_no_backbone_are_refused(change: dict) -> None:
-    with pytest.raises(WeightsError, match="do not describe a backbone"):
+    with pytest.raises(WeightsError, match="does not describe a backbone"):
         from_metadata(scratch().metadata() | change)
-    with pytest.raises(WeightsError, match="do not describe a backbone"):
+    with pytest.raises(WeightsError, match="does not describe a backbone"):
         from_metadata({})
 
 

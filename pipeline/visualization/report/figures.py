@@ -134,7 +134,7 @@ def draw_looks(path: Path, looks: Sequence[StnSample], theme: Theme) -> Path:
     with drawing(theme, width * columns, rows * (width * (1 + tall) + 0.5) + 0.4) as figure:
         figure.set_layout_engine("constrained", w_pad=0.05, h_pad=0.04)
         figure.suptitle(
-            "What the STN sees: its box in colour, the true box dashed, and the crop below", x=0.01, ha="left",
+            "Output of the STN: its box in colour, the true box dashed, and the crop below", x=0.01, ha="left",
             fontsize=11.5, fontweight="bold",
         )  # fmt: skip
         grid = figure.add_gridspec(2 * rows, columns, height_ratios=[tall, 1] * rows)

@@ -21,7 +21,7 @@ SECTIONS = {
     "truth": "Prediction and truth",
     "subjects": "Best and worst",
     "plane": "The plane",
-    "stn": "What the STN sees",
+    "stn": "Boxes and crops of the STN",
     "backbone": "The backbone",
     "numbers": "Numbers",
     "settings": "Settings",

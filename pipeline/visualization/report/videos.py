@@ -11,7 +11,7 @@ from ....configs.schema import Config
 from ...faults import one_input
 from ...progress import Reporter
 from ...records import Problem, Work
-from ..clip import FACTS, Clip, as_json, read_clip, with_film
+from ..clip import FACTS, Clip, as_json, read_clip, with_web_video
 from .data import Series
 
 MAX_VIDEOS = 4
@@ -44,8 +44,8 @@ def clips_of(
         for place, name in enumerate(names):
             with one_input(name, problems):
                 clip = read_clip(work.root / "predict", name, config.predict.face_threshold)
-                clip = with_film(_with_truth(clip, truth.get(name)), int(bytes_left / (len(names) - place)))
-                bytes_left -= len(clip.film.data) if clip.film else 0
+                clip = with_web_video(_with_truth(clip, truth.get(name)), int(bytes_left / (len(names) - place)))
+                bytes_left -= len(clip.web_video.data) if clip.web_video else 0
                 clips.append(as_json(clip))
             tracker.advance()
     return clips, problems

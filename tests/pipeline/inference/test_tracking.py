@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affect.pipeline.inference.tracking import regions, track_faces
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 
 W, H = 160, 120
 
@@ -39,10 +39,10 @@ def centre(box: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_people_of_a_film_are_never_swapped(tmp_path: Path, seed: int) -> None:
     """Two drawn people who move, and may leave the picture at their side and come back."""
-    film = Film(tmp_path / "two.mp4", seed, 75, 25.0, 2, W, H)
-    acted = draw_film(film)
+    video = SyntheticVideo(tmp_path / "two.mp4", seed, 75, 25.0, 2, W, H)
+    acted = draw_video(video)
     boxes, seen = [it.box for it in acted], [it.seen for it in acted]
-    time = np.arange(film.frames) / film.rate
+    time = np.arange(video.frames) / video.rate
     tracks = track_faces(*candidates(boxes, seen, seed, ball=seed % 2 == 1), time, 2)
     assert len(tracks) == 2
     for own, other, track, there in zip(boxes, boxes[::-1], tracks, seen, strict=True):

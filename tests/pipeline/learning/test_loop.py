@@ -245,7 +245,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted() -> None:
 def test_a_loss_that_never_recovers_ends_in_an_error_with_a_remedy(epochs: int) -> None:
     task = Task()
     task.spoil = lambda epoch, step: True
-    with pytest.raises(AffectError, match=r"not finite.*Lower the learning rate"):
+    with pytest.raises(AffectError, match=r"not finite.*Reduce the learning rate"):
         task.fit(epochs=epochs)
 
 

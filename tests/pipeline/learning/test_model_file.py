@@ -70,5 +70,5 @@ def test_what_is_no_model_is_refused(made: tuple[Path, AffectNet], tmp_path: Pat
         load_model(tmp_path)
     state, metadata = load_weights(path)
     save_weights(tmp_path / NAME, state, {**metadata, "head": {**metadata["head"], "hidden": 16}})
-    with pytest.raises(WeightsError, match="do not fit"):
+    with pytest.raises(WeightsError, match="do not match"):
         load_model(tmp_path)

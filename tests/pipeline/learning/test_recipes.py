@@ -65,12 +65,12 @@ def test_several_readers_of_different_delay_give_the_mean_of_what_each_gives(pie
         ]
 
     both = AveragingReader(parts())
-    said = [both.push(rows) for rows in features.split(pieces)] + [both.finish()]
+    pushed = [both.push(rows) for rows in features.split(pieces)] + [both.finish()]
     alone = []
     for (columns, own, _), width in zip(parts(), (9, 1), strict=True):
         values = np.concatenate((own.push(features[:, columns]), own.finish()))
         alone.append(smooth(values, "gaussian" if width > 1 else "none", width))
-    np.testing.assert_allclose(np.concatenate(said), np.mean(alone, 0), atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(pushed), np.mean(alone, 0), atol=1e-5)
 
 
 def test_rows_without_a_face_do_not_leak_into_their_neighbours() -> None:

@@ -112,8 +112,8 @@ def test_carried_each_row_is_seen_once_and_clips_do_not_matter(
             np.testing.assert_allclose(values, head(track[None]).frame[0].detach(), atol=1e-5)
 
 
-def test_only_a_head_that_looks_back_can_be_carried() -> None:
-    with pytest.raises(ConfigError, match=r"looks ahead.*head\.bidirectional=false"):
+def test_only_a_causal_head_can_be_carried() -> None:
+    with pytest.raises(ConfigError, match=r"needs later frames.*head\.bidirectional=false"):
         track_reader(head_of(), Clip(length=16, hop=8, carry=True), CPU)
 
 

@@ -32,7 +32,7 @@ SPLITS = {"a": "Train_Set", "b": "Train_Set", "duo_left": "Train_Set", "duo_righ
 UNKNOWN = range(10, 16)
 
 
-def film(path: Path, second: int = 0) -> None:
+def write_video(path: Path, second: int = 0) -> None:
     """Frame k is 30 + 4 k bright; its right half `second` more."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25, options={"crf": "4"})
@@ -65,8 +65,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "videos").mkdir()
     (root / "bounding_boxes").mkdir()
     for name in ("a", "b", "v"):
-        film(root / "videos" / f"{name}.mp4")
-    film(root / "videos" / "duo.mp4", second=20)
+        write_video(root / "videos" / f"{name}.mp4")
+    write_video(root / "videos" / "duo.mp4", second=20)
     for name, split in SPLITS.items():
         folder = root / "annotations" / "VA_Set" / split
         folder.mkdir(parents=True, exist_ok=True)

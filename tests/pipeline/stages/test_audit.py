@@ -105,7 +105,7 @@ def test_every_subject_has_its_fate(data: Path, work: Work) -> None:
         "wrong": "refused",
     }  # fmt: skip
     assert all(problem.message and problem.remedy for problem in report.failed)
-    assert "VA/Train_Set/wrong.txt: line 2 holds arousal 7" in failed["wrong"].message
+    assert "VA/Train_Set/wrong.txt: line 2 has arousal 7" in failed["wrong"].message
     assert "16 rows for 12 frames (+4)" in failed["far"].message
     assert "bounding_boxes/misboxed.csv: line 3" in failed["misboxed"].message
     assert "broken.mp4" in failed["broken"].message
@@ -212,8 +212,8 @@ def test_the_table_names_what_failed_and_counts_equal_notes_together(data: Path,
     assert "validation" in text
 
 
-def test_the_demo_tree_passes_with_its_quirks_named(tree: Path, work: Work) -> None:
-    report = run(tree, work)
+def test_the_demo_tree_passes_with_its_quirks_named(demo_data: Path, work: Work) -> None:
+    report = run(demo_data, work)
     result = load_audit(work)
     assert len(accepted(result)) >= 4
     assert {entry["split"] for entry in accepted(result)} >= {"train", "validation"}

@@ -40,8 +40,8 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_run: TinyRun) -> Path:
 
 
 @pytest.fixture(scope="module")
-def video(tree: Path) -> Path:
-    return min(tree.rglob("videos/**/*.mp4"), key=lambda path: (path.stat().st_size, path))
+def video(demo_data: Path) -> Path:
+    return min(demo_data.rglob("videos/**/*.mp4"), key=lambda path: (path.stat().st_size, path))
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -192,8 +192,8 @@ def test_frames_without_a_face_follow_the_policy(model: Path, video: Path, tmp_p
     seen = face >= threshold
     assert report.facts[video.stem]["face_share"] == pytest.approx(seen.mean(), abs=1e-4)
     values = column(everywhere, "valence")[:, None]
-    wanted = fill(values, seen, column(rows, "time"), policy)[:, 0]
-    np.testing.assert_allclose(column(rows, "valence"), wanted, atol=2e-6)
+    expected = fill(values, seen, column(rows, "time"), policy)[:, 0]
+    np.testing.assert_allclose(column(rows, "valence"), expected, atol=2e-6)
 
 
 def test_a_video_without_a_face_has_empty_values_and_a_warning(

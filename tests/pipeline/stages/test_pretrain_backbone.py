@@ -36,16 +36,16 @@ def write_faces(folder: Path) -> None:
     (folder / "fer2013new.csv").write_text("\n".join(votes) + "\n")
 
 
-def settings(tiny: Config, **changes: object) -> Config:
+def settings(tiny_config: Config, **changes: object) -> Config:
     own = {"epochs": 8, "batch": 24, "learning_rate": 1e-3, "ema": 0.0} | changes
-    return tiny.model_copy(update={"pretrain_backbone": tiny.pretrain_backbone.model_copy(update=own)})
+    return tiny_config.model_copy(update={"pretrain_backbone": tiny_config.pretrain_backbone.model_copy(update=own)})
 
 
 @pytest.fixture(scope="module")
-def done(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Work, StageReport]:
+def done(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Work, StageReport]:
     base = tmp_path_factory.mktemp("fer")
     write_faces(base / "ferplus")
-    config, work = settings(tiny), Work(base / "work")
+    config, work = settings(tiny_config), Work(base / "work")
     return config, base / "ferplus", work, pretrain_backbone(config, base / "ferplus", work, QUIET)
 
 
@@ -103,15 +103,19 @@ def test_is_made_again_when_settings_or_faces_change(
     assert pretrain_backbone(brief, mine, own, QUIET).made
 
 
-def test_says_where_the_faces_should_be(tiny: Config, tmp_path: Path) -> None:
+def test_says_where_the_faces_should_be(tiny_config: Config, tmp_path: Path) -> None:
     with pytest.raises(MissingStageError, match=r"fer2013\.csv.*--ferplus"):
-        pretrain_backbone(tiny, tmp_path, Work(tmp_path / "work"), QUIET)
+        pretrain_backbone(tiny_config, tmp_path, Work(tmp_path / "work"), QUIET)
 
 
-def test_trains_on_the_demo_and_leaves_out_faces_without_a_majority(tiny: Config, tree: Path, tmp_path: Path) -> None:
-    config = settings(tiny, epochs=1, labels="majority")
-    report = pretrain_backbone(config, tree / "ferplus", Work(tmp_path), QUIET)
-    rows = [line for line in (tree / "ferplus" / "fer2013new.csv").read_text().splitlines() if "PrivateTest" in line]
+def test_trains_on_the_demo_and_leaves_out_faces_without_a_majority(
+    tiny_config: Config, demo_data: Path, tmp_path: Path
+) -> None:
+    config = settings(tiny_config, epochs=1, labels="majority")
+    report = pretrain_backbone(config, demo_data / "ferplus", Work(tmp_path), QUIET)
+    rows = [
+        line for line in (demo_data / "ferplus" / "fer2013new.csv").read_text().splitlines() if "PrivateTest" in line
+    ]
     assert 0 < report.facts["faces"] < len(rows)
 
 

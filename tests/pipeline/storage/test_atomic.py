@@ -63,8 +63,8 @@ def test_every_writer_creates_files_with_the_mode_of_the_umask(umask: int, tmp_p
         trace.save(out / f"table.{ending}")
     with drawing(LIGHT, 2, 2) as figure:
         save(figure, out / "figure.png", 50)
-    with Mp4(out / "film.mp4", 64, 64, 25) as film:
-        film.add(np.zeros((64, 64, 3), np.uint8), 0.0)
+    with Mp4(out / "film.mp4", 64, 64, 25) as mp4:
+        mp4.add(np.zeros((64, 64, 3), np.uint8), 0.0)
     modes = {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in out.iterdir()}
     assert len(modes) == 10
     assert modes == dict.fromkeys(modes, oct(0o666 & ~umask))

@@ -49,8 +49,8 @@ def test_the_truth_costs_nothing(kind: Kind) -> None:
     stn = SpatialTransformer(kind, 32, 224, 0.1)
     truth = torch.tensor([[[0.25, 0.0, 0.5], [0.0, 0.3, -0.4]]])
 
-    def box_loss(said: Tensor) -> float:
-        stn.locate_in_view = lambda view: (said, torch.zeros(1), torch.zeros(1, 16))  # type: ignore[method-assign]
+    def box_loss(theta: Tensor) -> float:
+        stn.locate_in_view = lambda view: (theta, torch.zeros(1), torch.zeros(1, 16))  # type: ignore[method-assign]
         return stn_loss(stn, BoxedImages(torch.zeros(1, 3, 32, 32), truth, torch.ones(1)))[1]["box"].item()
 
     assert box_loss(truth) == pytest.approx(0, abs=1e-6)

@@ -39,7 +39,7 @@ def test_boxes_go_with_their_pictures(monkeypatch: pytest.MonkeyPatch, faces: Fa
 def test_a_face_cut_off_is_there_or_not_or_unsaid(monkeypatch: pytest.MonkeyPatch, faces: Faces) -> None:
     monkeypatch.setattr(montage, "AUGMENTATION", PLAIN)
     changed = changed_all(faces(400, without=0.3), 32, 1)
-    share = [(changed.face == said).float().mean().item() for said in (1, 0, -1)]
+    share = [(changed.face == value).float().mean().item() for value in (1, 0, -1)]
     assert sum(share) == pytest.approx(1)
     assert share[0] > 0.5
     assert share[1] > 0.3
