@@ -29,7 +29,7 @@ SPREAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(c
 PARTLY = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: all audit extract-frames pretrain adapt cache-features train evaluate predict report \
-	install test quick check format pictures screenshots docs bench ablation torture constraints clean help
+	install test quick check format pictures screenshots docs bench real ablation torture constraints clean help
 
 all: $(AFFECT) $(DEMO)  ## Everything: install, data, training, report. DATA= FERPLUS= WORK= CONFIG= WORKERS= SET=
 	@$(AFFECT) all $(READ) $(SPREAD) --run $(call q,$(RUN)) $(if $(FERPLUS),--ferplus $(call q,$(FERPLUS))) $(PARTLY)
@@ -57,9 +57,9 @@ train: $(AFFECT) $(DEMO)  ## The head on features. RUN=name
 evaluate: $(AFFECT) $(DEMO)  ## CCC on the validation split. RUN=name
 	@$(AFFECT) evaluate $(READ) --run $(call q,$(RUN)) $(PARTLY)
 
-predict: $(AFFECT)  ## Valence and arousal of VIDEO= into OUT=
+predict: $(AFFECT)  ## Valence and arousal of VIDEO= into OUT=, by the base model or MODEL=
 	@$(if $(VIDEO),,$(error make predict needs VIDEO=, for example VIDEO=talk.mp4))
-	@$(AFFECT) predict $(call q,$(VIDEO)) --model $(call q,$(WORK)/train/$(RUN)) --out $(call q,$(or $(OUT),out))
+	@$(AFFECT) predict $(call q,$(VIDEO)) $(if $(MODEL),--model $(call q,$(MODEL))) --out $(call q,$(or $(OUT),out))
 
 report: $(AFFECT)  ## The HTML report of WORK
 	@$(AFFECT) report $(LEARN)
@@ -123,6 +123,9 @@ screenshots: $(VENV)/.dev  ## The README's picture of the report of WORK, by a h
 
 bench: $(VENV)/.dev  ## How fast: ratios to the bare limit and the naive way. PARTS="extract cache head epoch memory predict start profile compile"
 	@$(BIN)/python -m affect.benchmarks.speed $(PARTS) --out $(call q,$(WORK)/speed.json)
+
+real: $(AFFECT)  ## The base model on real faces, from ../shared/data or REAL=
+	@$(BIN)/python benchmarks/real.py $(if $(REAL),--data $(call q,$(REAL))) --out $(call q,$(WORK)/real)
 
 torture: $(VENV)/.dev $(DEMO)  ## Damage, kills, nonsense: what comes of them. SHARE=0.01 for a hundredth of it
 	@$(BIN)/python -m affect.benchmarks.torture --share $(or $(SHARE),1) --demo $(call q,$(DATA))

@@ -84,7 +84,7 @@ def test_version() -> None:
         (["pretrain", "stm"], "Did you mean 'stn'"),
         (["train", "--dta", "x"], "--data"),
         (["train"], "Missing option '--data'"),
-        (["predict", "a.mp4", "--out", "x"], "Missing option '--model'"),
+        (["export"], "Missing option '--out'"),
         (["extract-frames", "--data", ".", "--workers", "many"], "--workers"),
         (["extract-frames", "--data", ".", "--workers", "-2"], "--workers"),
     ],
