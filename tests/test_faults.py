@@ -187,7 +187,7 @@ def test_a_killed_scheduler_ends_the_stage_with_a_message(data: Path, tmp_path: 
             _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1, stderr
     assert "Traceback" not in stderr
-    assert stderr.splitlines()[-1].startswith("error: the Dask scheduler at")
+    assert stderr.splitlines()[-1].startswith("error: the connection to the Dask scheduler at")
     done = finished(work)
     assert done
     assert affect("extract-frames", data, work, "--workers", "0").returncode == 0
