@@ -34,10 +34,10 @@ class Bomb:
         return os.mkdir, (str(self.mark),)
 
 
-@pytest.mark.parametrize("how", ["zip", "plain"])
-def test_a_model_file_runs_no_code(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("kind", ["zip", "plain"])
+def test_a_model_file_runs_no_code(tmp_path: Path, kind: str) -> None:
     mark, path = tmp_path / "ran", tmp_path / "resnet50_ferplus_dag.pth"
-    if how == "zip":
+    if kind == "zip":
         torch.save({"conv1": Bomb(mark)}, path)
     else:
         path.write_bytes(pickle.dumps({"conv1": Bomb(mark)}, protocol=2))

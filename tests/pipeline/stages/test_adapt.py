@@ -94,8 +94,8 @@ def adapted(data: Path, work: Work) -> StageReport:
 def test_shares_are_even_and_use_what_there_is(available: list[int], total: int) -> None:
     shares = allocate_evenly(available, total)
     assert sum(shares) == min(total, sum(available))
-    assert all(0 <= share <= there for share, there in zip(shares, available, strict=True))
-    short = [share for share, there in zip(shares, available, strict=True) if share < there]
+    assert all(0 <= share <= possible for share, possible in zip(shares, available, strict=True))
+    short = [share for share, possible in zip(shares, available, strict=True) if share < possible]
     assert not short or max(shares) - min(short) <= 1
 
 

@@ -62,15 +62,15 @@ def test_what_lies_beside_a_face_is_without_it(faces: Faces) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("there", [True, False])
-def test_small_batches_are_no_trouble(n: int, there: bool, faces: Faces) -> None:
-    changed = changed_all(faces(n, without=0.0 if there else 1.1), 32, 0)
+@pytest.mark.parametrize("with_faces", [True, False])
+def test_small_batches_are_no_trouble(n: int, with_faces: bool, faces: Faces) -> None:
+    changed = changed_all(faces(n, without=0.0 if with_faces else 1.1), 32, 0)
     assert changed.pixels.shape == (n, 3, 32, 32)
     assert changed.pixels.isfinite().all()
     assert changed.theta.isfinite().all()
     assert changed.pixels.amin() >= 0
     assert changed.pixels.amax() <= 255
-    if not there:
+    if not with_faces:
         assert (changed.face == 0).all()
 
 
