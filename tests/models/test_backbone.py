@@ -247,7 +247,7 @@ def test_metadata_that_describe_no_backbone_are_refused(change: dict) -> None:
         from_metadata({})
 
 
-def test_without_a_network_imagenet_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_without_a_network_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("Network is unreachable")
 

@@ -37,7 +37,7 @@ def centre(box: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_people_of_a_film_are_never_swapped(tmp_path: Path, seed: int) -> None:
+def test_the_people_of_a_video_are_never_swapped(tmp_path: Path, seed: int) -> None:
     """Two drawn people who move, and may leave the picture at their side and come back."""
     video = SyntheticVideo(tmp_path / "two.mp4", seed, 75, 25.0, 2, W, H)
     acted = draw_video(video)
@@ -57,7 +57,7 @@ def walk(n: int, x: float, y: float = 60.0, half: float = 12.0) -> np.ndarray:
     return np.stack((across - half, np.full(n, y - half), across + half, np.full(n, y + half)), 1)
 
 
-def test_people_who_come_late_or_come_back_keep_their_number() -> None:
+def test_people_who_appear_late_or_return_keep_their_number() -> None:
     """The right person appears first, but the left one is person 0. Both leave and come back at different times."""
     n, time = 200, np.arange(200) / 25
     boxes = [walk(n, 40), walk(n, 120)]

@@ -35,12 +35,12 @@ def test_in_five_folds_everybody_validates_once_and_videos_stay_together() -> No
 
 
 @pytest.mark.parametrize("text", ["0/5", "6/5", "1/1", "2", "a/b", "-1/5", "2/5/6", "1/99"])
-def test_a_fold_that_cannot_be_is_refused(text: str) -> None:
+def test_an_impossible_fold_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--fold"):
         redeal(SPLITS, VIDEOS, text)
 
 
-def test_a_run_on_a_fold_is_judged_by_whom_it_held_out() -> None:
+def test_a_run_on_a_fold_is_evaluated_on_its_validation_subjects() -> None:
     run = {"fold": "1/5", "train": ["v1", "w2"], "validation": ["v2", "w1", "gone"]}
     assert evaluated(SPLITS, "validation", run) == ["v2", "w1"]
     assert evaluated(SPLITS, "train", run) == ["v1", "w2"]
