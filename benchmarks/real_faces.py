@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     arguments = parser.parse_args()
     if not arguments.video.is_file():
-        print(f"{arguments.video} does not exist. Name a video with a face.")
+        print(f"{arguments.video} does not exist. Give a video with a face.")
         return
     figures: dict[str, Any] = {}
     arguments.out.mkdir(parents=True, exist_ok=True)
