@@ -58,7 +58,7 @@ def _option(parameter: Any) -> str:
     shown = metavar if argument else ", ".join(parameter.opts) + ("" if parameter.is_flag else f" {metavar}")
     default = parameter.default
     no_default = default is None or default is False or default == [] or callable(default)
-    cell = "needed" if parameter.required else "" if no_default else f"`{default}`"
+    cell = "required" if parameter.required else "" if no_default else f"`{default}`"
     return f"| `{shown}` | {cell} | {_cell(getattr(parameter, 'help', None) or '')} |"
 
 
