@@ -43,13 +43,13 @@ def audit(config: Config, data: Path, work: Work, reporter: Reporter) -> StageRe
         # One after another: PyAV hands the interpreter's lock over at every packet, and four threads take three times
         # as long as one.
         for video in videos:
-            entry = _look_at_video(video, data, old)
+            entry = _examine_video(video, data, old)
             facts[entry["name"]] = entry
             tracker.advance(1, "" if entry["digest"] in old else f"{entry['name']}: {_brief(entry, 'frames')}")
         subjects: list[Entry] = []
         for subject in catalog.subjects:
-            entry = _look_at_subject(subject, data, old)
-            subjects.append(_judge(entry, facts[entry["video"]]))
+            entry = _examine_subject(subject, data, old)
+            subjects.append(_check_subject(entry, facts[entry["video"]]))
             tracker.advance(1, "" if entry["digest"] in old else f"{entry['name']}: {_brief(entry, 'rows')}")
     result = {
         "format": FORMAT,
@@ -75,7 +75,7 @@ def audit(config: Config, data: Path, work: Work, reporter: Reporter) -> StageRe
     )
 
 
-def _look_at_video(video: Video, data: Path, old: dict[str, Entry]) -> Entry:
+def _examine_video(video: Video, data: Path, old: dict[str, Entry]) -> Entry:
     entry: Entry = {"name": video.name, "path": video.path.relative_to(data).as_posix(), "digest": ""}
     try:
         entry["digest"] = video_digest(video.path)
@@ -89,7 +89,7 @@ def _look_at_video(video: Video, data: Path, old: dict[str, Entry]) -> Entry:
         return entry | nothing | {"status": "damaged", "reason": error.problem, "remedy": error.remedy}
 
 
-def _look_at_subject(subject: Subject, data: Path, old: dict[str, Entry]) -> Entry:
+def _examine_subject(subject: Subject, data: Path, old: dict[str, Entry]) -> Entry:
     """What a subject's own files hold; its video is looked at elsewhere."""
     entry: Entry = {
         "name": subject.name,
@@ -117,7 +117,7 @@ def _look_at_subject(subject: Subject, data: Path, old: dict[str, Entry]) -> Ent
     return entry | found | _ok()
 
 
-def _judge(entry: Entry, video: Entry) -> Entry:
+def _check_subject(entry: Entry, video: Entry) -> Entry:
     """Puts a subject beside its video: is it to be used, and what is worth saying?"""
     entry = entry | {"frames": video["frames"], "difference": None}
     if entry["status"] != "ok":

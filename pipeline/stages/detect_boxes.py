@@ -125,7 +125,7 @@ def search_video(search: Search) -> Found:
 
     detect = _detector(search.model)
 
-    def look(decoding: Decoding) -> tuple[list[Faces], float]:
+    def search_frames(decoding: Decoding) -> tuple[list[Faces], float]:
         faces: list[Faces] = []
         first, last = 0.0, 0.0
         for batch in decoding:
@@ -138,7 +138,7 @@ def search_video(search: Search) -> Found:
     failed: list[Problem] = []
     frames = 0
     with one_input(search.name, failed):
-        faces, rate = decoded(search.video, None, look, batch=8, deadline=search.deadline)
+        faces, rate = decoded(search.video, None, search_frames, batch=8, deadline=search.deadline)
         frames = len(faces)
         boxes = track_one_face(faces, gap=round(search.gap_seconds * rate))
         if not len(boxes):

@@ -252,14 +252,14 @@ def gather(
     with reporter.progress("frames with boxes", sum(shares), "frames") as bar:
         for item, share in zip(boxed, shares, strict=True):
             try:
-                parts.append(_look(item, share, side, device))
+                parts.append(_read_frames(item, share, side, device))
             except ShardError as error:
                 problems.append(Problem("damaged", item.subject.name, error.problem, error.remedy))
             bar.advance(share)
     return concatenate(parts), problems
 
 
-def _look(item: Boxed, share: int, side: int, device: "torch.device") -> "BoxedImages":
+def _read_frames(item: Boxed, share: int, side: int, device: "torch.device") -> "BoxedImages":
     """`share` frames of one subject, evenly over time."""
     import torch
 

@@ -31,7 +31,7 @@ from ..visualization.report.data import (
     weights_report,
 )
 from ..visualization.report.page import Page, page_source, write_page
-from ..visualization.report.stn_samples import Fit, StnSample, look, measure, true_boxes
+from ..visualization.report.stn_samples import Fit, StnSample, measure, sample_crops, true_boxes
 from ..visualization.report.subjects import cards
 from ..visualization.report.videos import clips_of, predicted, read_by
 
@@ -64,16 +64,16 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
     missing = _missing(work, best, predictions, shards)
     boxes = true_boxes(work, [shard.subject for shard in shards])
     its_config = _config_of(best, config)
-    looks: list[StnSample] = []
+    samples: list[StnSample] = []
     fits: list[Fit] = []
     if its_config.stn.localiser == "aligned":
         missing["stn"] = "The crops were provided (stn.localiser is aligned): there is no STN to show."
     else:
-        looks, failed = look(work, shards, boxes, margin=its_config.stn.margin, size=its_config.stn.crop)
+        samples, failed = sample_crops(work, shards, boxes, margin=its_config.stn.margin, size=its_config.stn.crop)
         fits, more = measure(shards, boxes, reporter)
         problems += [*failed, *more]
     try:
-        pictures = _draw(work, runs, predictions, looks, reporter)
+        pictures = _draw(work, runs, predictions, samples, reporter)
     except OSError as error:
         raise WorkError(
             f"{work.report}: cannot be written ({error.strerror})", "Free space, or choose another --work."
@@ -87,7 +87,7 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
         clips=tuple(clips),
         cards=tuple(made_cards),
         pictures=pictures,
-        looks=tuple(looks),
+        samples=tuple(samples),
         iou={fit.subject: float(fit.iou.mean()) for fit in fits},
         stn=_stn_figures(work, fits),
         weights={name: found for name in WEIGHTS if (found := weights_report(work, name)) is not None},
@@ -228,7 +228,7 @@ def chosen_subjects(predictions: Mapping[str, Series]) -> dict[str, Series]:
 
 
 def _draw(
-    work: Work, runs: Sequence[Run], predictions: dict[str, Series], looks: Sequence[StnSample], reporter: Reporter
+    work: Work, runs: Sequence[Run], predictions: dict[str, Series], samples: Sequence[StnSample], reporter: Reporter
 ) -> dict[str, tuple[Path, ...]]:
     """The pictures, by section: the light one, and the dark one that the page shows in the dark."""
     from ..visualization.report import curves, figures
@@ -249,8 +249,8 @@ def _draw(
         if has_confusion(backbone):
             path = draw_confusion(backbone, folder / f"confusion{ending}", theme)
             pictures.setdefault("confusion", []).append(path)
-    if looks:
-        pictures["stn"] = [figures.draw_looks(folder / "stn.png", looks, LIGHT)]
+    if samples:
+        pictures["stn"] = [figures.draw_crops(folder / "stn.png", samples, LIGHT)]
     for name in pictures:
         reporter.debug(f"{STAGE}: {name}")
     return {name: tuple(paths) for name, paths in pictures.items()}

@@ -141,7 +141,7 @@ def _search(search: _Search) -> None:
     from ..runs.trial import load_features, try_head
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    reporter, hushed = Reporter(search.quiet), Reporter(quiet=True)
+    reporter, quiet = Reporter(search.quiet), Reporter(quiet=True)
     config = load(str(search.folder / "base.yaml"))
     features = load_features(config, Work(search.work))
     study = _open(search.folder, config.runtime.seed)
@@ -156,7 +156,7 @@ def _search(search: _Search) -> None:
                 raise optuna.TrialPruned
 
         try:
-            found = try_head(load(str(search.folder / "base.yaml"), overrides(values)), features, hushed, on_epoch)
+            found = try_head(load(str(search.folder / "base.yaml"), overrides(values)), features, quiet, on_epoch)
         except AffectError as error:  # it diverged
             raise optuna.TrialPruned(error.problem) from error
         trial.set_user_attr("best_epoch", found.figures["epoch"])

@@ -106,9 +106,9 @@ def test_the_ferplus_dialect_is_the_graph_of_the_file(tmp_path: Path, crops: Ten
     backbone = load_ferplus_dag(tmp_path / "dag.pth").eval()
     with torch.inference_mode():
         features, logits = backbone(crops)
-        wanted_features, wanted_logits = read_dag(state, crops)
-    assert close(features, wanted_features)
-    assert close(logits, wanted_logits)
+        expected_features, expected_logits = read_dag(state, crops)
+    assert close(features, expected_features)
+    assert close(logits, expected_logits)
     assert features.shape == (2, 2048)
     assert (backbone.dialect, backbone.classes) == ("ferplus", CLASSES)
 

@@ -197,8 +197,8 @@ def test_parts_are_trained_from_their_epoch_on() -> None:
 def test_the_start_is_epoch_0_and_may_stay_the_best() -> None:
     task = Task()
     before = {name: value.clone() for name, value in task.state.items()}
-    ruin = [{"params": task.net.parameters(), "lr": 50.0}]
-    result = task.fit(validate_start=True, groups=ruin, epochs=3, gradient_clip=0.0, schedule="constant")
+    diverging = [{"params": task.net.parameters(), "lr": 50.0}]
+    result = task.fit(validate_start=True, groups=diverging, epochs=3, gradient_clip=0.0, schedule="constant")
     assert [line["epoch"] for line in task.lines] == [0, 1, 2, 3]
     assert result.best_epoch == 0
     assert result.best_score == task.lines[0]["score"]

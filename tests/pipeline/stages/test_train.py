@@ -116,8 +116,8 @@ def test_settings_of_the_other_training_mode_have_no_influence(trained: tuple[Wo
 
 def test_the_initial_weights_are_kept_if_no_epoch_is_better(trained: tuple[Work, Config]) -> None:
     work, _ = trained
-    ruin = settings("train.epochs=2", "train.learning_rate=50", "train.gradient_clip=0", "train.warmup=0")
-    report = train(ruin, Path("nowhere"), work, QUIET, run="ruined", start="default")
+    diverging = settings("train.epochs=2", "train.learning_rate=50", "train.gradient_clip=0", "train.warmup=0")
+    report = train(diverging, Path("nowhere"), work, QUIET, run="ruined", start="default")
     before, kept, last = (
         load_model(work.run(run) / name)[0].head.state_dict()
         for run, name in (
@@ -128,7 +128,7 @@ def test_the_initial_weights_are_kept_if_no_epoch_is_better(trained: tuple[Work,
     assert all(torch.equal(before[name], kept[name]) for name in before)
     assert not all(torch.equal(before[name], last[name]) for name in before)
     assert read_model_info(work.run("ruined") / "last.safetensors").metadata["epoch"] == 2
-    assert train(ruin, Path("nowhere"), work, QUIET, run="ruined", start="default").kept == ("ruined",)
+    assert train(diverging, Path("nowhere"), work, QUIET, run="ruined", start="default").kept == ("ruined",)
 
 
 @pytest.mark.parametrize("more", [("head.kind=tcn",), ("head.bidirectional=false", "clip.carry=true")])
