@@ -28,7 +28,7 @@ free goes back to the system, and comes back page by page (see learning/runtime,
 
 
 def worker_count(setting: int, cores: int = 2) -> int:
-    """Worker processes for runtime.workers: -1 stands for one for every two (`cores`) cores, at least one."""
+    """Number of worker processes for runtime.workers; -1: one for every two (`cores`) cores, at least one."""
     if setting >= 0:
         return setting
     from dask.system import CPU_COUNT
@@ -218,7 +218,7 @@ def _prepared(client: "Client", threads: int) -> Iterator[None]:
 
 @contextmanager
 def _without_logs() -> Iterator[None]:
-    """Dask logs the traceback of each connection that is lost; this says it in a line."""
+    """Silences the tracebacks that Dask logs for lost connections. affect raises one error instead."""
     levels = {logger: logger.level for logger in map(logging.getLogger, ("distributed", "distributed.client"))}
     for logger in levels:
         logger.setLevel(logging.CRITICAL)
