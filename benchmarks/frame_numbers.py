@@ -167,7 +167,7 @@ def compare(path: Path, row: Row, each: bool) -> bool:
     n = min(len(theirs.time), len(mine.time))
     numbers = abs(len(theirs.time) - len(mine.time)) + int((np.array(mine.number[:n]) != theirs.number[:n]).sum())
     if lost and theirs.errors:
-        reason = f"FFmpeg cannot decode {lost} frames, or marks them as corrupt"
+        reason = f"FFmpeg cannot decode {lost} frames or marks them as corrupt"
         row.notes.append(f"`{path.name}`: {reason}; affect lists them as lost, and the others keep their numbers")
     else:
         numbers += lost

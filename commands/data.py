@@ -53,7 +53,7 @@ def demo_data(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a demo data set with drawn faces. It has the layout and the irregularities of Aff-Wild2."""
+    """Generate a demo data set with synthetic faces. It has the layout and the irregularities of Aff-Wild2."""
     from ..pipeline.ingest.synthetic import draw_demo_data
     from ..pipeline.progress import Reporter
 

@@ -65,7 +65,7 @@ def predict(
         bool, typer.Option("--plot/--no-plot", help="Write a plot of valence and arousal over time.")
     ] = True,
     page: Annotated[
-        bool, typer.Option("--report", help="Also write an HTML page that plays each video beside its values.")
+        bool, typer.Option("--report", help="Also write an HTML page that plays each video next to its values.")
     ] = False,
     people: Annotated[
         int, typer.Option("--people", min=1, max=4, help="Number of people to follow in each video.")
@@ -117,7 +117,7 @@ def live(
     verbose: Verbose = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per frame.")] = False,
 ) -> None:
-    """Predict valence and arousal of a camera or stream as it runs. Late frames are skipped. Ctrl-C stops it."""
+    """Predict valence and arousal from a camera or stream in real time. It skips late frames. Ctrl-C stops it."""
     from ..pipeline.inference.load import named_or_base, settings_for
     from ..pipeline.progress import Reporter
     from ..pipeline.stages.live import live
@@ -161,7 +161,7 @@ def app_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Start a local web page: upload a video, watch the values arrive, and download them."""
+    """Serve a local web page that predicts uploaded videos and shows their values."""
     from ..pipeline.app.server import ServerOptions, serve
     from ..pipeline.inference.load import named_or_base, settings_for
     from ..pipeline.progress import Reporter
@@ -185,7 +185,7 @@ def submit(
     template: Annotated[
         Path, typer.Option("--template", metavar="FILE", help="Template of the challenge: the rows to write.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to submit.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Output file.")],
     run: Annotated[
         list[str] | None,
         typer.Option("--run", metavar="NAME", help="Name of the run. Default: default. Repeat to average several."),

@@ -48,7 +48,7 @@ class DetectBoxes(Section):
 
 class PretrainStn(Section):
     start: str = "drawn"
-    """Initial weights: `drawn`, the shipped STN, trained on 800 drawn people (if stn.view is below 64 or above 160,
+    """Initial weights: `drawn`, the shipped STN, trained on 800 synthetic people (if stn.view is below 64 or above 160,
     `scratch` is used instead); `scratch`, random; `base`, the STN of the base model; or the path of weights that this
     stage wrote."""
     frames: int = Field(default=20000, ge=16)

@@ -272,16 +272,16 @@ def faces() -> "Callable[..., BoxedImages]":
         across, down = steps.expand(side, side), steps[:, None].expand(side, side)
         half, centre_x, centre_y = uniform(0.2, 0.4), uniform(-0.4, 0.4), uniform(-0.4, 0.4)
         high = half * 1.3
-        there = uniform(0, 1) >= without
+        visible = uniform(0, 1) >= without
         x, y = (across - centre_x) / half, (down - centre_y) / high
-        skin = (x.square() + y.square() < 1) & there
+        skin = (x.square() + y.square() < 1) & visible
         eyes = skin & ((x.abs() - 0.4).square() + (y + 0.2).square() < 0.03)
         clouds = F.interpolate(torch.rand(n, 3, 6, 6, generator=generator) * 180, side, mode="bilinear")
         pixels = torch.where(skin[:, None], 250.0, clouds)
         pixels = torch.where(eyes[:, None], 10.0, pixels)
         edges = (centre_x - half, centre_y - high, centre_x + half, centre_y + high)
         theta = theta_from_corners((torch.cat([edge[:, 0] for edge in edges], 1) + 1) / 2, 1, 1)
-        return BoxedImages(pixels.to(torch.uint8), theta, there[:, 0, 0])
+        return BoxedImages(pixels.to(torch.uint8), theta, visible[:, 0, 0])
 
     return draw
 

@@ -100,7 +100,7 @@ def wait_until_gone(leader: int, data: Path) -> None:
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("to", ["group", "process"])
-def test_ctrl_c_ends_a_stage_at_once_and_leaves_no_process(data: Path, tmp_path: Path, workers: str, to: str) -> None:
+def test_ctrl_c_ends_a_stage_and_leaves_no_process(data: Path, tmp_path: Path, workers: str, to: str) -> None:
     work = tmp_path / "work"
     assert affect("audit", data, work).returncode == 0
     process = begin(*command("extract-frames", data, work, "--workers", workers))
@@ -187,7 +187,7 @@ def test_a_killed_scheduler_ends_the_stage_with_a_message(data: Path, tmp_path: 
             _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1, stderr
     assert "Traceback" not in stderr
-    assert stderr.splitlines()[-1].startswith("error: the Dask scheduler at")
+    assert stderr.splitlines()[-1].startswith("error: the connection to the Dask scheduler at")
     done = finished(work)
     assert done
     assert affect("extract-frames", data, work, "--workers", "0").returncode == 0

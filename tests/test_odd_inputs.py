@@ -85,7 +85,7 @@ def test_an_unwritable_output_fails_only_its_video(model: Path, video: Path, tmp
     assert (again.kept, len(again.failed)) == (("c",), 2)
 
 
-def test_a_fault_of_one_input_is_listed_but_a_full_disk_ends_the_stage() -> None:
+def test_a_fault_of_one_input_is_listed_but_a_full_disk_stops_the_stage() -> None:
     failed: list[Problem] = []
     for error in (KeyError("x"), ValueError("odd"), MemoryError(), VideoError("v.mp4: is empty", "Restore it.")):
         with one_input("v", failed):

@@ -318,17 +318,17 @@ def touch_video(pipeline: Pipeline) -> None:
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
 
 
-def relabel(pipeline: Pipeline) -> None:
+def change_labels(pipeline: Pipeline) -> None:
     path = pipeline.data / "VA_Set" / "Train_Set" / "b.txt"
     path.write_text(path.read_text().replace("\n", "\n0.5,0.5\n", 1).rpartition("\n")[0].rpartition("\n")[0] + "\n")
 
 
-def rebox(pipeline: Pipeline) -> None:
+def change_boxes(pipeline: Pipeline) -> None:
     path = boxes_of(pipeline, "b")
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
 
 
-def regrade(pipeline: Pipeline) -> None:
+def change_votes(pipeline: Pipeline) -> None:
     (pipeline.ferplus / "fer2013new.csv").write_text("other votes")
 
 
@@ -336,12 +336,12 @@ LEARNED = {"adapted", "run", "raw"} | {f"features/{name}" for name in "abcv"}
 SOURCES: list[tuple[Callable[[Pipeline], None], str, set[str]]] = [
     (touch_video, "stn", {"frames/b", "stn", *LEARNED}),
     (touch_video, "none", {"frames/b", "features/b", "run", "raw"}),
-    (relabel, "stn", LEARNED),
-    (relabel, "none", {"features/b", "run", "raw"}),
-    (rebox, "stn", {"stn", *LEARNED}),
-    (rebox, "none", {"raw"}),
-    (rebox, "box", {"features/b", "run", "raw"}),
-    (regrade, "stn", {"backbone", *LEARNED}),
+    (change_labels, "stn", LEARNED),
+    (change_labels, "none", {"features/b", "run", "raw"}),
+    (change_boxes, "stn", {"stn", *LEARNED}),
+    (change_boxes, "none", {"raw"}),
+    (change_boxes, "box", {"features/b", "run", "raw"}),
+    (change_votes, "stn", {"backbone", *LEARNED}),
 ]
 
 
@@ -373,7 +373,7 @@ def test_changed_boxes_make_the_adapted_backbone_stale_with_every_localiser(
     """Training leaves out frames without a box."""
     changed_copy, config = pipeline.copy(tmp_path), changed(base, "stn.localiser", "none")
     changed_copy.update(config)
-    rebox(changed_copy)
+    change_boxes(changed_copy)
     audit(config, changed_copy.data, changed_copy.work, QUIET)
     assert "adapted" in changed_copy.update(config)
 

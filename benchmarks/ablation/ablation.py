@@ -193,7 +193,7 @@ def _cell(mean: float, spread: float | None) -> str:
 
 def write_page(path: Path, text: str) -> None:
     """Writes the table between its marks. The rest of the page does not change."""
-    page = path.read_text(encoding="utf-8") if path.is_file() else f"# What each choice is worth\n\n{BEGIN}\n{END}\n"
+    page = path.read_text(encoding="utf-8") if path.is_file() else f"# Effect of each choice\n\n{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
     write_text(path, f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
 

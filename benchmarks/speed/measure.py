@@ -24,7 +24,7 @@ DRAWN_FRAMES = 200
 @dataclass(frozen=True)
 class Row:
     """A row of the table. detail: the absolute figures behind a ratio. target: for example `>= 0.8`. rate: the name
-    under which `reckon` finds the figure."""
+    under which `estimate.py` finds the figure."""
 
     what: str
     figure: float

@@ -62,7 +62,7 @@ def walk(
 ) -> Iterator[Path]:
     """Yields the regular files below a folder, folder by folder, sorted by name.
 
-    wanted: suffixes of relevant files. Dangling links, pipes and devices with these suffixes are reported, and folders
+    suffixes: those of relevant files. Dangling links, pipes and devices with these suffixes are reported, and folders
     that cannot be read. keep: called with each path and whether it is a folder; returns whether to yield or enter it.
     The name of a problem is the path.
     """

@@ -167,7 +167,7 @@ def fit(
             saved = time.perf_counter()
 
     def record(line: dict[str, Any], message: str) -> None:
-        run.judge(line[score])
+        run.update_best(line[score])
         run.history.append(line)
         tracker.advance(0, f"{message}  {score} {line[score]:.3f}  {run.describe(score)}")
         if on_epoch:

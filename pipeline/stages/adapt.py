@@ -1,7 +1,7 @@
-"""adapt: the backbone learns valence and arousal from single frames of the training split, before features are cached.
+"""affect adapt: fine-tunes the backbone on single frames of the training split, before the features are cached.
 
-The crops are sampled once, a little wider than the backbone needs; every batch moves, turns and recolours them, so that
-what is left to learn from is the expression, not the person, the light or an exact box.
+The crops are sampled once, a little wider than the backbone needs. Each batch shifts, rotates and recolours them, so
+that the backbone learns the expression and not the person, the light or the exact box.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,16 +53,16 @@ if TYPE_CHECKING:
 STAGE = "adapt"
 VERSION = 3
 WIDER = 0.1
-"""How much wider the stored crops are on each side, as a share of stn.crop."""
+"""Extra width of the stored crops on each side, as a share of stn.crop."""
 FACE = 0.5
 """Training leaves out frames whose face probability is below this."""
 
 
 def adapt(config: Config, data: Path, work: Work, reporter: Reporter) -> StageReport:
-    """Fine-tunes the backbone and writes weights/adapted.safetensors; with adapt.epochs 0 there is nothing to do.
+    """Fine-tunes the backbone and writes weights/adapted.safetensors. Does nothing if adapt.epochs is 0.
 
-    Needs `extract-frames`, and the STN where stn.localiser says so. Starts from weights/backbone.safetensors, or from
-    random weights where there are none. Raises MissingStageError, InputError, ShardError.
+    Needs the frames, and the STN if stn.localiser is stn. Starts from weights/backbone.safetensors, or from random
+    weights if that file does not exist. Raises MissingStageError, InputError, ShardError.
     """
     output = work.weights("adapted")
     if config.adapt.epochs == 0:
@@ -95,7 +95,7 @@ def adapt(config: Config, data: Path, work: Work, reporter: Reporter) -> StageRe
 
 
 def adapted_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> str:
-    """What adapted weights bear that are up to date. Raises MissingStageError, ShardError."""
+    """The fingerprint of up-to-date adapted weights. Raises MissingStageError, ShardError."""
     return fingerprint(
         version=VERSION,
         settings=config.adapt,
@@ -113,7 +113,7 @@ def _source(config: Config, subject: Subject, work: Work) -> list[Any]:
         return [subject.name, subject.split]
     with FrameShard(shard) as frames:
         made_from = frames.fingerprint
-    # Whatever says where to look, training leaves out frames without a box.
+    # With every localiser, training leaves out frames without a box.
     boxes = boxes_digest(subject) if subject.split == "train" else None
     return [
         subject.name,
@@ -214,9 +214,10 @@ def gather(
     *,
     faces_only: bool,
 ) -> tuple["Tensor", "Tensor"]:
-    """The crops of the drawn frames, uint8 [n, 3, w, w], `WIDER` than stn.crop on each side; their targets [n, 2].
+    """The crops of the sampled frames, uint8 [n, 3, w, w], `WIDER` than stn.crop on each side, and their targets [n,
+    2].
 
-    faces_only: without the frames in which no face is seen.
+    faces_only: leave out frames without a face.
     """
     import torch
 

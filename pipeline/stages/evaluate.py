@@ -1,4 +1,4 @@
-"""evaluate: a trained model on all frames of a split, pooled and subject by subject."""
+"""affect evaluate: metrics of a trained model on all frames of a split, pooled and per subject."""
 
 import json
 from collections.abc import Sequence
@@ -49,14 +49,15 @@ def evaluate(
     run: str | Sequence[str] = "default",
     split: str = "validation",
 ) -> StageReport:
-    """Writes evaluation-<split>.json and predictions-<split>.csv into W/train/<run>; the figures are the facts.
+    """Writes evaluation-<split>.json and predictions-<split>.csv into W/train/<run>. The metrics are the facts.
 
-    Features come from the cache if the run's own encoder made them, else from raw frames. The windows are as long as
-    the run's, their hop is the config's. Predictions are smoothed as the run's model says. In the CSV frames count from
-    0, and the true values of a frame that is not valid are empty.
-    run: of several runs with one encoder each frame's predictions are averaged, and the folder is W/train/<run>+<run>.
-    Of runs on folds each subject is predicted by those that did not learn from it.
-    Raises MissingStageError, WeightsError, ShardError, InputError.
+    Features come from the cache if the encoder of the run computed them, otherwise from raw frames. The windows have
+    the length of the run and the hop of the config. Predictions are smoothed with the filter that the model stores. In
+    the CSV file, frames count from 0, and the true values of a frame that is not valid are empty.
+
+    run: the predictions of several runs with one encoder are averaged, and the folder is W/train/<run>+<run>. If runs
+    were trained on folds, each subject is predicted by the runs that were not trained on it. Raises MissingStageError,
+    WeightsError, ShardError, InputError.
     """
     runs = _runs(work, [run] if isinstance(run, str) else list(dict.fromkeys(run)))
     first = runs[0]
@@ -118,7 +119,7 @@ def _runs(work: Work, names: Sequence[str]) -> list[_Run]:
 
 
 def _asked(splits: dict[str, str], split: str, runs: Sequence[_Run]) -> dict[str, list[int]]:
-    """The subjects to predict, by name, and which of the runs are asked for each."""
+    """The subjects to predict, by name, and the indices of the runs that predict them."""
     asked: dict[str, list[int]] = {}
     for number, it in enumerate(runs):
         for name in evaluated(splits, split, it.facts):
@@ -141,7 +142,7 @@ def _tracks(shards: dict[str, Cached], names: list[str]) -> list[Any]:
 def _predict(
     config: Config, runs: Sequence[_Run], asked: dict[str, list[int]], tracks: list[Any], raw: bool, reporter: Reporter
 ) -> tuple[list["NDArray[np.float32]"], dict[str, Any]]:
-    """The values of each track, averaged over the runs that are asked for it, and what they were computed with."""
+    """The values of each track, averaged over the runs that predict it, and the environment of the computation."""
     from ..inference.predictor import Predictor
     from ..learning.runtime import environment, pick_compute
     from ..learning.tracks import FeatureTracks

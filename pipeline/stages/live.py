@@ -1,4 +1,4 @@
-"""live: valence and arousal as it happens, from a camera, a stream or a file at its own pace."""
+"""affect live: valence and arousal in real time, from a camera, a stream or a file."""
 
 import json
 import math
@@ -28,7 +28,7 @@ from ..visualization.overlay import Overlay
 from ..visualization.style import DARK
 
 METER = 21
-"""Letters of a meter on the terminal."""
+"""Width of a meter on the terminal, in characters."""
 OVERLAY_RATE = 30.0
 
 
@@ -43,14 +43,14 @@ def live(
     seconds: float = math.inf,
     emit: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Looks at the newest frame, again and again, until the source ends, `seconds` are over, or Ctrl-C.
+    """Predicts the newest frame, repeatedly, until the source ends, after `seconds`, or on Ctrl-C.
 
-    source: a camera's number, a stream's URL, or a file. as_json: one line of JSON a frame, given to `emit`; else two
-    meters on the terminal, or a line a second where there is none. overlay: an MP4 of what was seen, without sound.
-    Returns frames, late (frames passed over), seconds. Raises MissingStageError, WeightsError, DeviceError, VideoError,
-    InputError, WorkError.
+    source: number of a camera, URL of a stream, or a file. as_json: gives one line of JSON per frame to `emit`;
+    otherwise prints two meters on a terminal, or one line per second elsewhere. overlay: an MP4 file of the processed
+    frames, without sound. Returns frames, late (skipped frames) and seconds. Raises MissingStageError, WeightsError,
+    DeviceError, VideoError, InputError, WorkError.
     """
-    if not seconds >= 0:  # not a number either
+    if not seconds >= 0:  # also refuses NaN
         raise InputError(
             f"{seconds} seconds",
             "Give a number of at least 0. Without --seconds, the command runs to the end of the source.",
@@ -88,7 +88,7 @@ def live(
 
 
 class _Show:
-    """JSON lines, two meters on a terminal, or a line a second."""
+    """Prints JSON lines, two meters on a terminal, or one line per second."""
 
     def __init__(self, reporter: Reporter, as_json: bool, emit: Callable[[str], None]) -> None:
         self._reporter, self._as_json, self._emit = reporter, as_json, emit
@@ -107,7 +107,7 @@ class _Show:
             self._screen.stop()
 
     def moment(self, moment: Moment, late: int) -> bool:
-        """Shows it; says whether anybody still listens."""
+        """Prints the moment. Returns whether anybody still reads the output."""
         if self._as_json:
             return self._json(moment)
         self._times.append(time.monotonic())
@@ -157,7 +157,7 @@ def _number(value: float, places: int) -> float | None:
 
 @contextmanager
 def _stopped_by_ctrl_c(newest: LatestFrame) -> Iterator[None]:
-    """The first Ctrl-C ends the iteration after the frame at hand; a second one interrupts at once."""
+    """The first Ctrl-C ends the iteration after the current frame. A second one interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

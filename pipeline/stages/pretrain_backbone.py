@@ -1,6 +1,6 @@
-"""pretrain-backbone: the backbone learns eight expressions from the faces of FER+.
+"""affect pretrain backbone: trains the backbone on the eight expressions of FER+.
 
-Training rows teach, PublicTest chooses the epoch, PrivateTest is looked at once, at the end.
+The usage Training is for training, PublicTest selects the epoch, and PrivateTest is evaluated once, at the end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,10 +41,10 @@ VERSION = 1
 
 
 def pretrain_backbone(config: Config, ferplus: Path, work: Work, reporter: Reporter) -> StageReport:
-    """Trains on FER+ and writes weights/backbone.safetensors and backbone-confusion.png beside it.
+    """Trains on FER+. Writes weights/backbone.safetensors and backbone-confusion.png.
 
-    ferplus: the folder that holds fer2013.csv and fer2013new.csv. The report, with the accuracy on PrivateTest, goes
-    into the weights' metadata. Raises InputError, FerplusError, WeightsError.
+    ferplus: the folder with fer2013.csv and fer2013new.csv. The metadata of the weights has the report with the
+    accuracy on PrivateTest. Raises InputError, FerplusError, WeightsError.
     """
     output = work.weights("backbone")
     start = _start(config.pretrain_backbone.start)
@@ -60,7 +60,7 @@ def pretrain_backbone(config: Config, ferplus: Path, work: Work, reporter: Repor
 
 
 def backbone_fingerprint(config: Config, ferplus: Path) -> str:
-    """What backbone weights bear that are up to date. Raises InputError, MissingStageError."""
+    """The fingerprint of up-to-date backbone weights. Raises InputError, MissingStageError."""
     return fingerprint(
         version=VERSION,
         settings=config.pretrain_backbone,
@@ -72,8 +72,10 @@ def backbone_fingerprint(config: Config, ferplus: Path) -> str:
 
 
 def count_faces(ferplus: Path) -> dict[str, dict[str, Any]]:
-    """For each usage of FER+: its rows, faces of each class by majority, and how many faces each rule keeps. Needs
-    fer2013new.csv only. Raises MissingStageError, FerplusError."""
+    """For each usage of FER+: the number of rows, of faces per class (majority), and of faces that each rule keeps.
+
+    Needs only fer2013new.csv. Raises MissingStageError, FerplusError.
+    """
     path = ferplus / fer.VOTES if ferplus.is_dir() else ferplus
     if not path.is_file():
         raise MissingStageError(f"{path} does not exist", "Give the folder that contains it: --ferplus DIR.")
@@ -82,7 +84,7 @@ def count_faces(ferplus: Path) -> dict[str, dict[str, Any]]:
 
 
 def counts_table(counts: dict[str, dict[str, Any]]) -> "Table":
-    """What count_faces found, to be read."""
+    """The result of count_faces as a table."""
     from rich import box
     from rich.table import Table
 
@@ -211,7 +213,7 @@ def _labelled(ferplus: Path, usage: Any) -> tuple["Tensor", NDArray[np.int64]]:
 
 
 def classify(backbone: Any, faces: "Tensor", size: int, compute: "Compute", batch: int = 64) -> NDArray[np.int64]:
-    """The class each face uint8 [n, 48, 48] most looks like, int64 [n]."""
+    """The most probable class of each face uint8 [n, 48, 48], int64 [n]."""
     import torch
 
     from ..learning.augment import crop_centre

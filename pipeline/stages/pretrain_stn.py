@@ -1,6 +1,6 @@
-"""pretrain stn: the STN learns from boxes where the face is, and whether there is one, before anything else is trained.
+"""affect pretrain stn: trains the STN on face boxes, to locate the face and to detect whether there is one.
 
-Frames come from the frame shards; a frame of a subject that has a box file, but no box in it, shows no face.
+Frames come from the frame shards. If a subject has a box file without a box for a frame, the frame shows no face.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 STAGE = "pretrain-stn"
 VERSION = 5
 LOST = 0.01
-"""A video of which more than this share was lost in decoding teaches and judges nothing."""
+"""A video that lost a larger share of its frames in decoding is not used."""
 FINER = 2.67
-"""Training pictures are kept this much finer than the view, so that zooming in still shows something."""
+"""Resolution of the stored training pictures, relative to the view, so that zooming in keeps detail."""
 
 
 @dataclass(frozen=True)
 class Boxed:
-    """A subject's boxes, and the shard of its video with so many frames."""
+    """The boxes of a subject, and the shard of its video with its number of frames."""
 
     subject: Subject
     shard: Path
@@ -53,9 +53,9 @@ class Boxed:
 def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> StageReport:
     """Trains the STN on the boxes of the training split and writes weights/stn.safetensors.
 
-    It starts from `pretrain_stn.start`, and without any boxes stays there, with a warning; at `scratch` it is then the
-    identity, and the crop the whole picture. Raises MissingStageError where no frames are extracted, InputError and
-    WeightsError where the start cannot be used.
+    It starts from `pretrain_stn.start`. Without any boxes it keeps these weights, with a warning; with `scratch`, the
+    STN is then the identity, and the crop is the whole picture. Raises MissingStageError if there are no frames,
+    InputError and WeightsError if the start cannot be used.
     """
     output = work.weights("stn")
     catalog = find_catalog(data)
@@ -80,7 +80,7 @@ def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> 
             "Run `affect detect-boxes --data DIR` and then this stage again."
         )
     stn, report, damaged = _train(config, training, validation, work, reporter, digest)
-    if damaged:  # it learned without them, and is to learn anew once they are mended
+    if damaged:  # trained without them, so it is trained again when they are repaired
         digest = stn_fingerprint(config, subjects, work)
     save_weights(
         output,
@@ -103,8 +103,10 @@ def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> 
 
 
 def stn_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> str:
-    """What STN weights bear that are up to date. subjects: of the splits for training and validation. Raises
-    InputError where pretrain_stn.start does not exist."""
+    """The fingerprint of up-to-date STN weights. subjects: of the training and validation splits.
+
+    Raises InputError if pretrain_stn.start does not exist.
+    """
     start = start_weights(config)
     return fingerprint(
         version=VERSION,
@@ -122,7 +124,7 @@ def _figure(value: float | None) -> str:
 
 
 def _known(figure: float) -> float | None:
-    """None where it is NaN, which JSON does not know."""
+    """None instead of NaN, which JSON does not have."""
     return None if isnan(figure) else figure
 
 
@@ -133,7 +135,7 @@ def _source(subject: Subject, work: Work) -> list[Any]:
     try:
         with FrameShard(shard) as frames:
             made_from = frames.fingerprint
-    except ShardError as error:  # said by _boxed, which leaves the subject out
+    except ShardError as error:  # _boxed reports it and leaves the subject out
         made_from = error.problem
     return [subject.name, subject.split, made_from, boxes_digest(subject)]
 
@@ -141,10 +143,10 @@ def _source(subject: Subject, work: Work) -> list[Any]:
 def _boxed(
     config: Config, catalog: Catalog, subjects: Sequence[Subject], work: Work
 ) -> tuple[list[Boxed], list[Problem]]:
-    """The subjects that have boxes and frames; those whose boxes or frames cannot be read, or whose frames are of an
-    older video or other settings, become Problems.
+    """The subjects with boxes and frames, and the problems of subjects whose boxes or frames cannot be read or are out
+    of date.
 
-    Videos that lost frames in decoding are left out: what a decoder shows beside them is smeared.
+    Videos that lost frames in decoding are left out, because their other frames can be damaged too.
     """
     if subjects and not any(work.frames(subject.video).is_file() for subject in subjects):
         raise MissingStageError(
@@ -241,8 +243,8 @@ def _train(
 def gather(
     config: Config, boxed: Sequence[Boxed], total: int, device: "torch.device", reporter: Reporter
 ) -> tuple["BoxedImages", list[Problem]]:
-    """About `total` frames, evenly over the subjects and their time, each cut to the subject's region, with its box;
-    and the subjects whose frames turned out to be damaged."""
+    """About `total` frames, evenly over the subjects and over time, each cut to the subject's region, with its box; and
+    the problems of subjects with damaged frames."""
     from ..learning.stn.objective import concatenate
 
     side = min(config.frames.size, round(FINER * config.stn.view))
@@ -252,14 +254,14 @@ def gather(
     with reporter.progress("frames with boxes", sum(shares), "frames") as bar:
         for item, share in zip(boxed, shares, strict=True):
             try:
-                parts.append(_look(item, share, side, device))
+                parts.append(_read_frames(item, share, side, device))
             except ShardError as error:
                 problems.append(Problem("damaged", item.subject.name, error.problem, error.remedy))
             bar.advance(share)
     return concatenate(parts), problems
 
 
-def _look(item: Boxed, share: int, side: int, device: "torch.device") -> "BoxedImages":
+def _read_frames(item: Boxed, share: int, side: int, device: "torch.device") -> "BoxedImages":
     """`share` frames of one subject, evenly over time."""
     import torch
 

@@ -1,4 +1,4 @@
-"""report: one HTML page, and its pictures, of what was learned. Draws what there is, and names what is missing."""
+"""affect report: one HTML page with plots of the training results. It shows what exists and names what is missing."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from ..visualization.report.data import (
     weights_report,
 )
 from ..visualization.report.page import Page, page_source, write_page
-from ..visualization.report.stn_samples import Fit, StnSample, look, measure, true_boxes
+from ..visualization.report.stn_samples import Fit, StnSample, measure, sample_crops, true_boxes
 from ..visualization.report.subjects import cards
 from ..visualization.report.videos import clips_of, predicted, read_by
 
@@ -48,8 +48,8 @@ WEIGHTS = ("stn", "backbone", "adapted")
 def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
     """Writes W/report: index.html, which needs no other file, its pictures as PNG, and report.json.
 
-    Of several runs all are in the curves and the table; the rest shows the one best on validation. What cannot be shown
-    is named there, with the command that makes it. Raises MissingStageError where there is no run at all.
+    The curves and the table show all runs; the other sections show the run that is best on validation. The page lists
+    what cannot be shown, with the command that creates it. Raises MissingStageError if there is no run.
     """
     output = work.report / "index.html"
     key = _key(config, work, find_runs(work))
@@ -64,16 +64,16 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
     missing = _missing(work, best, predictions, shards)
     boxes = true_boxes(work, [shard.subject for shard in shards])
     its_config = _config_of(best, config)
-    looks: list[StnSample] = []
+    samples: list[StnSample] = []
     fits: list[Fit] = []
     if its_config.stn.localiser == "aligned":
         missing["stn"] = "The crops were provided (stn.localiser is aligned): there is no STN to show."
     else:
-        looks, failed = look(work, shards, boxes, margin=its_config.stn.margin, size=its_config.stn.crop)
+        samples, failed = sample_crops(work, shards, boxes, margin=its_config.stn.margin, size=its_config.stn.crop)
         fits, more = measure(shards, boxes, reporter)
         problems += [*failed, *more]
     try:
-        pictures = _draw(work, runs, predictions, looks, reporter)
+        pictures = _draw(work, runs, predictions, samples, reporter)
     except OSError as error:
         raise WorkError(
             f"{work.report}: cannot be written ({error.strerror})", "Free space, or choose another --work."
@@ -87,7 +87,7 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
         clips=tuple(clips),
         cards=tuple(made_cards),
         pictures=pictures,
-        looks=tuple(looks),
+        samples=tuple(samples),
         iou={fit.subject: float(fit.iou.mean()) for fit in fits},
         stn=_stn_figures(work, fits),
         weights={name: found for name in WEIGHTS if (found := weights_report(work, name)) is not None},
@@ -109,7 +109,7 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
 
 
 def _key(config: Config, work: Work, folders: Sequence[Path]) -> str:
-    """Of all that is read, by size and time: the whole of Aff-Wild2's features would take minutes to read."""
+    """A fingerprint of all inputs by size and time. To read all features of Aff-Wild2 would take minutes."""
     names = ("metrics.jsonl", "run.json", "config.yaml", MODEL_FILE)
     read = [folder / name for folder in folders for name in names]
     read += [path for folder in folders for path in sorted(folder.glob("evaluation-*.json"))]
@@ -141,7 +141,7 @@ def _kept(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def _shards(work: Work, run: Run) -> tuple[list[Cached], list[Problem]]:
-    """The feature shards of the subjects that the run is judged by."""
+    """The feature shards of the subjects on which the run is evaluated."""
     try:
         cached = cached_subjects(work)
     except (ShardError, KeyError) as error:
@@ -152,7 +152,7 @@ def _shards(work: Work, run: Run) -> tuple[list[Cached], list[Problem]]:
 
 
 def _config_of(run: Run, config: Config) -> Config:
-    """The run's own settings; those in force where it has none that can be read."""
+    """The settings of the run, or the current ones if the run has none that can be read."""
     try:
         return load(str(run.folder / "config.yaml"))
     except ConfigError:
@@ -160,7 +160,7 @@ def _config_of(run: Run, config: Config) -> Config:
 
 
 def _missing(work: Work, run: Run, predictions: dict[str, Series], shards: list[Cached]) -> dict[str, str]:
-    """What cannot be shown, by section, and the command that makes it."""
+    """What cannot be shown, by section, with the command that creates it."""
     at = f"--work {work.root}"
     missing = {}
     if not run.history:
@@ -183,7 +183,7 @@ def _missing(work: Work, run: Run, predictions: dict[str, Series], shards: list[
 
 
 def _remarks(work: Work, run: Run, config: Config, shards: list[Cached], boxes: dict[str, Path]) -> list[str]:
-    """What a reader has to know to read the page right."""
+    """Remarks that a reader needs to understand the page."""
     remarks = [
         f"Run {run.name} was trained again after its evaluation on {split}: run affect evaluate again."
         for split in run.stale
@@ -220,7 +220,7 @@ def _stn_figures(work: Work, fits: Sequence[Fit]) -> dict[str, Any]:
 
 
 def chosen_subjects(predictions: Mapping[str, Series]) -> dict[str, Series]:
-    """The best, the median and the worst subject by mean CCC, under a title that says so."""
+    """The series of the best, the median and the worst subject by mean CCC, by title."""
     scores = {name: pooled(it.value, it.truth, it.valid)["ccc_mean"] for name, it in predictions.items()}
     order = sorted(scores, key=lambda name: (-scores[name], name))
     places = {(len(order) - 1) // 2: "Median", len(order) - 1: "Worst", 0: "Best"}
@@ -228,9 +228,9 @@ def chosen_subjects(predictions: Mapping[str, Series]) -> dict[str, Series]:
 
 
 def _draw(
-    work: Work, runs: Sequence[Run], predictions: dict[str, Series], looks: Sequence[StnSample], reporter: Reporter
+    work: Work, runs: Sequence[Run], predictions: dict[str, Series], samples: Sequence[StnSample], reporter: Reporter
 ) -> dict[str, tuple[Path, ...]]:
-    """The pictures, by section: the light one, and the dark one that the page shows in the dark."""
+    """The pictures by section: a light one, and a dark one for dark mode."""
     from ..visualization.report import curves, figures
     from ..visualization.style import DARK, LIGHT
 
@@ -249,15 +249,15 @@ def _draw(
         if has_confusion(backbone):
             path = draw_confusion(backbone, folder / f"confusion{ending}", theme)
             pictures.setdefault("confusion", []).append(path)
-    if looks:
-        pictures["stn"] = [figures.draw_looks(folder / "stn.png", looks, LIGHT)]
+    if samples:
+        pictures["stn"] = [figures.draw_crops(folder / "stn.png", samples, LIGHT)]
     for name in pictures:
         reporter.debug(f"{STAGE}: {name}")
     return {name: tuple(paths) for name, paths in pictures.items()}
 
 
 def _sweep(folder: Path, files: Sequence[str]) -> None:
-    """Takes away pictures of an earlier report that this one has not."""
+    """Removes pictures of an earlier report that this report does not have."""
     for name in ("curves", "truth", "plane", "confusion", "stn"):
         for path in (folder / f"{name}.png", folder / f"{name}-dark.png"):
             if path.name not in files:

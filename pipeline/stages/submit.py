@@ -1,4 +1,4 @@
-"""submit: a challenge's file, one line for each row of its template, from one run or the mean of several."""
+"""affect submit: the file for a challenge, one line per row of its template, from one run or the mean of several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,14 +45,15 @@ def submit(
     out: Path,
     runs: Sequence[str] = ("default",),
 ) -> StageReport:
-    """Writes `out`: image_location,valence,arousal, in the template's order, one line per row of it.
+    """Writes `out`: image_location,valence,arousal, one line per row of the template, in the same order.
 
-    A subject's values come from cached features if the run's own encoder made them, else from its video in `data`,
-    which needs no annotation. A row whose frame has no prediction (lost in decoding, beyond the end) holds the nearest
-    earlier one; before the first, the first. Subjects that have neither are in `failed`, and 0 stands in their rows.
-    The values are those of `affect evaluate`: smoothed as the model says, and with its memory carried through the
-    track where clip.carry is set.
-    Several runs are averaged. The file is read back and held to the template.
+    The values of a subject come from cached features if the encoder of the run computed them, otherwise from its video
+    in `data`, which needs no annotation. A frame without a prediction (lost in decoding, or after the end) gets the
+    nearest earlier one; frames before the first prediction get the first. Subjects without both are in `failed`, and
+    their values are 0.
+
+    The values are equal to those of `affect evaluate`: with the smoothing of the model, and with the state of the head
+    carried if clip.carry is set. Several runs are averaged. The file is read back and compared with the template.
     Raises InputError, MissingStageError, WorkError.
     """
     entries = read_template(template)
@@ -104,7 +105,7 @@ def submit(
 def _catalog(data: Path) -> Catalog | None:
     try:
         return find_catalog(data)
-    except InputError:  # no annotation below it; features may do
+    except InputError:  # no annotations in it; cached features may suffice
         return None
 
 
@@ -116,7 +117,7 @@ def _rows(entries: Template) -> "dict[str, NDArray[np.int64]]":
 
 
 def _check(out: Path, entries: Template) -> None:
-    """Reads the file back. What is wrong with it here is our fault, or the disk's."""
+    """Reads the file back. A difference means a bug or a fault of the disk."""
     lines = out.read_text(encoding="utf-8").splitlines()
     parts = [line.split(",") for line in lines[1:]]
     same = lines[0] == HEADER and [part[0] for part in parts] == list(entries.locations)
@@ -125,7 +126,7 @@ def _check(out: Path, entries: Template) -> None:
 
 
 class _Source:
-    """One run's values of any subject, by name."""
+    """The values of one run for any subject, by name."""
 
     def __init__(self, config: Config, folder: Path, work: Work, catalog: Catalog | None) -> None:
         from ..inference.predictor import Predictor
@@ -137,7 +138,7 @@ class _Source:
         self.shards = {name: shard.path for name, shard in shards if shard.encoder == info.encoder}
 
     def values(self, name: str) -> _Values:
-        """Raises InputError where there is no way to have them."""
+        """Raises InputError if the values cannot be computed."""
         if name in self.shards:
             from ..learning.tracks import FeatureTracks, read_track
 
@@ -169,7 +170,7 @@ class _Source:
 
 
 def _find(catalog: Catalog | None, name: str) -> tuple[Video, Subject] | None:
-    """The video of a subject, annotated or not, and which side of it is meant."""
+    """The video of a subject, annotated or not, and the side of the picture."""
     if catalog is None:
         return None
     videos = {video.name: video for video in catalog.videos}

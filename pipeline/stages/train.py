@@ -16,7 +16,7 @@ from ..records import Problem, StageReport, Subject, Work
 from ..runs.build import init_head, save_run, whole_network
 from ..runs.fit import STAGE, fit_run, smoothing_of
 from ..runs.folder import plain, read_run, stored_key
-from ..runs.splits import Cached, annotated, cached_shards, divide, in_step, redeal
+from ..runs.splits import Cached, annotated, cached_shards, divide, in_step, split_by_fold
 from ..storage.fingerprint import content_digest, fingerprint
 from ..storage.shard import sweep
 
@@ -194,7 +194,7 @@ def _divide(
     splits = {name: it.split for name, it in known.items()}
     if fold is None:
         return divide(splits)
-    training, validation, note = divide(redeal(splits, {name: it.video for name, it in known.items()}, fold))
+    training, validation, note = divide(split_by_fold(splits, {name: it.video for name, it in known.items()}, fold))
     if config.adapt.epochs > 0:
         note = (
             f"fold {fold}: the backbone was adapted on the whole training split, so it has seen the people of every "

@@ -1,4 +1,4 @@
-"""verify: reads everything that a work folder holds, against its checksums, and names each fault with its remedy."""
+"""affect verify: checks all files of a work folder against their checksums, and lists each fault with its remedy."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -22,14 +22,14 @@ from ..storage.shard import FEATURES, FRAMES, MADE_BY, Shard
 STAGE = "verify"
 REMEDY = "Delete it and run its stage again."
 ROWS = ("index", "pts")
-"""What every shard has a row of for each frame."""
+"""The datasets of every shard that have one row per frame."""
 
 
 def verify(config: Config, work: Work, reporter: Reporter, *, remove: bool = False) -> StageReport:
-    """Checks all shards, weights and runs of a work folder; `failed` holds the faults, `kept` what is sound.
+    """Checks all shards, weights and runs of a work folder. `failed` has the faults, `kept` the valid files.
 
-    Damaged shards are marked, so that no stage uses them and their own makes them anew. remove: deletes what is damaged
-    and can be made again by its stage. Nothing else is changed. Raises WorkError.
+    Damaged shards are marked, so that no stage uses them and their own stage writes them again. remove: deletes damaged
+    files that a stage can write again. Nothing else is changed. Raises WorkError.
     """
     checks = list(_checks(work))
     sound: list[str] = []
@@ -56,7 +56,7 @@ def verify(config: Config, work: Work, reporter: Reporter, *, remove: bool = Fal
 
 
 def _checks(work: Work) -> Iterator[tuple[Path, Callable[[Path], object]]]:
-    """What there is, each with what checks it by raising an AffectError."""
+    """The files to check, each with a check that raises an AffectError."""
     for path, check in ((work.config, _config), (work.audit, lambda _: load_audit(work)), (work.failures, _json)):
         if path.is_file():
             yield path, check
@@ -152,5 +152,5 @@ def _folders(work: Work) -> list[Path]:
 
 
 def _without(problem: str, path: Path) -> str:
-    """The problem, whose name is told anyway."""
+    """The problem without the path, which is printed separately."""
     return problem.removeprefix(f"{path}: ")

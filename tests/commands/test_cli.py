@@ -314,7 +314,7 @@ def test_audit_prints_a_table_and_json_to_stdout(finished_work: tuple[Path, str]
     assert "refused" in {problem["name"] for problem in report["failed"]}
 
 
-def test_predict_takes_any_video(finished_work: tuple[Path, str], demo_data: Path, tmp_path: Path) -> None:
+def test_predict_accepts_any_video(finished_work: tuple[Path, str], demo_data: Path, tmp_path: Path) -> None:
     work, _ = finished_work
     video = next(demo_data.rglob("videos/**/*.mp4"))
     model = work / "train" / "default"
@@ -327,7 +327,7 @@ def test_predict_takes_any_video(finished_work: tuple[Path, str], demo_data: Pat
     assert times == sorted(set(times))
 
 
-def test_predict_of_a_missing_video_and_model_says_so(
+def test_predict_of_a_missing_video_or_model_is_an_error(
     finished_work: tuple[Path, str], demo_data: Path, tmp_path: Path
 ) -> None:
     work, _ = finished_work
@@ -345,7 +345,9 @@ def test_an_unknown_run_is_one_line(finished_work: tuple[Path, str], demo_data: 
     assert_one_line(run("evaluate", "--data", demo_data, "--work", work, "--run", "nope"), "nope", "affect train")
 
 
-def test_a_changed_setting_remakes_only_what_hangs_on_it(finished_work: tuple[Path, str], demo_data: Path) -> None:
+def test_a_changed_setting_makes_only_its_dependent_outputs_again(
+    finished_work: tuple[Path, str], demo_data: Path
+) -> None:
     work, _ = finished_work
     wide = ("--data", demo_data, "--work", work, "--set", "head.hidden=24")
     assert "0 made" in run("cache-features", *wide).stderr
@@ -360,7 +362,7 @@ def test_a_stage_without_the_one_before_is_one_line(stage: str, demo_data: Path,
     assert_one_line(result, "affect ")
 
 
-def test_a_report_of_nothing_is_one_line(tmp_path: Path) -> None:
+def test_a_report_without_runs_is_a_one_line_error(tmp_path: Path) -> None:
     assert_one_line(run("report", "--work", tmp_path), "affect ")
 
 
@@ -429,7 +431,7 @@ def test_runs_are_completed_from_the_work_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_colour_only_on_a_terminal_that_wants_it(terminal: bool, tmp_path: Path) -> None:
+def test_colour_is_used_only_on_terminals(terminal: bool, tmp_path: Path) -> None:
     """A pipe gets none; a terminal does, unless NO_COLOR says otherwise."""
     import pty
 

@@ -108,9 +108,9 @@ def test_the_ferplus_dialect_is_the_graph_of_the_file(tmp_path: Path, crops: Ten
     backbone = load_ferplus_dag(tmp_path / "dag.pth").eval()
     with torch.inference_mode():
         features, logits = backbone(crops)
-        wanted_features, wanted_logits = read_dag(state, crops)
-    assert close(features, wanted_features)
-    assert close(logits, wanted_logits)
+        expected_features, expected_logits = read_dag(state, crops)
+    assert close(features, expected_features)
+    assert close(logits, expected_logits)
     assert features.shape == (2, 2048)
     assert (backbone.dialect, backbone.classes) == ("ferplus", CLASSES)
 
@@ -249,7 +249,7 @@ def test_metadata_that_describe_no_backbone_are_refused(change: dict) -> None:
         from_metadata({})
 
 
-def test_without_a_network_imagenet_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_without_a_network_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("Network is unreachable")
 

@@ -106,7 +106,7 @@ def request(port: int, method: str, path: str, body: bytes = b"", **headers: str
     return response
 
 
-def test_a_dropped_video_comes_in_plays_and_can_be_taken_home(
+def test_a_dropped_video_is_predicted_plays_and_can_be_downloaded(
     browser: "WebDriver", served: Served, video: Path, tmp_path: Path
 ) -> None:
     browser.get(f"http://127.0.0.1:{served.port}/")
@@ -134,7 +134,7 @@ def test_a_dropped_video_comes_in_plays_and_can_be_taken_home(
     wait(browser, "document.querySelectorAll('.job').length === 1")
 
 
-def test_a_broken_video_says_what_is_wrong_with_it(browser: "WebDriver", served: Served, tmp_path: Path) -> None:
+def test_the_error_for_a_broken_video_states_the_fault(browser: "WebDriver", served: Served, tmp_path: Path) -> None:
     browser.get(f"http://127.0.0.1:{served.port}/")
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 200)
     (tmp_path / "notes.txt").write_text("words")
@@ -147,7 +147,7 @@ def test_a_broken_video_says_what_is_wrong_with_it(browser: "WebDriver", served:
     assert str(served.scratch) not in ask(browser, "document.body.textContent")
 
 
-def test_only_its_own_page_on_this_machine_is_answered(served: Served) -> None:
+def test_only_requests_from_its_own_page_are_accepted(served: Served) -> None:
     assert request(served.port, "GET", "/").status == 200
     assert request(served.port, "GET", "/", Host="example.org").status == 403
     assert request(served.port, "PUT", "/videos/new/x.mp4", b"1", Sec_Fetch_Site="cross-site").status == 403

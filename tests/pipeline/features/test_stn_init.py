@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def strangers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, Tensor, np.ndarray]:
+def unknown_people(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, Tensor, np.ndarray]:
     """Frames of people that the shipped STN was not trained on: uint8 [n, 3, 256, 256], true theta [n, 2, 3], and
     whether the face is visible, bool [n]."""
     folder, pixels, theta, seen = tmp_path_factory.mktemp("strangers"), [], [], []
@@ -49,8 +49,8 @@ def shipped(kind: Kind = "crop", view: int = 96) -> SpatialTransformer:
     return stn
 
 
-def test_the_shipped_stn_finds_unknown_people(strangers: tuple[Tensor, Tensor, np.ndarray]) -> None:
-    pixels, true, seen = strangers
+def test_the_shipped_stn_finds_unknown_people(unknown_people: tuple[Tensor, Tensor, np.ndarray]) -> None:
+    pixels, true, seen = unknown_people
     with torch.inference_mode():
         theta, presence = shipped().locate(pixels)
     iou = box_iou(theta, true).numpy()[seen]
@@ -61,8 +61,10 @@ def test_the_shipped_stn_finds_unknown_people(strangers: tuple[Tensor, Tensor, n
 
 
 @pytest.mark.parametrize("kind", ["similarity", "affine"])
-def test_other_kinds_of_stn_start_with_the_same_boxes(strangers: tuple[Tensor, Tensor, np.ndarray], kind: Kind) -> None:
-    pixels, true, seen = strangers
+def test_other_kinds_of_stn_start_with_the_same_boxes(
+    unknown_people: tuple[Tensor, Tensor, np.ndarray], kind: Kind
+) -> None:
+    pixels, true, seen = unknown_people
     with torch.inference_mode():
         theta, _ = shipped(kind).locate(pixels[::3])
     assert (theta[:, 0, 1] == 0).all(), "no rotation"
@@ -71,9 +73,9 @@ def test_other_kinds_of_stn_start_with_the_same_boxes(strangers: tuple[Tensor, T
 
 @pytest.mark.parametrize("view", [80, 128])
 def test_an_stn_with_another_view_starts_with_the_same_boxes(
-    strangers: tuple[Tensor, Tensor, np.ndarray], view: int
+    unknown_people: tuple[Tensor, Tensor, np.ndarray], view: int
 ) -> None:
-    pixels, true, seen = strangers
+    pixels, true, seen = unknown_people
     with torch.inference_mode():
         theta, _ = shipped(view=view).locate(pixels[::3])
     assert box_iou(theta, true[::3]).numpy()[seen[::3]].mean() > 0.85

@@ -137,7 +137,7 @@ def test_duplicate_frames_and_truncated_pts_files_are_refused(tmp_path: Path) ->
         read_pts(tmp_path / "105")
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     found = Boxes(np.arange(2, dtype=np.int64), np.array([[1, 2, 3, 4], [2, 3, 4, 5]], np.float32))
     with pytest.raises(WorkError, match=r"s\.csv: cannot be written \(.*\)\. Choose another --out"):

@@ -102,7 +102,9 @@ def test_an_existing_data_set_is_not_drawn_again(demo_data: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in demo_data.rglob("*")} == before
 
 
-def test_an_unfinished_tree_is_drawn_anew_and_keeps_what_is_not_its_own(redrawn: tuple[Path, dict[str, Any]]) -> None:
+def test_an_unfinished_data_set_is_drawn_again_and_files_of_the_user_are_kept(
+    redrawn: tuple[Path, dict[str, Any]],
+) -> None:
     assert not (redrawn[0] / "videos" / "stale.mp4").exists()
     assert (redrawn[0] / "work" / "mine.txt").read_text() == "mine"
 

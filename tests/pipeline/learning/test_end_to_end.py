@@ -66,7 +66,7 @@ def boxes(n: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("balance", "least", "most"), [("none", 0.8, 0.95), ("subject", 0.4, 0.6)])
-def test_a_short_subject_teaches_as_much_as_a_long_one_where_that_is_asked(
+def test_with_balance_a_short_subject_gets_as_many_windows_as_a_long_one(
     balance: str, least: float, most: float
 ) -> None:
     config = settings(f"train.balance={balance}")
@@ -127,7 +127,7 @@ def test_a_rate_of_zero_freezes(part: str, frozen: str) -> None:
     assert changed(before, after, "head.")
 
 
-def test_known_places_leave_the_stn_alone_and_are_where_it_looks() -> None:
+def test_given_crops_replace_the_stn() -> None:
     theta = np.tile(np.array([[0.4, 0, 0.1], [0, 0.5, 0]], np.float32), (14, 1, 1))
     task = make_task(settings(), track("a", 14, 1, theta=theta))
     before, after, history = train(task)
@@ -137,7 +137,7 @@ def test_known_places_leave_the_stn_alone_and_are_where_it_looks() -> None:
     np.testing.assert_array_equal(seen.theta, theta)
 
 
-def test_the_boxes_pull_the_stn_and_their_iou_is_told() -> None:
+def test_the_boxes_train_the_stn_and_their_iou_is_recorded() -> None:
     config = settings("train.box_weight=20", "train.learning_rate_backbone=0", "train.learning_rate_stn=3e-3")
     task = make_task(config, track("a", 24, 1, **boxes(24)))
     _, _, history = train(task, epochs=6)
@@ -196,7 +196,7 @@ def test_the_change_of_colour_is_one_for_a_window() -> None:
     assert not torch.allclose(first[0], second[0], atol=1e-5)
 
 
-def test_augmentation_does_what_it_says_and_nothing_else() -> None:
+def test_each_augmentation_changes_only_its_own_property() -> None:
     """Grey has one value in all channels, blur takes detail away, what is erased is even, and `unchanged` changes
     nothing."""
     crop = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255

@@ -141,7 +141,9 @@ def test_a_feature_is_what_the_whole_network_gives_for_that_frame(
         assert np.abs(got).max() > 0
 
 
-def test_the_two_people_of_a_video_are_seen_apart(demo_data: Path, prepared: Work, cached_report: StageReport) -> None:
+def test_the_two_people_of_a_video_get_their_own_crops(
+    demo_data: Path, prepared: Work, cached_report: StageReport
+) -> None:
     subjects = accepted_subjects(prepared, find_catalog(demo_data))
     pairs = [(a, b) for a in subjects for b in subjects if a.video == b.video and (a.side, b.side) == ("left", "right")]
     assert pairs
@@ -224,7 +226,7 @@ def test_each_gpu_has_a_worker(
     assert asked == [workers]
 
 
-def test_the_gpus_of_a_cluster_are_its_own_affair(
+def test_affect_does_not_assign_the_gpus_of_a_cluster(
     demo_data: Path, cached_report: StageReport, copy: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The machine that hands out the work may have none."""
@@ -256,7 +258,7 @@ def test_a_gpu_gives_the_features_of_the_cpu(
 
 
 @pytest.mark.parametrize(("workers", "at_once"), [("0", 3), ("-1", 3), ("1", 1)])
-def test_one_subject_has_all_cores_unless_told_otherwise_and_the_same_bits(
+def test_one_subject_uses_all_cores_by_default_with_the_same_bits(
     demo_data: Path,
     prepared: Work,
     cached_report: StageReport,
@@ -286,7 +288,7 @@ def test_one_subject_has_all_cores_unless_told_otherwise_and_the_same_bits(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_log_says_the_precision(
+def test_the_log_states_the_precision(
     demo_data: Path, cached_report: StageReport, copy: Work, capfd: pytest.CaptureFixture[str], precision: str
 ) -> None:
     fewer(copy, [shortest(copy, cached_report)])
@@ -337,7 +339,7 @@ def test_frames_of_another_size_are_not_used(demo_data: Path, copy: Work, cached
         assert shard.attributes["source"] == "video"
 
 
-def test_boxes_say_where_to_look_if_asked(demo_data: Path, copy: Work, cached_report: StageReport) -> None:
+def test_crops_come_from_the_boxes_if_set(demo_data: Path, copy: Work, cached_report: StageReport) -> None:
     report = cache_features(settings("stn.localiser=box"), demo_data, copy, QUIET)
     subjects = {subject.name: subject for subject in accepted_subjects(copy, find_catalog(demo_data))}
     assert {problem.name for problem in report.failed} == {name for name, s in subjects.items() if s.boxes is None}
@@ -382,7 +384,7 @@ def test_weights_that_are_missing_or_do_not_fit_stop_it_at_once(demo_data: Path,
         cache_features(settings(), demo_data, copy, QUIET)
 
 
-def test_provided_crops_may_take_the_stn_s_place(demo_data: Path, copy: Work, tmp_path: Path) -> None:
+def test_provided_crops_can_replace_the_stn(demo_data: Path, copy: Work, tmp_path: Path) -> None:
     from affect.pipeline.features.crops import configured_boxes, read_crops
     from affect.pipeline.storage.jpeg import encode
 

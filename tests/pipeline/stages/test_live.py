@@ -41,7 +41,7 @@ def endless(wait: Wait) -> Iterator[CapturedFrame]:
         number += 1
 
 
-def test_late_frames_are_dropped_and_never_queued(run: Path, config: Config) -> None:
+def test_late_frames_are_skipped_and_not_queued(run: Path, config: Config) -> None:
     network = Predictor(run, config)
     made = 0
 
@@ -68,7 +68,7 @@ def test_late_frames_are_dropped_and_never_queued(run: Path, config: Config) -> 
     assert late + len(numbers) == numbers[-1] + 1, "every frame was looked at or counted as late"
 
 
-def test_an_error_of_the_source_reaches_whoever_waits() -> None:
+def test_an_error_of_the_source_is_raised_in_the_reader() -> None:
     def broken(wait: Wait) -> Iterator[CapturedFrame]:
         yield CapturedFrame(0, 0.0, np.zeros((8, 8, 3), np.uint8))
         raise VideoError("the camera fell", "Pick it up.")
@@ -78,7 +78,7 @@ def test_an_error_of_the_source_reaches_whoever_waits() -> None:
             pass
 
 
-def test_silence_is_given_up_after_the_deadline() -> None:
+def test_a_source_without_frames_is_an_error_after_the_deadline() -> None:
     def silent(wait: Wait) -> Iterator[CapturedFrame]:
         wait(60.0)
         yield from ()
@@ -105,7 +105,7 @@ def test_a_file_runs_at_its_own_pace_as_json_lines(
     assert len(read_timeline(overlay).time) == len(rows)
 
 
-def test_ctrl_c_ends_it_cleanly(run: Path, config: Config, video_with_sound: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_live_cleanly(run: Path, config: Config, video_with_sound: Path, tmp_path: Path) -> None:
     lines: list[str] = []
 
     def emit(line: str) -> None:
@@ -136,7 +136,7 @@ def test_it_stops_after_its_seconds_and_when_the_reader_closes(
     assert live(config, video_with_sound, run, QUIET, as_json=True, emit=gone)["frames"] == 1
 
 
-def test_what_is_not_there_is_said(run: Path, config: Config, tmp_path: Path) -> None:
+def test_a_missing_source_or_model_is_an_error(run: Path, config: Config, tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no such file"):
         live(config, tmp_path / "nope.mp4", run, QUIET)
     (tmp_path / "text.mp4").write_text("no video")
@@ -169,7 +169,7 @@ def camera() -> Iterator[tuple[str, list[int]]]:
     server.server_close()
 
 
-def test_a_network_camera_is_watched(run: Path, config: Config, camera: tuple[str, list[int]]) -> None:
+def test_a_network_camera_can_be_read(run: Path, config: Config, camera: tuple[str, list[int]]) -> None:
     url, sent = camera
     lines: list[str] = []
     facts = live(config, f"{url}/stream", run, QUIET, as_json=True, emit=lines.append)

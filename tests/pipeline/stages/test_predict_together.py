@@ -67,7 +67,7 @@ def test_videos_of_one_name_get_files_of_their_own(
     assert {video: rows(out / f"{seen[video.resolve()]}.csv") for video in lengths} == lengths
 
 
-def test_a_name_that_went_to_another_video_meanwhile_is_not_taken_from_it(
+def test_a_name_used_by_another_video_in_the_meantime_is_not_reused(
     model: Path, tmp_path: Path, write_video: Callable[[Path, int], Path]
 ) -> None:
     out, first, second = tmp_path / "out", tmp_path / "a" / "talk.mp4", tmp_path / "b" / "talk.mp4"

@@ -49,7 +49,7 @@ def done(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return config, base / "ferplus", work, pretrain_backbone(config, base / "ferplus", work, QUIET)
 
 
-def test_learns_what_there_is_to_learn_and_reports_on_private_test(
+def test_pretraining_learns_and_reports_on_private_test(
     done: tuple[Config, Path, Work, StageReport],
 ) -> None:
     _, _, work, report = done
@@ -72,7 +72,7 @@ def test_the_weights_know_their_dialect_and_what_they_reached(done: tuple[Config
     assert build_backbone(work.weights("backbone"), 0).classes == CLASSES
 
 
-def test_is_kept_while_nothing_changed_and_that_needs_no_torch(
+def test_report_is_kept_while_nothing_changed_without_importing_torch(
     done: tuple[Config, Path, Work, StageReport], tmp_path: Path
 ) -> None:
     config, ferplus, work, _ = done
@@ -88,7 +88,7 @@ def test_is_kept_while_nothing_changed_and_that_needs_no_torch(
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_is_made_again_when_settings_or_faces_change(
+def test_backbone_is_trained_again_when_settings_or_faces_change(
     done: tuple[Config, Path, Work, StageReport], tmp_path: Path
 ) -> None:
     config, ferplus, work, _ = done
@@ -103,7 +103,7 @@ def test_is_made_again_when_settings_or_faces_change(
     assert pretrain_backbone(brief, mine, own, QUIET).made
 
 
-def test_says_where_the_faces_should_be(tiny_config: Config, tmp_path: Path) -> None:
+def test_a_missing_ferplus_folder_is_an_error_with_a_remedy(tiny_config: Config, tmp_path: Path) -> None:
     with pytest.raises(MissingStageError, match=r"fer2013\.csv.*--ferplus"):
         pretrain_backbone(tiny_config, tmp_path, Work(tmp_path / "work"), QUIET)
 

@@ -33,7 +33,7 @@ def boxes_of(data: Path) -> list[Path]:
     return sorted({subject.boxes for subject in find_catalog(data).subjects if subject.boxes})
 
 
-def test_it_trains_once_and_says_how_well(ready: tuple[Path, Work], tiny_config: Config) -> None:
+def test_pretrain_stn_trains_once_and_prints_its_accuracy(ready: tuple[Path, Work], tiny_config: Config) -> None:
     data, work = ready
     report = pretrain_stn(tiny_config, data, work, QUIET)
     assert (report.made, report.kept) == (("stn.safetensors",), ())
@@ -116,7 +116,7 @@ def test_without_boxes_the_stn_stays_as_it_came(
     assert torch.equal(given["localiser.presence.weight"], shipped["localiser.presence.weight"].float())
 
 
-def test_from_scratch_and_without_boxes_the_stn_is_the_identity_and_the_road_goes_on(
+def test_from_scratch_without_boxes_the_stn_is_the_identity_and_later_stages_run(
     ready: tuple[Path, Work], tiny_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, work = ready
@@ -143,7 +143,7 @@ def test_from_scratch_and_without_boxes_the_stn_is_the_identity_and_the_road_goe
     assert (presence.sigmoid() > 0.99).all()
 
 
-def test_what_is_damaged_is_left_out_and_said(ready: tuple[Path, Work], tiny_config: Config) -> None:
+def test_damaged_data_is_left_out_and_listed(ready: tuple[Path, Work], tiny_config: Config) -> None:
     data, work = ready
     subjects = {subject.name: subject for subject in find_catalog(data).of_split("train") if subject.boxes}
     bad_boxes, cut_shard, bad_jpeg = sorted(

@@ -81,7 +81,7 @@ class Links(HTMLParser):
         self.found += [it or "" for name, it in attrs if name in ("src", "srcset", "href", "action", "data")]
 
 
-def test_a_work_folder_without_a_run_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_work_folder_without_a_run_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(MissingStageError) as error:
         make(Work(tmp_path))
     assert "affect train" in error.value.remedy
@@ -143,7 +143,7 @@ def test_what_is_missing_is_named_with_its_command(tmp_path: Path) -> None:
         assert command in page
 
 
-def test_an_evaluation_older_than_its_model_is_said(tmp_path: Path) -> None:
+def test_the_report_notes_an_evaluation_older_than_its_model(tmp_path: Path) -> None:
     work = Work(tmp_path)
     folder = write_run(work, "default", 0.2)
     make(work)

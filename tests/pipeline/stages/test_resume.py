@@ -114,7 +114,9 @@ def killed(config: Config, root: Path, data: Path, *, end_to_end: bool, kills: i
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_random_moments_it_ends_in_the_same_weights(cached_work: Work, whole_frame_config: Config) -> None:
+def test_a_training_killed_at_random_moments_gives_the_same_weights(
+    cached_work: Work, whole_frame_config: Config
+) -> None:
     """Ten times: half of them at a random step, half at a random moment, be it while the state is written."""
     signals = killed(whole_frame_config, cached_work.root, Path("nowhere"), end_to_end=False, kills=10)
     assert signals[0] == signal.SIGKILL
@@ -123,7 +125,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_weights(cached_work: Work,
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_end_to_end_it_ends_in_the_same_weights(
+def test_an_end_to_end_training_killed_at_random_moments_gives_the_same_weights(
     write_data: Callable[[Path], Path], whole_frame_config: Config, tmp_path: Path
 ) -> None:
     shorter = whole_frame_config.train.model_copy(update={"epochs": 2, "accumulate": 2, "batch_end_to_end": 1})

@@ -106,7 +106,7 @@ def test_several_runs_are_averaged(work: Work) -> None:
         np.testing.assert_allclose(both[row], np.mean([one[row], other[row]], axis=0), atol=2e-6)
 
 
-def test_a_video_without_features_is_looked_at_and_one_that_is_nowhere_is_listed(
+def test_a_video_without_features_is_predicted_and_a_missing_one_is_listed(
     work: Work, tmp_path: Path, write_video: Callable[[Path, int], Path]
 ) -> None:
     data = tmp_path / "data"
@@ -198,7 +198,7 @@ def test_a_malformed_template_is_refused_with_its_line(text: str, message: str, 
         read_template(tmp_path / "template.txt")
 
 
-def test_an_unknown_run_is_said_before_any_work(work: Work, tmp_path: Path) -> None:
+def test_an_unknown_run_is_an_error_before_any_work(work: Work, tmp_path: Path) -> None:
     given = template(tmp_path / "t.txt", "cached/00001.jpg")
     with pytest.raises(MissingStageError, match="nope"):
         submit(CONFIG, tmp_path, work, QUIET, template=given, out=tmp_path / "o.txt", runs=("default", "nope"))

@@ -35,7 +35,7 @@ def work(demo_frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
     return Work(shutil.copytree(demo_frames, tmp_path_factory.mktemp("end_to_end") / "work"))
 
 
-def test_a_model_trained_end_to_end_evaluates_as_its_training_said(
+def test_evaluation_of_an_end_to_end_model_equals_its_training_metrics(
     demo_data: Path, work: Work, tiny_config: Config, full_resnet: None
 ) -> None:
     config = settings(tiny_config)

@@ -49,7 +49,7 @@ def work(tmp_path: Path, config: Config) -> Work:
     return work
 
 
-def test_a_search_leaves_the_best_config_and_goes_on_where_it_was(work: Work, config: Config, tmp_path: Path) -> None:
+def test_a_search_writes_the_best_config_and_can_continue(work: Work, config: Config, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text(SPACE)
     first = tune(config, work, QUIET, space=str(space), name="s", trials=3)

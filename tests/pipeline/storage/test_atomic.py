@@ -99,7 +99,7 @@ def test_the_next_write_to_a_folder_removes_files_of_a_killed_process(killed: Pa
     assert names(killed) == ["another.txt"]
 
 
-def test_temporary_files_of_earlier_versions_are_swept(tmp_path: Path) -> None:
+def test_temporary_files_of_earlier_versions_are_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for name in (f".config.yaml.{dead.pid}.part", f".audit.{dead.pid}.tmp", f".a.h5.{os.getpid()}.tmp", ".x.part"):

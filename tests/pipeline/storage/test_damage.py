@@ -122,9 +122,9 @@ def test_pretrain_stn_runs_again_after_a_damaged_video_is_repaired(
     assert "affect extract-frames" in report.failed[0].remedy
     assert pretrain_stn(config, data, work, QUIET).kept, "nothing has changed"
     assert extract_frames(config, data, work, QUIET).made == ("a",)
-    mended = pretrain_stn(config, data, work, QUIET)
-    assert (mended.made, mended.failed) == (("stn.safetensors",), ())
-    assert mended.facts["training_frames"] > report.facts["training_frames"]
+    repaired = pretrain_stn(config, data, work, QUIET)
+    assert (repaired.made, repaired.failed) == (("stn.safetensors",), ())
+    assert repaired.facts["training_frames"] > report.facts["training_frames"]
 
 
 @pytest.mark.parametrize("by", ["adapt", "train"])

@@ -147,7 +147,7 @@ def test_the_keyboard_is_enough(page: "WebDriver", drawn: Drawn) -> None:
     assert {"play", "speed", "traces", "moment"} <= set(seen)
 
 
-def test_the_box_is_where_the_face_was_and_gone_where_there_is_none(page: "WebDriver", drawn: Drawn) -> None:
+def test_the_box_is_on_the_face_and_hidden_without_a_face(page: "WebDriver", drawn: Drawn) -> None:
     press(page, ".", ".")
     edges = "['x', 'y', 'width', 'height']"
     shown = ask(page, f"{edges}.map(it => Number(document.querySelector('rect.box').getAttribute(it)))")
@@ -161,7 +161,7 @@ def test_the_box_is_where_the_face_was_and_gone_where_there_is_none(page: "WebDr
     assert ask(page, "document.querySelector('.face').textContent") == "no face"
 
 
-def test_it_asks_nothing_of_the_network(page: "WebDriver") -> None:
+def test_the_app_page_loads_nothing_from_the_network(page: "WebDriver") -> None:
     asked = ask(page, "performance.getEntriesByType('resource').map(it => it.name)")
     assert not [name for name in asked if not name.startswith(("data:", "blob:"))]
     assert ask(page, "document.querySelector('h1').textContent") == NAME

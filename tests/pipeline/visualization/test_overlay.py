@@ -59,7 +59,7 @@ def test_frames_times_and_sound_stay(video_with_sound: Path, tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == {"out.mp4"}
 
 
-def test_sound_that_an_mp4_does_not_take_is_made_anew(video_with_sound: Path, tmp_path: Path) -> None:
+def test_sound_that_mp4_does_not_support_is_encoded_again(video_with_sound: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "talk.mov", tmp_path / "out.mp4"
     with av.open(str(video_with_sound)) as old, av.open(str(source), "w") as new:
         picture, sound = old.streams.video[0], old.streams.audio[0]
@@ -81,7 +81,7 @@ def test_sound_that_an_mp4_does_not_take_is_made_anew(video_with_sound: Path, tm
     assert end == pytest.approx(sound_of(source)[2], abs=0.15)
 
 
-def test_a_film_without_sound_stays_silent(video_with_sound: Path, tmp_path: Path) -> None:
+def test_a_video_without_sound_stays_silent(video_with_sound: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     write_overlay_video(out, [trace_of(video_with_sound.with_name("silent.mp4"))], QUIET, "overlay")
     with av.open(str(out)) as container:

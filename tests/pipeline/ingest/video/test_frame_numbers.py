@@ -456,7 +456,7 @@ def test_an_avi_that_ends_in_half_a_frame_keeps_the_others(tmp_path: Path, share
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".m2ts"])
-def test_a_joined_file_that_goes_on_in_another_stream_is_refused(tmp_path: Path, suffix: str) -> None:
+def test_a_joined_file_that_continues_in_another_stream_is_refused(tmp_path: Path, suffix: str) -> None:
     first = write_video(tmp_path / f"a{suffix}")
     other = copied(first, tmp_path / "b.ts")
     data = first.read_bytes()
