@@ -123,10 +123,10 @@ def _videos_of(path: Path, problems: list[Problem], pictures: list[Picture] | No
             message = f"no {sought} matches"
             problems += _closed_folders(path)
     if not found and not pictures and all(problem.kind == "note" for problem in problems[before:]):
-        known = (
-            f"a video, or a folder of {suffixes_in_words()}" if pictures is None else "a video, a picture or a folder"
-        )
-        remedy = remedy or f"Name {known}."
+        allowed = "a video, a picture or a folder"
+        if pictures is None:
+            allowed = f"a video, or a folder of {suffixes_in_words()}"
+        remedy = remedy or f"Name {allowed}."
         problems.append(Problem(kind, fault.name, message, remedy))
     return found
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import PictureError
 from .video.timeline import MAX_PIXELS
-from .walk import fault_of, file_head, starts_like_video
+from .walk import VIDEO_SUFFIXES, fault_of, file_head, starts_like_video
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Formats that are read, with Pillow's names."""
@@ -21,6 +21,7 @@ MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CM
 HEIC_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis")
 
 _CONVERT = "Convert it to a JPEG or PNG."
+_AS_VIDEO = "Predict it as a video."
 _RESTORE = "Restore the file, or leave it out."
 
 
@@ -54,6 +55,9 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # Pillow raises errors of many types for damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            problem = f"{path}: cannot be read ({error.strerror})"
+            raise PictureError(problem, "Check the file and its permissions.") from error
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise PictureError(f"{path}: cannot be decoded ({reason})", _RESTORE) from error
 
@@ -74,12 +78,15 @@ def _to_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
 def _unknown(path: Path) -> PictureError:
     """The error for a file that Pillow does not recognise."""
     head = file_head(path)
+    suffix = path.suffix.lower()
     if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS:
         return PictureError(f"{path}: is a HEIC picture", _CONVERT)
     if head.startswith(b"GIF8"):
-        return PictureError(f"{path}: is a GIF, which affect reads as a video", "Rename it to end in .gif.")
+        remedy = _AS_VIDEO if suffix == ".gif" else "Rename it to end in .gif."
+        return PictureError(f"{path}: is a GIF, which affect reads as a video", remedy)
     if starts_like_video(head):
-        return PictureError(f"{path}: is a video", "Rename it to end in the suffix of a video, such as .mp4.")
+        remedy = _AS_VIDEO if suffix in VIDEO_SUFFIXES else "Rename it to end in the suffix of a video, such as .mp4."
+        return PictureError(f"{path}: is a video", remedy)
     problem = "is not a JPEG, PNG, WebP, BMP or TIFF picture, or its first bytes are damaged"
     return PictureError(f"{path}: {problem}", "Restore the file, or convert it to a JPEG or PNG.")
 
