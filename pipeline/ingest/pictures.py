@@ -44,10 +44,12 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
             raise PictureError(f"{path}: is empty", _RESTORE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on damaged EXIF data and large pictures
-            with Image.open(path, formats=FORMATS) as image:
+            # Not by name: Pillow would map a grey TIFF into memory, and read a rotated one with rows of the wrong length.
+            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise _too_large(path, f"{image.width} x {image.height} pixels")
-                return _to_rgb(path, ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _to_rgb(path, image)
     except UnidentifiedImageError as error:
         raise _unknown(path) from error
     except Image.DecompressionBombError as error:
@@ -72,7 +74,7 @@ def _to_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"), np.uint8)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), np.uint8)
 
 
 def _unknown(path: Path) -> PictureError:

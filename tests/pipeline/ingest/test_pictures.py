@@ -38,6 +38,19 @@ def test_the_exif_orientation_is_applied_once(
     np.testing.assert_array_equal(read_picture(tmp_path / f"a.{suffix}"), pixels)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("orientation", STORED)
+def test_the_exif_orientation_of_a_grey_tiff_is_applied(
+    pixels: np.ndarray, tmp_path: Path, orientation: int, bits: int
+) -> None:
+    """Pillow reads such a file in another way than one in colour."""
+    grey, exif, how = pixels[..., 0], Image.Exif(), STORED[orientation]
+    exif[ORIENTATION] = orientation
+    image = Image.fromarray(grey if bits == 8 else grey.astype(np.uint16) * 256)
+    (image if how is None else image.transpose(how)).save(tmp_path / "a.tif", exif=exif)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif")[..., 1], grey)
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_of_16_bits_the_upper_8_are_used(pixels: np.ndarray, tmp_path: Path, suffix: str) -> None:
     grey, colour = tmp_path / f"grey.{suffix}", tmp_path / f"colour.{suffix}"
