@@ -44,7 +44,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
             raise PictureError(f"{path}: is empty", _RESTORE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on damaged EXIF data and large pictures
-            # Not by name: Pillow would map a grey TIFF into memory, and read a rotated one with rows of the wrong length.
+            # Not by name: Pillow would map a grey TIFF into memory, and mix up the rows of a rotated one.
             with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise _too_large(path, f"{image.width} x {image.height} pixels")
