@@ -88,9 +88,10 @@ def predict(
     options = PredictOptions(emotions=emotions, people=people, format=format, plot=plot, overlay=overlay)
     done = session.stage(predict, chosen, videos, model, out, session.reporter, options)
     if page:
+        from ..pipeline.inference.picture_table import PICTURES
         from ..pipeline.visualization.clip_page import player_pages
 
-        names = [name for name in (*done.made, *done.kept) if "frames" in done.facts[name]]
+        names = [name for name in (*done.made, *done.kept) if PICTURES not in done.facts[name]]
         if len(names) < len(done.facts):
             session.reporter.warning("--report: there is a page for each video, but not for pictures")
         session.stage(player_pages, chosen, names, out, session.reporter)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .predictor import Predictor
 
 PICTURES = "pictures"
-"""Name of the output files."""
+"""Name of the output files, and in the record the number of pictures. Records of videos do not have this key."""
 VERSION = 1
 MANY_PICTURES = 12
 """From this number on, there is no line for each picture."""
@@ -138,7 +138,7 @@ class PictureTable:
                 self.draw(self.out / overlays[picture], prediction)
                 drawn.add(overlays[picture])
         faces = sum(prediction.seen for prediction in predictions.values())
-        facts = {"pictures": len(predictions), "faces": faces, "overlays": sorted(drawn)}
+        facts = {PICTURES: len(predictions), "faces": faces, "overlays": sorted(drawn)}
         suffixes = tuple(dict.fromkeys((*still_valid, suffix)))
         environment = self.load().environment()
         record = Recorded(self.out / PICTURES, key, self._record, facts, suffixes, environment)

@@ -43,7 +43,7 @@ STAGE = "predict"
 VERSION = 2
 MANY_VIDEOS = 12
 """From this number on, each video is summed up in one line."""
-ONE_PERSON = "affect predicts one person in a picture, the most likely face"
+ONE_PERSON = "a picture has one row, for its most likely face"
 
 
 @dataclass(frozen=True)

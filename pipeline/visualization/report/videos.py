@@ -10,6 +10,7 @@ import numpy as np
 from ....configs.schema import Config
 from ...faults import one_input
 from ...inference.outputs import recorded
+from ...inference.picture_table import PICTURES
 from ...progress import Reporter
 from ...records import Problem, Work
 from ..clip import FACTS, Clip, as_json, read_clip, with_film
@@ -23,7 +24,7 @@ def predicted(work: Work) -> list[str]:
     folder = work.root / "predict"
     names = sorted(path.name.removesuffix(FACTS) for path in folder.glob(f"*{FACTS}"))
     known = {name: recorded(folder, name) for name in names}
-    return [name for name, it in known.items() if it is None or "frames" in it.facts][:MAX_VIDEOS]
+    return [name for name, it in known.items() if it is None or PICTURES not in it.facts][:MAX_VIDEOS]
 
 
 def read_by(work: Work) -> list[Path]:
