@@ -51,7 +51,7 @@ HOST = "127.0.0.1"
 )
 def predict(
     videos: Annotated[
-        list[Path], typer.Argument(metavar="VIDEO…", help="Videos, folders of videos, or glob patterns.")
+        list[Path], typer.Argument(metavar="FILE…", help="Videos, pictures, folders of them, or glob patterns.")
     ],
     model: RunFolders = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the output files.")] = Path("out"),
@@ -59,10 +59,10 @@ def predict(
         str, typer.Option("--format", metavar="NAME", help="Format of the tables: csv, json or parquet.")
     ] = "csv",
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also write the video with box and values drawn on it.")
+        bool, typer.Option("--overlay", help="Also write the video or picture with box and values drawn on it.")
     ] = False,
     plot: Annotated[
-        bool, typer.Option("--plot/--no-plot", help="Write a plot of valence and arousal over time.")
+        bool, typer.Option("--plot/--no-plot", help="Write a plot of valence and arousal over time for each video.")
     ] = True,
     page: Annotated[
         bool, typer.Option("--report", help="Also write an HTML page that plays each video next to its values.")
@@ -79,7 +79,8 @@ def predict(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Predict valence and arousal of videos. Writes a table per frame, a table per clip and a plot."""
+    """Predict valence and arousal of videos and pictures. Writes a table per frame, a table per clip and a plot of each
+    video, and one table of all pictures."""
     from ..pipeline.errors import InputError
     from ..pipeline.inference.load import named_or_base, settings_for
     from ..pipeline.progress import Reporter
@@ -94,9 +95,13 @@ def predict(
     options = PredictOptions(emotions=emotions, people=people, format=format, plot=plot, overlay=overlay)
     done = session.stage(predict, chosen, videos, models, out, session.reporter, options)
     if page:
+        from ..pipeline.inference.picture_table import PICTURES
         from ..pipeline.visualization.clip_page import player_pages
 
-        session.stage(player_pages, chosen, [*done.made, *done.kept], out, session.reporter)
+        names = [name for name in (*done.made, *done.kept) if PICTURES not in done.facts[name]]
+        if len(names) < len(done.facts):
+            session.reporter.warning("--report: there is a page for each video, but not for pictures")
+        session.stage(player_pages, chosen, names, out, session.reporter)
     session.finish()
 
 

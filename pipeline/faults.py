@@ -56,7 +56,7 @@ def _problem(name: str, error: Exception, kind: Literal["missing", "damaged", "r
     if isinstance(error, WorkError):
         return Problem(kind, name, f"{part}{error.problem}", "Rename the file or folder, or choose another folder.")
     if isinstance(error, AffectError):
-        return Problem(kind, name, f"{part}{error.problem}", error.remedy)
+        return Problem(kind, name, f"{part}{error.problem.removeprefix(f'{name}: ')}", error.remedy)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Problem(kind, name, f"{part}not enough memory", "Free memory, or reduce its size.")
     if isinstance(error, OSError) and error.strerror:

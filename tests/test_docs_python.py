@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "python.md"
@@ -28,6 +29,7 @@ def test_the_script_of_the_page_runs(
 ) -> None:  # fmt: skip
     tiny_run(tmp_path / "work" / "train" / "default")
     (tmp_path / "talk.mp4").symlink_to(video_with_sound)
+    Image.new("RGB", (40, 30), "teal").save(tmp_path / "face.jpg")
     monkeypatch.chdir(tmp_path)
     script = script_of(PAGE)
     assert set(re.findall(r"^(?:import|from) (\S+)", script, re.MULTILINE)) == {"affect", "numpy"}

@@ -46,6 +46,8 @@ _TEXT_SUFFIXES = frozenset({".ts", ".mts"})
 """Suffixes of transport streams that are also suffixes of TypeScript files."""
 _STILL_BRANDS = frozenset({b"M4A ", b"M4B ", b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis", b"crx "})
 """Brands of ISO base media files with only sound or an image."""
+HEAD_BYTES = 377
+"""Enough to recognise any format: a transport stream by the first bytes of three packets."""
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/[^/]+/fd/\d+")
 NO_FILE = "no such file"
@@ -146,9 +148,11 @@ def is_video(path: Path) -> bool:
 
 def holds_video(path: Path) -> bool:
     """Whether a file with an unknown suffix starts like a video."""
-    if path.suffix.lower() in VIDEO_SUFFIXES | OTHER_SUFFIXES:
-        return False
-    head = _head(path, 377)
+    return path.suffix.lower() not in VIDEO_SUFFIXES | OTHER_SUFFIXES and starts_like_video(file_head(path))
+
+
+def starts_like_video(head: bytes) -> bool:
+    """Whether these are the first bytes of a video. head: from `file_head`."""
     if head[4:8] == b"ftyp":
         return head[8:12] not in _STILL_BRANDS
     starts = (
@@ -157,7 +161,7 @@ def holds_video(path: Path) -> bool:
         b"nut/multimedia container", b"\x06\x0e\x2b\x34\x02\x05\x01\x01", b"\x12\0\x0a",
     )  # fmt: skip
     avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
-    return avi or head.startswith(starts) or (len(head) == 377 and head[::188] == b"GGG")
+    return avi or head.startswith(starts) or (len(head) == HEAD_BYTES and head[::188] == b"GGG")
 
 
 def url_of(source: str | Path) -> str | None:
@@ -263,7 +267,8 @@ def _kind(mode: int) -> str:
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def _head(path: Path, size: int) -> bytes:
+def file_head(path: Path, size: int = HEAD_BYTES) -> bytes:
+    """The first bytes of a file; none if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(size)
@@ -272,7 +277,7 @@ def _head(path: Path, size: int) -> bytes:
 
 
 def _is_text(path: Path) -> bool:
-    head = _head(path, 256)
+    head = file_head(path, 256)
     if not head or b"\0" in head:
         return False
     try:

@@ -16,7 +16,8 @@ from ...configs.schema import Config
 from ..cluster import run_tasks, worker_count
 from ..errors import InputError, WorkError
 from ..faults import one_input, worker_died
-from ..inference.outputs import find_videos, output_names
+from ..inference.inputs import find_videos
+from ..inference.outputs import output_names
 from ..ingest.boxes import write_boxes
 from ..ingest.catalog import find_catalog
 from ..progress import Reporter

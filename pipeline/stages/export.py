@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ...configs.schema import Config
 from ..errors import InputError, MissingStageError
 from ..features.video_digest import video_digest
+from ..inference.inputs import find_videos
 from ..inference.load import MODEL_REMEDY
-from ..inference.outputs import find_videos
 from ..learning.model_file import ModelInfo, model_path, read_model_info
 from ..progress import Reporter
 from ..records import StageReport

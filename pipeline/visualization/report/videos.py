@@ -9,6 +9,8 @@ import numpy as np
 
 from ....configs.schema import Config
 from ...faults import one_input
+from ...inference.outputs import recorded
+from ...inference.picture_table import PICTURES
 from ...progress import Reporter
 from ...records import Problem, Work
 from ..clip import FACTS, Clip, as_json, read_clip, with_web_video
@@ -18,9 +20,11 @@ MAX_VIDEOS = 4
 
 
 def predicted(work: Work) -> list[str]:
-    """Names of the videos in the report: predicted into predict/ of the work folder."""
-    names = sorted(path.name.removesuffix(FACTS) for path in (work.root / "predict").glob(f"*{FACTS}"))
-    return names[:MAX_VIDEOS]
+    """Names of the videos in the report: predicted into predict/ of the work folder. Pictures are left out."""
+    folder = work.root / "predict"
+    names = sorted(path.name.removesuffix(FACTS) for path in folder.glob(f"*{FACTS}"))
+    known = {name: recorded(folder, name) for name in names}
+    return [name for name, it in known.items() if it is None or PICTURES not in it.facts][:MAX_VIDEOS]
 
 
 def read_by(work: Work) -> list[Path]:

@@ -15,7 +15,8 @@ import pytest
 from affect.cli import app
 from affect.pipeline.app.jobs import safe_name
 from affect.pipeline.errors import CatalogError
-from affect.pipeline.inference.outputs import find_videos, output_names
+from affect.pipeline.inference.inputs import find_videos
+from affect.pipeline.inference.outputs import output_names
 from affect.pipeline.ingest.catalog import find_catalog
 from affect.pipeline.ingest.walk import VIDEO_SUFFIXES
 from affect.pipeline.records import Catalog, Problem

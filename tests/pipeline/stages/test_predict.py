@@ -12,7 +12,8 @@ import pytest
 from affect.configs.schema import Config, load
 from affect.models.backbone import scratch
 from affect.pipeline.errors import ConfigError, MissingStageError, WeightsError
-from affect.pipeline.inference.outputs import SUFFIXES, find_videos, output_names
+from affect.pipeline.inference.inputs import find_videos
+from affect.pipeline.inference.outputs import SUFFIXES, output_names
 from affect.pipeline.inference.prediction import fill
 from affect.pipeline.inference.tables import CLIP_COLUMNS, COLUMNS
 from affect.pipeline.ingest.video.decode import probe
