@@ -56,7 +56,7 @@ def test_int8_weights_give_the_values_of_full_weights(tiny_run: Callable[..., Pa
     frames = torch.randint(0, 256, (6, 3, 64, 64), generator=torch.Generator().manual_seed(0)).float()
     with torch.inference_mode():
         full, other = (it.backbone.features(it.stn(frames).crop) for it in (net, small))
-        values, others = (it.head(features[None]).frames for it, features in ((net, full), (small, other)))
+        values, others = (it.head(features[None]).frame for it, features in ((net, full), (small, other)))
     assert float((full - other).abs().mean() / full.abs().mean()) < 0.02
     assert float((values - others).abs().max()) < 0.02
 

@@ -287,5 +287,5 @@ def test_predict_image_takes_pixels_and_refuses_other_things(model: Path, album:
         by_path.valence = 0.0  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(InputError, match=r"uint8 \[4, 4\]"):
         loaded.predict_image(np.zeros((4, 4), np.uint8))
-    with pytest.raises(PictureError, match="there is no such file"):
+    with pytest.raises(PictureError, match="no such file"):
         loaded.predict_image("nope.jpg")
