@@ -6,7 +6,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 AFFECT := $(BIN)/affect
-JOBS ?= auto
+# One test process more than cores: some tests wait for other processes.
+JOBS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 
 # Without DATA=, the demo data is used.
 DATA ?= demo

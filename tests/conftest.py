@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import runpy
 import shutil
 import signal
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
 
 SMALL: dict[str, Any] = {"videos": 8, "frames": 24, "seed": 3, "faces": 80, "workers": 2}
+SMALL_RESNET = Path(__file__).parent / "small_resnet"
+if str(SMALL_RESNET) not in os.environ.get("PYTHONPATH", ""):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SMALL_RESNET), os.environ.get("PYTHONPATH"))))
+runpy.run_path(str(SMALL_RESNET / "sitecustomize.py"))  # this process has started without it
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -139,6 +144,14 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip("no real data beside this checkout")
     return REAL
+
+
+@pytest.fixture
+def full_resnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real ResNet-50; the other tests use a small one (small_resnet/sitecustomize.py)."""
+    import torchvision.models
+
+    monkeypatch.setattr("affect.models.backbone.resnet50", torchvision.models.resnet50)
 
 
 @pytest.fixture(scope="session")

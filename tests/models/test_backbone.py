@@ -29,6 +29,8 @@ from torchvision.models import resnet50
 DEPTHS = {2: 3, 3: 4, 4: 6, 5: 3}
 MEAN = (131.0912, 103.8827, 91.4953)
 
+pytestmark = pytest.mark.usefixtures("full_resnet")
+
 
 def dag_weights(counters: bool = False) -> dict[str, Tensor]:
     """Random weights in the layout of resnet50_ferplus_dag.pth, from its description and not from our module."""

@@ -301,7 +301,7 @@ def test_a_face_that_rolls_is_no_larger() -> None:
     torch.testing.assert_close(box_iou(rolled, upright), torch.ones(1))
 
 
-def test_the_stn_costs_little() -> None:
+def test_the_stn_costs_little(full_resnet: None) -> None:
     """At the settings of affwild2, against the backbone at 224."""
     stn, backbone = SpatialTransformer("crop", 96, 224, 0.1).eval(), Backbone().eval()
     with FlopCounterMode(display=False) as looking:

@@ -37,7 +37,7 @@ def write_faces(folder: Path) -> None:
 
 
 def settings(tiny_config: Config, **changes: object) -> Config:
-    own = {"epochs": 3, "batch": 24, "learning_rate": 1e-3, "ema": 0.0} | changes
+    own = {"epochs": 8, "batch": 24, "learning_rate": 1e-3, "ema": 0.0} | changes
     return tiny_config.model_copy(update={"pretrain_backbone": tiny_config.pretrain_backbone.model_copy(update=own)})
 
 
@@ -68,7 +68,7 @@ def test_the_weights_know_their_dialect_and_what_they_reached(done: tuple[Config
     metadata = read_metadata(work.weights("backbone"))
     assert metadata["backbone"]["dialect"] == "torchvision"
     assert metadata["report"]["accuracy"] == report.facts["accuracy"]
-    assert len(metadata["report"]["history"]) == 3
+    assert len(metadata["report"]["history"]) == 8
     assert build_backbone(work.weights("backbone"), 0).classes == CLASSES
 
 

@@ -36,7 +36,7 @@ def work(demo_frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 
 def test_evaluation_of_an_end_to_end_model_equals_its_training_metrics(
-    demo_data: Path, work: Work, tiny_config: Config
+    demo_data: Path, work: Work, tiny_config: Config, full_resnet: None
 ) -> None:
     config = settings(tiny_config)
     assert train(config, demo_data, work, QUIET, run="raw", end_to_end=True).made == ("raw",)

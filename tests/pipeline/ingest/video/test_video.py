@@ -270,7 +270,9 @@ def test_a_file_that_is_not_a_video_is_refused_with_a_remedy(tmp_path: Path, mak
 
 
 def children() -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+    )
     return [
         int(line.split()[0]) for line in listed.stdout.splitlines() if "affect.pipeline.ingest.video.decode" in line
     ]
