@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from .pipeline.api.model import Model, load
     from .pipeline.api.trace import Trace
     from .pipeline.errors import AffectError
+    from .pipeline.inference.image_prediction import ImagePrediction
     from .pipeline.inference.trace import Moment
 
-__all__ = ["AffectError", "Model", "Moment", "Trace", "__version__", "load"]
+__all__ = ["AffectError", "ImagePrediction", "Model", "Moment", "Trace", "__version__", "load"]
 
 # OpenMP reads this when torch is loaded, and the caller may import torch next.
 limit_spinning()
 
 _MODULES = {
     "AffectError": ".pipeline.errors",
+    "ImagePrediction": ".pipeline.inference.image_prediction",
     "Model": ".pipeline.api.model",
     "Moment": ".pipeline.inference.trace",
     "Trace": ".pipeline.api.trace",

@@ -54,7 +54,7 @@ class ErrorHandlingGroup(TyperGroup):
                 raise
             where = error.filename or "the output"
             typer.echo(
-                f"error: {where} cannot be written ({error.strerror}). Free space, or write elsewhere.", err=True
+                f"error: {where} cannot be written ({error.strerror}). Free space, or choose another place.", err=True
             )
             if sys.stdout is not None:
                 # What is still in the buffer would fail again when Python ends.
@@ -82,8 +82,8 @@ for module in (data, training, inference, reports, maintenance):
     app.add_typer(module.commands)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(show: bool) -> None:
+    if show:
         print(__version__)
         raise typer.Exit
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import av
 import numpy as np
 from affect.pipeline.errors import VideoError
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.decode import Decoding, decoded
 from av.error import FFmpegError
 from av.sidedata.sidedata import Type
@@ -44,7 +44,7 @@ MAX_DIFFERENCE = 4.0
 MAX_TIME_DIFFERENCE = 1.5e-3
 """Seconds. The coarsest clock of a container has ticks of one millisecond."""
 DRAWN_SUFFIXES = (".mp4", ".mov", ".3gp", ".mkv", ".avi", ".ts", ".flv")
-"""Containers that `draw_film` can write: H.264, and MPEG-4 in AVI."""
+"""Containers that `draw_video` can write: H.264, and MPEG-4 in AVI."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def compare(path: Path, row: Row, each: bool) -> bool:
     n = min(len(theirs.time), len(mine.time))
     numbers = abs(len(theirs.time) - len(mine.time)) + int((np.array(mine.number[:n]) != theirs.number[:n]).sum())
     if lost and theirs.errors:
-        reason = f"FFmpeg cannot decode {lost} frames, or marks them as corrupt"
+        reason = f"FFmpeg cannot decode {lost} frames or marks them as corrupt"
         row.notes.append(f"`{path.name}`: {reason}; affect lists them as lost, and the others keep their numbers")
     else:
         numbers += lost
@@ -198,13 +198,13 @@ def compare(path: Path, row: Row, each: bool) -> bool:
     return explained
 
 
-def films(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Draws films in every container that `draw_film` can write, with even and uneven times."""
+def drawn_videos(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Draws videos in every container that `draw_video` can write, with even and uneven times."""
     for suffix in DRAWN_SUFFIXES:
         for name, variable in (("even", False), ("uneven", True)):
             if not (suffix == ".avi" and variable):  # AVI has no uneven times
                 path = folder / f"{name}{suffix}"
-                draw_film(Film(path, 5, 48, 25.0, 1, 160, 96, variable=variable))
+                draw_video(SyntheticVideo(path, 5, 48, 25.0, 1, 160, 96, variable=variable))
                 yield "drawn by the demo", path
 
 
@@ -360,7 +360,7 @@ def main() -> int:
     good = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sources = [films(folder), recordings(folder), *(find_videos(it) for it in options.folders)]
+        sources = [drawn_videos(folder), recordings(folder), *(find_videos(it) for it in options.folders)]
         sources += [find_videos(options.demo / "videos")] if options.demo else []
         for source in sources:
             for group, path in source:

@@ -53,4 +53,4 @@ if __name__ == "__main__":
     if all(folder.is_dir() for folder in folders):
         main(folders[0], folders[1], sys.argv[3:])
     else:
-        print("There is no demo or no model. Run `make all` first, or name DATA and RUN.")
+        print("There is no demo or no model. Run `make all` first, or give DATA and RUN.")

@@ -32,7 +32,7 @@ from affect.pipeline.stages.audit import audit
 from affect.pipeline.stages.detect_boxes import detect_boxes
 from affect.pipeline.stages.extract_frames import extract_frames
 from affect.pipeline.stages.pretrain_stn import pretrain_stn
-from affect.pipeline.visualization.report.figures import draw_looks
+from affect.pipeline.visualization.report.figures import draw_crops
 from affect.pipeline.visualization.report.stn_samples import StnSample, cut
 from affect.pipeline.visualization.style import LIGHT
 from numpy.typing import NDArray
@@ -130,7 +130,7 @@ def draw_sheet(path: Path, name: str, result: StnResult, rows: NDArray[np.int64]
             StnSample(f"{name} {result.time[row]:.1f} s", float(result.time[row]), picture, crop, corners,
                  true[row] if boxed else None, float(iou[row]) if boxed else None, float(result.presence[row]))
         )  # fmt: skip
-    draw_looks(path, samples, LIGHT)
+    draw_crops(path, samples, LIGHT)
 
 
 def main() -> None:
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     arguments = parser.parse_args()
     if not arguments.video.is_file():
-        print(f"{arguments.video} does not exist. Name a video with a face.")
+        print(f"{arguments.video} does not exist. Give a video with a face.")
         return
     figures: dict[str, Any] = {}
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from affect.models.theta import box_iou, corners_from_theta, theta_from_corners
 from affect.pipeline.features.encoder import STN_FORMAT, check_format
 from affect.pipeline.features.stn_init import SHIPPED, init_from
 from affect.pipeline.ingest.boxed_pictures import Picture, held_out, read_pictures
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.decode import Decoding, decoded
 from affect.pipeline.storage.checkpoint import load_weights
 from affect.tools.make_stn import HELD_OUT, PURPOSE
@@ -163,9 +163,9 @@ def drawn_group() -> Group:
     group = Group("drawn people")
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(20):
-            film = Film(Path(folder) / f"{seed}.mp4", 99_000 + seed, 10, 0.5, 1, 640, 360)
-            acted = draw_film(film)[0]
-            pixels = decoded(film.path, SIZE, lambda decoding: np.concatenate([it.pixels for it in decoding]))
+            video = SyntheticVideo(Path(folder) / f"{seed}.mp4", 99_000 + seed, 10, 0.5, 1, 640, 360)
+            acted = draw_video(video)[0]
+            pixels = decoded(video.path, SIZE, lambda decoding: np.concatenate([it.pixels for it in decoding]))
             group.frames += list(pixels)
             for corners, seen in zip(acted.box, acted.seen, strict=True):
                 box = theta_from_corners(torch.from_numpy(corners)[None].float(), 640, 360)[0]

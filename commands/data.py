@@ -53,13 +53,13 @@ def demo_data(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a demo data set with drawn faces. It has the layout and the irregularities of Aff-Wild2."""
-    from ..pipeline.ingest.synthetic import draw_tree
+    """Generate a demo data set with synthetic faces. It has the layout and the irregularities of Aff-Wild2."""
+    from ..pipeline.ingest.synthetic import draw_demo_data
     from ..pipeline.progress import Reporter
 
     reporter = Reporter(quiet, verbose)
     workers = workers or os.cpu_count() or 1
-    facts = draw_tree(out, videos=videos, frames=frames, seed=seed, workers=workers, reporter=reporter)
+    facts = draw_demo_data(out, videos=videos, frames=frames, seed=seed, workers=workers, reporter=reporter)
     reporter.info(f"{'demo-data':<18}{videos} videos → {out}")
     if as_json:
         print_json(facts)

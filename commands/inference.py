@@ -16,15 +16,22 @@ from .options import (
     Verbose,
     config_names,
 )
-from .session import Session, require_path, resolve_config, stage_command
+from .session import Session, require_path, stage_command
 
 commands = typer.Typer()
 
 RunFolders = Annotated[
-    list[Path],
-    typer.Option("--model", metavar="DIR", help="Folder of a run: work/train/NAME. Repeat to average several."),
+    list[Path] | None,
+    typer.Option(
+        "--model",
+        metavar="DIR",
+        help="Folder of a run: work/train/NAME. Default: the base model. Repeat to average several.",
+    ),
 ]
-RunFolder = Annotated[Path, typer.Option("--model", metavar="DIR", help="Folder of a run: work/train/NAME.")]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--model", metavar="DIR", help="Folder of a run: work/train/NAME. Default: the base model."),
+]
 ModelConfig = Annotated[
     str | None,
     typer.Option(
@@ -40,25 +47,25 @@ HOST = "127.0.0.1"
 @commands.command(
     "predict",
     rich_help_panel=USE,
-    epilog="Example: affect predict talk.mp4 --model work/train/default --out out --overlay",
+    epilog="Example: affect predict talk.mp4 --overlay",
 )
 def predict(
     videos: Annotated[
-        list[Path], typer.Argument(metavar="VIDEO…", help="Videos, folders of videos, or glob patterns.")
+        list[Path], typer.Argument(metavar="FILE…", help="Videos, pictures, folders of them, or glob patterns.")
     ],
-    model: RunFolders,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the output files.")],
+    model: RunFolders = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the output files.")] = Path("out"),
     format: Annotated[  # noqa: A002
         str, typer.Option("--format", metavar="NAME", help="Format of the tables: csv, json or parquet.")
     ] = "csv",
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also write the video with box and values drawn on it.")
+        bool, typer.Option("--overlay", help="Also write the video or picture with box and values drawn on it.")
     ] = False,
     plot: Annotated[
-        bool, typer.Option("--plot/--no-plot", help="Write a plot of valence and arousal over time.")
+        bool, typer.Option("--plot/--no-plot", help="Write a plot of valence and arousal over time for each video.")
     ] = True,
     page: Annotated[
-        bool, typer.Option("--report", help="Also write an HTML page that plays each video beside its values.")
+        bool, typer.Option("--report", help="Also write an HTML page that plays each video next to its values.")
     ] = False,
     people: Annotated[
         int, typer.Option("--people", min=1, max=4, help="Number of people to follow in each video.")
@@ -72,31 +79,36 @@ def predict(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Predict valence and arousal of videos. Writes a table per frame, a table per clip and a plot."""
+    """Predict valence and arousal of videos and pictures. Writes a table per frame, a table per clip and a plot of each
+    video, and one table of all pictures."""
     from ..pipeline.errors import InputError
-    from ..pipeline.inference.load import settings_for
+    from ..pipeline.inference.load import named_or_base, settings_for
     from ..pipeline.progress import Reporter
     from ..pipeline.records import Work
     from ..pipeline.stages.predict import PredictOptions, predict
 
-    first, *_ = (require_path(path, "--model") for path in model)
-    chosen = settings_for(first, settings or (), config)
+    models = [require_path(named_or_base(path), "--model") for path in model or [None]]
+    chosen = settings_for(models[0], settings or (), config)
     session = Session(chosen, Work(out), Reporter(quiet, verbose), as_json)
     if page and format != "csv":
         raise InputError(f"--report needs CSV tables, but --format is {format}", "Remove one of the two options.")
     options = PredictOptions(emotions=emotions, people=people, format=format, plot=plot, overlay=overlay)
-    done = session.stage(predict, chosen, videos, model, out, session.reporter, options)
+    done = session.stage(predict, chosen, videos, models, out, session.reporter, options)
     if page:
+        from ..pipeline.inference.picture_table import PICTURES
         from ..pipeline.visualization.clip_page import player_pages
 
-        session.stage(player_pages, chosen, [*done.made, *done.kept], out, session.reporter)
+        names = [name for name in (*done.made, *done.kept) if PICTURES not in done.facts[name]]
+        if len(names) < len(done.facts):
+            session.reporter.warning("--report: there is a page for each video, but not for pictures")
+        session.stage(player_pages, chosen, names, out, session.reporter)
     session.finish()
 
 
-@commands.command("live", rich_help_panel=USE, epilog="Example: affect live 0 --model work/train/default --json")
+@commands.command("live", rich_help_panel=USE, epilog="Example: affect live 0 --json")
 def live(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Camera number, URL of a stream, or video file.")],
-    model: RunFolder,
+    model: RunFolder = None,
     overlay: Annotated[
         Path | None,
         typer.Option("--overlay", metavar="FILE", help="Also write the video with box and values drawn on it (MP4)."),
@@ -110,15 +122,16 @@ def live(
     verbose: Verbose = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per frame.")] = False,
 ) -> None:
-    """Predict valence and arousal of a camera or stream as it runs. Late frames are skipped. Ctrl-C stops it."""
-    from ..pipeline.inference.load import settings_for
+    """Predict valence and arousal from a camera or stream in real time. It skips late frames. Ctrl-C stops it."""
+    from ..pipeline.inference.load import named_or_base, settings_for
     from ..pipeline.progress import Reporter
     from ..pipeline.stages.live import live
 
-    chosen = settings_for(require_path(model, "--model"), settings or (), config)
+    path = require_path(named_or_base(model), "--model")
+    chosen = settings_for(path, settings or (), config)
     limit = float("inf") if seconds is None else seconds
     reporter = Reporter(quiet, verbose)
-    live(chosen, source, model, reporter, as_json=as_json, overlay=overlay, seconds=limit, emit=_print_now)
+    live(chosen, source, path, reporter, as_json=as_json, overlay=overlay, seconds=limit, emit=_print_now)
 
 
 def _print_now(line: str) -> None:
@@ -131,9 +144,9 @@ def _print_now(line: str) -> None:
         raise
 
 
-@commands.command("app", rich_help_panel=USE, epilog="Example: affect app --model work/train/default")
+@commands.command("app", rich_help_panel=USE, epilog="Example: affect app --open")
 def app_command(
-    model: RunFolder,
+    model: RunFolder = None,
     host: Annotated[
         str,
         typer.Option(
@@ -153,14 +166,15 @@ def app_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Start a local web page: upload a video, watch the values arrive, and download them."""
+    """Serve a local web page that predicts uploaded videos and shows their values."""
     from ..pipeline.app.server import ServerOptions, serve
+    from ..pipeline.inference.load import named_or_base, settings_for
     from ..pipeline.progress import Reporter
 
-    folder = model if require_path(model, "--model").is_dir() else model.parent
-    chosen, _ = resolve_config(folder / "config.yaml", config, settings or ())
+    path = require_path(named_or_base(model), "--model")
+    chosen = settings_for(path, settings or (), config)
     options = ServerOptions(host, port, most_mib * 2**20, allowed or (), typer.launch if browse else None)
-    serve(chosen, model, options, Reporter(quiet, verbose))
+    serve(chosen, path, options, Reporter(quiet, verbose))
 
 
 @stage_command(
@@ -176,7 +190,7 @@ def submit(
     template: Annotated[
         Path, typer.Option("--template", metavar="FILE", help="Template of the challenge: the rows to write.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to submit.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Output file.")],
     run: Annotated[
         list[str] | None,
         typer.Option("--run", metavar="NAME", help="Name of the run. Default: default. Repeat to average several."),
@@ -196,8 +210,8 @@ def submit(
     epilog="Example: affect export --model work/train/default --out exported --check talk.mp4",
 )
 def export(
-    model: RunFolder,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the exported files.")],
+    model: RunFolder = None,
     check: Annotated[
         list[Path] | None,
         typer.Option(
@@ -214,12 +228,13 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export a model to ONNX and torch.export, and compare the result with the original model."""
+    from ..pipeline.inference.load import named_or_base, settings_for
     from ..pipeline.progress import Reporter
     from ..pipeline.records import Work
     from ..pipeline.stages.export import FORMATS, export
 
-    folder = model if require_path(model, "--model").is_dir() else model.parent
-    config, _ = resolve_config(folder / "config.yaml", None, ())
+    path = require_path(named_or_base(model), "--model")
+    config = settings_for(path)
     session = Session(config, Work(out), Reporter(quiet, verbose), as_json)
-    session.stage(export, config, model, out, session.reporter, check=check or (), formats=tuple(formats or FORMATS))
+    session.stage(export, config, path, out, session.reporter, check=check or (), formats=tuple(formats or FORMATS))
     session.finish()

@@ -18,7 +18,10 @@ commands.add_typer(config_group, name="config", rich_help_panel=MAINTAIN)
 def verify(
     session: Session,
     remove: Annotated[
-        bool, typer.Option("--remove", help="Delete damaged shards and weights. Their stages can make them again.")
+        bool,
+        typer.Option(
+            "--remove", help="Delete damaged shards and weights. The next run of their stages writes them again."
+        ),
     ] = False,
 ) -> None:
     """Check all shards, weights and runs of a work folder against their checksums."""

@@ -54,7 +54,7 @@ def _run_names_or_none(values: list[str] | None) -> list[str] | None:
 
 
 DataFolder = Annotated[
-    Path, typer.Option("--data", metavar="DIR", help="Data set: a folder with videos, annotations and boxes.")
+    Path, typer.Option("--data", metavar="DIR", help="Data folder with videos, annotations and boxes.")
 ]
 WorkFolder = Annotated[Path, typer.Option("--work", metavar="DIR", help="Work folder, for the output of all stages.")]
 FerplusFolder = Annotated[

@@ -26,7 +26,7 @@ def pretrain_backbone(
     session: Session,
     ferplus: FerplusFolder,
     count: Annotated[
-        bool, typer.Option("--count", help="Only count the faces per class, for each label rule.")
+        bool, typer.Option("--count", help="Only print the number of faces per class and label rule.")
     ] = False,
 ) -> None:
     """Train the backbone on the expressions of FER+."""

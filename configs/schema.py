@@ -49,7 +49,8 @@ class DetectBoxes(Section):
 class PretrainStn(Section):
     start: str = "drawn"
     """Initial weights: `drawn`, the shipped STN, trained on drawn and real people (if stn.view is below 64 or above
-    160, `scratch` is used instead); `scratch`, random; or the path of weights that this stage wrote."""
+    160, `scratch` is used instead); `scratch`, random; `base`, the STN of the base model; or the path of weights that
+    this stage wrote."""
     frames: int = Field(default=20000, ge=16)
     """Number of training frames, sampled evenly from the training subjects that have boxes. They are kept in memory:
     0.26 MB each if stn.view is 96."""
@@ -72,13 +73,13 @@ class PretrainStn(Section):
 class Backbone(Section):
     weights: str = "work"
     """`work`: the weights of the earlier stages in WORK/weights (the adapted ones if adapt.epochs > 0); `scratch`:
-    random; `imagenet`: downloaded by torchvision; or the path of a .safetensors file or of
-    resnet50_ferplus_dag.pth."""
+    random; `imagenet`: downloaded by torchvision; `base`: those of the base model; or the path of a .safetensors file
+    or of resnet50_ferplus_dag.pth."""
 
 
 class PretrainBackbone(Section):
     start: str = "imagenet"
-    """Initial weights: `imagenet`, `scratch`, or a path."""
+    """Initial weights: `imagenet`, `scratch`, `base` (those of the base model), or a path."""
     size: int = Field(default=224, ge=32, le=512)
     """Side to which the 48 x 48 faces are resized, in pixels."""
     labels: Literal["majority", "distribution"] = "distribution"

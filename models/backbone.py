@@ -124,7 +124,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> Backbone:
         return Backbone(metadata["dialect"], tuple(metadata["classes"]), preprocessing)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"the metadata of the weights do not describe a backbone: {error}",
+            f"the metadata of the weights does not describe a backbone: {error}",
             "Write the weights again with `affect pretrain backbone` or `affect adapt`.",
         ) from error
 
@@ -164,7 +164,7 @@ def load_ferplus_dag(path: Path) -> Backbone:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, BadZipFile) as error:
         raise WeightsError(f"{path}: cannot be read as weights ({_brief(error)})", _REMEDY) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: holds a {type(state).__name__}, expected tensors by name", _REMEDY)
+        raise WeightsError(f"{path}: contains a {type(state).__name__}, expected tensors by name", _REMEDY)
     backbone = Backbone("ferplus", CLASSES)
     own = backbone.network.state_dict()
     mapping = {name: ferplus_key(name) for name in own}
@@ -176,7 +176,11 @@ def load_ferplus_dag(path: Path) -> Backbone:
         for name, theirs in mapping.items()
         if theirs in state and state[theirs].shape != _their_shape(name, own[name])
     ]
-    faults = [f"{word} {_list(names)}" for word, names in (("lacks", missing), ("has unknown", unexpected)) if names]
+    faults = [
+        f"{word} {_list(names)}"
+        for word, names in (("does not contain", missing), ("has unknown", unexpected))
+        if names
+    ]
     if misshapen:
         faults.append(_list(misshapen))
     if faults:

@@ -149,7 +149,7 @@ class TemporalHead(nn.Module):
         Frames get the values that `forward` gives them. With readout clip, a frame gets the values of the stream up to
         it. The clip is the stream so far. Raises ValueError if bidirectional."""
         if self.bidirectional:
-            raise ValueError("a bidirectional head needs the whole clip; streams need head.bidirectional: false")
+            raise ValueError("a bidirectional head needs the whole clip; use head.bidirectional=false for streams")
         hidden, memory = self.temporal.step(self._prepare(features), state.memory if state else None)
         new = hidden if self.readout == "clip" else self._read(hidden)
         sums, seen = new.double().cumsum(1), 0

@@ -1,4 +1,4 @@
-"""Many tasks over many processes, by Dask; with no workers, over none. The only dask import."""
+"""Runs tasks in Dask worker processes, or in this process without workers. The only module that imports Dask."""
 
 import logging
 import os
@@ -19,16 +19,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 DEATHS = 2
-"""Workers that a task may take down with it before it is given up."""
+"""Workers that one task may kill before it is reported as failed."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 KEPT = {"MALLOC_ARENA_MAX": 1, "MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_MMAP_THRESHOLD_": 1 << 30}
-"""What workers do with memory that is freed: keep it, in one heap for all threads. As Dask sets it, all that networks
-free goes back to the system, and comes back page by page (see learning/runtime, keep_freed_memory)."""
+"""Memory settings of workers: keep freed memory, in one heap for all threads. With the settings of Dask, networks
+return freed memory to the system and get it back page by page (see keep_freed_memory in learning/runtime.py)."""
 
 
 def worker_count(setting: int, cores: int = 2) -> int:
-    """Worker processes for runtime.workers: -1 stands for one for every two (`cores`) cores, at least one."""
+    """Number of worker processes for runtime.workers; -1: one for every two (`cores`) cores, at least one."""
     if setting >= 0:
         return setting
     from dask.system import CPU_COUNT
@@ -37,7 +37,7 @@ def worker_count(setting: int, cores: int = 2) -> int:
 
 
 def worker_number() -> int:
-    """Of this process among the workers of this machine, from 0; 0 where it is none of them."""
+    """Number of this process among the workers of this machine, from 0; 0 if it is not a worker."""
     if "distributed" not in sys.modules:
         return 0
     from distributed import get_worker
@@ -50,7 +50,8 @@ def worker_number() -> int:
 
 
 def worker_slots(workers: int, scheduler: str | None) -> int:
-    """How many tasks are worked on at once: `workers`, or the threads of the scheduler's. Raises AffectError."""
+    """Number of tasks that run at the same time: `workers`, or the threads of the workers of the scheduler. Raises
+    AffectError."""
     if scheduler is None:
         return workers
     with _client(0, scheduler, 1) as client:
@@ -92,7 +93,7 @@ def run_tasks(
         futures = client.map(task, items, pure=False, batch_size=len(items))
         item_of = {future.key: item for future, item in zip(futures, items, strict=True)}
         done = as_completed(futures, loop=client.loop, raise_errors=False)
-        # Only as_completed holds the futures now, and a result leaves its worker when its future goes.
+        # Only as_completed keeps the futures now. A worker drops a result when its future is deleted.
         del futures
         for future in done:
             item = item_of.pop(future.key)
@@ -116,18 +117,18 @@ def run_tasks(
             del future
 
 
-_DIED = f"its worker process died, {DEATHS + 1} times"
+_DIED = f"its worker process died {DEATHS + 1} times"
 _REMEDY = "Free memory, or use fewer workers with runtime.workers."
 
 
 def _lost(scheduler: str | None) -> AffectError:
     where = f" at {scheduler}" if scheduler else ""
-    remedy = "Start it again, and then this command: what is done is kept."
-    return AffectError(f"the Dask scheduler{where} went away", remedy)
+    remedy = "Start it again, then run this command again. Finished work is kept."
+    return AffectError(f"the connection to the Dask scheduler{where} was lost", remedy)
 
 
 class _Prepare:
-    """A worker plugin, by the methods that Dask looks for."""
+    """A Dask worker plugin. Dask calls its methods by name."""
 
     name = "affect"
 
@@ -136,7 +137,7 @@ class _Prepare:
 
     def setup(self, worker: object) -> None:
         prepare_program()
-        # Dask starts its workers with one. Torch that is imported only later reads these then.
+        # Dask sets one thread in its workers. If torch is imported later, it reads these variables.
         for name in THREAD_VARIABLES:
             os.environ[name] = str(self._threads)
         if "torch" in sys.modules:
@@ -162,9 +163,9 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
     settings = {
         "logging.distributed": "critical",
         "distributed.scheduler.allowed-failures": DEATHS,
-        # A worker holds the one task it works on, so that no other is blamed when it dies.
+        # A worker has only its current task, so no other task is counted when it dies.
         "distributed.scheduler.worker-saturation": 1.0,
-        # What Dask watches of its own processes takes a twentieth of a core from the work.
+        # The monitoring of Dask uses 5 % of a core.
         "distributed.worker.profile.enabled": False,
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.admin.system-monitor.gil.enabled": False,
@@ -192,12 +193,12 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
             with Client(cluster, set_as_default=False) as client:
                 yield client
         except BaseException:
-            # Dask would wait for the tasks in hand.
+            # Dask would wait for the running tasks.
             for nanny in cluster.workers.values():
                 nanny.auto_restart = False
                 with suppress(ProcessLookupError, TypeError):
                     os.kill(nanny.pid, signal.SIGKILL)
-            with suppress(Exception):  # Dask fails on a worker that is just being started
+            with suppress(Exception):  # Dask raises this for a worker that is just starting
                 cluster.close()
             raise
         cluster.close()
@@ -205,7 +206,7 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
 
 @contextmanager
 def _prepared(client: "Client", threads: int) -> Iterator[None]:
-    """Prepares the workers that are there and those that come later, until the block ends."""
+    """Prepares current and later workers until the block ends."""
     from distributed import WorkerPlugin
 
     class Plugin(_Prepare, WorkerPlugin):
@@ -218,7 +219,7 @@ def _prepared(client: "Client", threads: int) -> Iterator[None]:
 
 @contextmanager
 def _without_logs() -> Iterator[None]:
-    """Dask logs the traceback of each connection that is lost; this says it in a line."""
+    """Silences the tracebacks that Dask logs for lost connections. affect raises one error instead."""
     levels = {logger: logger.level for logger in map(logging.getLogger, ("distributed", "distributed.client"))}
     for logger in levels:
         logger.setLevel(logging.CRITICAL)
@@ -231,7 +232,7 @@ def _without_logs() -> Iterator[None]:
 
 @contextmanager
 def _same_environment() -> Iterator[None]:
-    """Dask writes its workers' environment into ours; this puts ours back."""
+    """Restores the environment of this process: Dask writes the variables of its workers into it."""
     before = dict(os.environ)
     try:
         yield

@@ -7,6 +7,7 @@ AffectError               exit code 1; one line: what was found, what was allowe
 │   ├── AnnotationError   one annotation file
 │   ├── BoxError          one box file
 │   ├── FerplusError      one FER or FER+ file
+│   ├── PictureError      one picture: unreadable, damaged or too large
 │   └── VideoError        one video: unreadable, hung, crashed or damaged
 ├── AlignmentError        rows and frames too far apart
 ├── MissingStageError     an earlier stage has not run
@@ -54,6 +55,10 @@ class BoxError(InputError):
 
 class FerplusError(InputError):
     """A FER or FER+ file is malformed."""
+
+
+class PictureError(InputError):
+    """One picture is unreadable, damaged or too large."""
 
 
 class VideoError(InputError):

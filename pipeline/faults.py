@@ -38,7 +38,7 @@ def one_input(
 
 def worker_died(name: str, reason: str) -> Problem:
     """The problem of an input whose worker process died."""
-    return Problem("damaged", name, reason, "Free memory, or set fewer runtime.workers.")
+    return Problem("damaged", name, reason, "Free memory, or reduce runtime.workers.")
 
 
 def _ends_the_stage(error: Exception) -> bool:
@@ -56,7 +56,7 @@ def _problem(name: str, error: Exception, kind: Literal["missing", "damaged", "r
     if isinstance(error, WorkError):
         return Problem(kind, name, f"{part}{error.problem}", "Rename the file or folder, or choose another folder.")
     if isinstance(error, AffectError):
-        return Problem(kind, name, f"{part}{error.problem}", error.remedy)
+        return Problem(kind, name, f"{part}{error.problem.removeprefix(f'{name}: ')}", error.remedy)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Problem(kind, name, f"{part}not enough memory", "Free memory, or reduce its size.")
     if isinstance(error, OSError) and error.strerror:
@@ -66,6 +66,6 @@ def _problem(name: str, error: Exception, kind: Literal["missing", "damaged", "r
     *_, last = extract_tb(error.__traceback__)
     where = f"{Path(last.filename).name}, line {last.lineno}"
     return Problem(
-        kind, name, f"{part}affect failed on it ({type(error).__name__}: {words}; {where})",
-        "This is a bug: please report it, with this line. The other inputs are not affected.",
+        kind, name, f"{part}internal error ({type(error).__name__}: {words}; {where})",
+        "This is a bug in affect. Please report it with this line. The other inputs are not affected.",
     )  # fmt: skip

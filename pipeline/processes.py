@@ -101,7 +101,7 @@ def need_same_process(pid: int, what: str) -> None:
     """Raises ProcessError unless this process is `pid`, which opened `what`."""
     if os.getpid() != pid:
         raise ProcessError(
-            f"{what} was opened by process {pid} and is used by its fork, process {os.getpid()}",
+            f"{what} was opened by process {pid} and is used in the forked process {os.getpid()}",
             "Open it in the process that reads it.",
         )
 

@@ -19,6 +19,12 @@ NOT_ANNOTATED = -5.0
 DIMENSIONS = ("valence", "arousal")
 MODEL_FILE = "model.safetensors"
 """The model in the folder of a run."""
+MODEL_FORMAT = "affect-model"
+"""The format in the metadata of a model file."""
+BASE = "base"
+"""The name of the base model where a model or weights can be named."""
+BASE_MODEL = Path(__file__).parents[1] / "models" / "pretrained" / "base.safetensors"
+"""The model that comes with affect."""
 
 
 @dataclass(frozen=True)

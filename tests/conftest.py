@@ -1,7 +1,8 @@
-"""Fixtures for all tests: a small demo data set, short videos, quick configs, a browser; and which tests are slow."""
+"""Fixtures for all tests: a small demo data set, short videos, small configs, a browser. Marks the slow tests."""
 
 import fcntl
 import os
+import runpy
 import shutil
 import signal
 
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from affect.configs.schema import Config
-from affect.pipeline.ingest.synthetic import draw_tree
+from affect.pipeline.ingest.synthetic import draw_demo_data
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
 
 SMALL: dict[str, Any] = {"videos": 8, "frames": 24, "seed": 3, "faces": 80, "workers": 2}
+SMALL_RESNET = Path(__file__).parent / "small_resnet"
+if str(SMALL_RESNET) not in os.environ.get("PYTHONPATH", ""):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SMALL_RESNET), os.environ.get("PYTHONPATH"))))
+runpy.run_path(str(SMALL_RESNET / "sitecustomize.py"))  # this process has started without it
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -83,12 +88,12 @@ SLOW_FILES = (
 )
 PARTLY_SLOW = {"commands/test_cli.py", "test_odd_inputs.py"}
 """Files of these in which only the tests with a slow fixture or a mark of their own are slow."""
-SLOW_FIXTURES = {"tree", "tree_frames", "tiny_run", "chromium", "real"}
+SLOW_FIXTURES = {"demo_data", "demo_frames", "tiny_run", "chromium", "real"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks slow tests, and begins with the longest files: a worker takes a whole file, and a long one at the end would
-    keep all others waiting."""
+    """Marks slow tests and puts the longest files first. A worker runs whole files, so a long file at the end would
+    delay the result."""
     here = Path(__file__).parent
     rank = {here / name: number for number, name in enumerate(SLOW_FILES)}
     whole = {here / name for name in SLOW_FILES if name not in PARTLY_SLOW}
@@ -113,24 +118,24 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 @pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo data folder: 8 ordinary videos of about 24 frames, and quirky ones. Read only: copy it to change it."""
-    return made_once(tmp_path_factory, "tree", lambda root: draw_tree(root, **SMALL))
+    return made_once(tmp_path_factory, "demo_data", lambda root: draw_demo_data(root, **SMALL))
 
 
 @pytest.fixture(scope="session")
-def tree_frames(tree: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work folder with the audit and the frames of `tree`, 64 x 64. Read only: copy it to add something."""
+def demo_frames(demo_data: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with the audit and the frames of `demo_data`, 64 x 64. Read only: copy it to add something."""
     from affect.pipeline.progress import Reporter
     from affect.pipeline.records import Work
     from affect.pipeline.stages.audit import audit
     from affect.pipeline.stages.extract_frames import extract_frames
 
     def make(root: Path) -> None:
-        audit(tiny, tree, Work(root), Reporter(quiet=True))
-        extract_frames(tiny, tree, Work(root), Reporter(quiet=True))
+        audit(tiny_config, demo_data, Work(root), Reporter(quiet=True))
+        extract_frames(tiny_config, demo_data, Work(root), Reporter(quiet=True))
 
-    return made_once(tmp_path_factory, "tree_frames", make)
+    return made_once(tmp_path_factory, "demo_frames", make)
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +144,14 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip("no real data beside this checkout")
     return REAL
+
+
+@pytest.fixture
+def full_resnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real ResNet-50; the other tests use a small one (small_resnet/sitecustomize.py)."""
+    import torchvision.models
+
+    monkeypatch.setattr("affect.models.backbone.resnet50", torchvision.models.resnet50)
 
 
 @pytest.fixture(scope="session")
@@ -180,8 +193,8 @@ def browser(chromium: "WebDriver") -> "Iterator[WebDriver]":
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Config:
-    """A config with which every stage takes seconds on `tree`: 64-pixel frames, 32-pixel crops, one or two epochs."""
+def tiny_config() -> Config:
+    """A config for `demo_data` whose stages take seconds: 64-pixel frames, 32-pixel crops, 1 or 2 epochs."""
     return Config.model_validate(
         {
             "name": "tiny",
@@ -200,10 +213,10 @@ def tiny() -> Config:
 
 
 @pytest.fixture(scope="session")
-def whole(tiny: Config) -> Config:
+def whole_frame_config(tiny_config: Config) -> Config:
     """A config that needs no stage before extract-frames: the backbone has random weights and sees whole frames."""
     return Config.model_validate(
-        tiny.model_dump()
+        tiny_config.model_dump()
         | {
             "stn": {"localiser": "none", "view": 32, "crop": 32},
             "backbone": {"weights": "scratch"},
@@ -215,15 +228,15 @@ def whole(tiny: Config) -> Config:
 
 
 @pytest.fixture
-def cached(whole: Config, tmp_path: Path) -> "Work":
-    """A work folder with random features of six subjects for the config `whole`. Two features are the targets."""
+def cached_work(whole_frame_config: Config, tmp_path: Path) -> "Work":
+    """A work folder for `whole_frame_config`: random features of six subjects. Two features are the targets."""
     import numpy as np
     from affect.pipeline.features.encoder import plan_encoder
     from affect.pipeline.records import Work
     from affect.pipeline.storage.shard import FEATURES, ShardWriter
 
     work = Work(tmp_path)
-    encoder = plan_encoder(whole, work).digest
+    encoder = plan_encoder(whole_frame_config, work).digest
     for number, name in enumerate("abcdvw"):
         rng, n = np.random.default_rng(number), 70 + number
         feature = np.maximum(rng.normal(size=(n, 2048)), 0).astype(np.float16)
@@ -259,22 +272,22 @@ def faces() -> "Callable[..., BoxedImages]":
         across, down = steps.expand(side, side), steps[:, None].expand(side, side)
         half, centre_x, centre_y = uniform(0.2, 0.4), uniform(-0.4, 0.4), uniform(-0.4, 0.4)
         high = half * 1.3
-        there = uniform(0, 1) >= without
+        visible = uniform(0, 1) >= without
         x, y = (across - centre_x) / half, (down - centre_y) / high
-        skin = (x.square() + y.square() < 1) & there
+        skin = (x.square() + y.square() < 1) & visible
         eyes = skin & ((x.abs() - 0.4).square() + (y + 0.2).square() < 0.03)
         clouds = F.interpolate(torch.rand(n, 3, 6, 6, generator=generator) * 180, side, mode="bilinear")
         pixels = torch.where(skin[:, None], 250.0, clouds)
         pixels = torch.where(eyes[:, None], 10.0, pixels)
         edges = (centre_x - half, centre_y - high, centre_x + half, centre_y + high)
         theta = theta_from_corners((torch.cat([edge[:, 0] for edge in edges], 1) + 1) / 2, 1, 1)
-        return BoxedImages(pixels.to(torch.uint8), theta, there[:, 0, 0])
+        return BoxedImages(pixels.to(torch.uint8), theta, visible[:, 0, 0])
 
     return draw
 
 
 @pytest.fixture(scope="session")
-def film() -> Callable[[Path, int], Path]:
+def write_video() -> Callable[[Path, int], Path]:
     """A function that writes a video of random coloured squares, 96 x 96 at 25 frames per second."""
     import av
     import numpy as np
@@ -295,7 +308,7 @@ def film() -> Callable[[Path, int], Path]:
 
 
 @pytest.fixture(scope="session")
-def little(film: Callable[[Path, int], Path]) -> Callable[[Path], Path]:
+def write_data(write_video: Callable[[Path, int], Path]) -> Callable[[Path], Path]:
     """A function that writes a data folder: four videos of 18 to 21 frames with annotations and boxes. a, b and c are
     in the training split, v in the validation split."""
     import numpy as np
@@ -306,7 +319,7 @@ def little(film: Callable[[Path, int], Path]) -> Callable[[Path], Path]:
         (root / "bounding_boxes").mkdir()
         for number, (name, split) in enumerate(splits.items()):
             frames = 18 + number
-            film(root / "videos" / f"{name}.mp4", frames)
+            write_video(root / "videos" / f"{name}.mp4", frames)
             values = np.random.default_rng(number).uniform(-1, 1, (frames, 2)).round(3)
             annotation = root / "VA_Set" / split / f"{name}.txt"
             annotation.parent.mkdir(parents=True, exist_ok=True)
@@ -353,15 +366,15 @@ def tiny_run() -> "Callable[..., Path]":
 
 
 @pytest.fixture(scope="session")
-def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def video_with_sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of one drawn person with AAC sound: 40 frames at uneven times, 160 x 120, about 1.6 s."""
     import av
     import numpy as np
-    from affect.pipeline.ingest.synthetic.film import Film, draw_film
+    from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 
     folder = tmp_path_factory.mktemp("talk")
     silent, path = folder / "silent.mp4", folder / "talk.mp4"
-    draw_film(Film(silent, 5, 40, 25.0, 1, 160, 120, variable=True))
+    draw_video(SyntheticVideo(silent, 5, 40, 25.0, 1, 160, 120, variable=True))
     with av.open(str(silent)) as source, av.open(str(path), "w") as out:
         picture = source.streams.video[0]
         new, sound = out.add_stream_from_template(picture), out.add_stream("aac", rate=16000)

@@ -1,4 +1,4 @@
-"""The project's own rules: imports go down, each third-party library has one importer, help imports little."""
+"""The project's own rules: modules import from lower layers, some libraries have one importer, --help is light."""
 
 import ast
 import functools
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("commands", "configs", "models", "pipeline")
+FOLDERS = ("commands", "configs", "models", "pipeline")
 PACKAGE = [ROOT / f"{name}.py" for name in ("__init__", "__main__", "cli")]
-PACKAGE += sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+PACKAGE += sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
-# Floors from the top. A module may import from its own folder and from any lower floor; from the package itself only
+# Layers, the highest first. A module may import from its own unit and from lower layers; from the package itself only
 # its version.
-FLOORS = (
+LAYERS = (
     ("cli", "__main__"),
     ("commands",),
     ("pipeline.app", "pipeline.api"),
@@ -34,11 +34,11 @@ FLOORS = (
     ("pipeline.names", "pipeline.version", "pipeline.installation"),
     ("",),
 )
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 SUBCOMMANDS = {"pretrain": ("pretrain-stn", "pretrain-backbone")}
 WITHOUT_A_STAGE = {"all", "app", "config", "demo-data", "pretrain", "version"}
 """Commands that run other stages, serve a page, or only print and draw."""
-DOORS = {
+ONLY_IMPORTER = {
     "decord": {"pipeline.ingest.video.decode"},
     "h5py": {"pipeline.storage.shard"},
     "dask": {"pipeline.cluster"},
@@ -69,16 +69,16 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def room_of(module: str) -> str:
-    """The room a module lies in: itself or the nearest package that has a floor."""
+def unit_of(module: str) -> str:
+    """The unit of a module in LAYERS: the module itself or its nearest package there."""
     parts = module.split(".")
-    while parts and ".".join(parts) not in FLOOR:
+    while parts and ".".join(parts) not in LAYER_OF:
         parts.pop()
     return ".".join(parts)
 
 
 def imports(path: Path) -> Iterator[tuple[int, str, bool]]:
-    """Line, absolute name and whether it is ours, of each import wherever it stands in the file."""
+    """Line, absolute name and whether it belongs to affect, of each import in the file."""
     package = list(path.relative_to(ROOT).parent.parts)
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
@@ -97,27 +97,27 @@ def imports(path: Path) -> Iterator[tuple[int, str, bool]]:
 
 @pytest.mark.parametrize("path", [path for path in PACKAGE if path.parent != ROOT], ids=module_name)
 def test_modules_import_only_from_lower_layers(path: Path) -> None:
-    here = room_of(module_name(path))
+    unit = unit_of(module_name(path))
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for line, name, ours in imports(path)
-        if ours and room_of(name) != here and FLOOR[room_of(name)] <= FLOOR[here]
+        if ours and unit_of(name) != unit and LAYER_OF[unit_of(name)] <= LAYER_OF[unit]
     ]
     assert not wrong
 
 
 @pytest.mark.parametrize("path", [path for path in PACKAGE if path.parent.name == "models"], ids=module_name)
 def test_models_import_only_models_and_errors(path: Path) -> None:
-    wrong = [name for _, name, ours in imports(path) if ours and room_of(name) not in ("models", "pipeline.errors")]
+    wrong = [name for _, name, ours in imports(path) if ours and unit_of(name) not in ("models", "pipeline.errors")]
     assert not wrong
 
 
 def test_every_folder_is_in_the_list_of_layers() -> None:
     folders = {path.parent for path in PACKAGE if path.parent != ROOT}
-    unknown = [folder for folder in folders if not room_of(".".join(folder.relative_to(ROOT).parts))]
+    unknown = [folder for folder in folders if not unit_of(".".join(folder.relative_to(ROOT).parts))]
     assert not [folder for folder in unknown if folder != ROOT / "pipeline"]
     modules = {f"pipeline.{path.stem}" for path in (ROOT / "pipeline").glob("*.py")} - {"pipeline.__init__"}
-    assert modules <= FLOOR.keys()
+    assert modules <= LAYER_OF.keys()
 
 
 def test_there_is_one_stage_module_per_command() -> None:
@@ -153,7 +153,7 @@ def test_some_libraries_are_imported_in_one_place_only(path: Path) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for line, name, ours in imports(path)
-        if not ours and module not in DOORS.get(name.split(".")[0], {module})
+        if not ours and module not in ONLY_IMPORTER.get(name.split(".")[0], {module})
     ]
     assert not wrong
 

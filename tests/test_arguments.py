@@ -20,7 +20,7 @@ from affect.pipeline.stages.detect_boxes import detect_boxes
 from affect.pipeline.stages.live import live
 from typer.testing import CliRunner
 
-Film = Callable[[Path, int], Path]
+WriteVideo = Callable[[Path, int], Path]
 NAN, INF = float("nan"), float("inf")
 PICTURE = np.zeros((48, 64, 3), np.uint8)
 
@@ -93,8 +93,8 @@ def test_live_refuses_invalid_seconds(model: affect.Model, run: Path, seconds: f
         live(model.config, "talk.mp4", run, Reporter(quiet=True), seconds=seconds)
 
 
-def test_the_live_command_refuses_invalid_seconds(run: Path, film: Film, tmp_path: Path) -> None:
-    video = film(tmp_path / "talk.mp4", 3)
+def test_the_live_command_refuses_invalid_seconds(run: Path, write_video: WriteVideo, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "talk.mp4", 3)
     done = CliRunner().invoke(app, ["live", str(video), "--model", str(run), "--seconds", "nan", "--json"])
     assert (done.exit_code, done.stdout) == (2, "")
     assert "--seconds" in done.stderr
@@ -124,8 +124,8 @@ def without_temporary_folder(code: str, *arguments: object) -> "subprocess.Compl
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
-def test_predict_needs_no_temporary_folder(run: Path, film: Film, tmp_path: Path) -> None:
-    video = film(tmp_path / "talk.mp4", 12)
+def test_predict_needs_no_temporary_folder(run: Path, write_video: WriteVideo, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "talk.mp4", 12)
     code = "from affect.cli import app; app(sys.argv[1:])"
     out = tmp_path / "out"
     done = without_temporary_folder(code, "predict", video, "--model", run, "--out", out, "--no-plot")
@@ -147,10 +147,10 @@ def test_doctor_reports_a_missing_temporary_folder(tmp_path: Path) -> None:
     assert "TMPDIR" in done.stdout.replace("\n", "")
 
 
-def test_detect_boxes_accepts_folders_and_lists_missing_paths(film: Film, tmp_path: Path) -> None:
+def test_detect_boxes_accepts_folders_and_lists_missing_paths(write_video: WriteVideo, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        film(tmp_path / folder / "talk.mp4", 3)
+        write_video(tmp_path / folder / "talk.mp4", 3)
     given = [tmp_path / "a", tmp_path / "b/talk.mp4", tmp_path / "nope.mp4", tmp_path / "https:/host/x.mp4"]
     config = load("demo", ["runtime.workers=0"])
     report = detect_boxes(config, Reporter(quiet=True), videos=given, out=tmp_path / "out")

@@ -91,11 +91,11 @@ def test_a_task_that_kills_its_workers_does_not_stop_the_others() -> None:
         on_error=lambda item, reason: died.append((item, reason)),
     )  # fmt: skip
     assert sorted(results) == [1, 2, 3, 4]
-    assert died == [(-1, "its worker process died, 3 times")]
+    assert died == [(-1, "its worker process died 3 times")]
 
 
 def test_a_dead_worker_is_an_error_without_on_error() -> None:
-    with pytest.raises(AffectError, match=r"^-1: its worker process died, 3 times.*runtime\.workers"):
+    with pytest.raises(AffectError, match=r"^-1: its worker process died 3 times.*runtime\.workers"):
         run_tasks(exit_if_negative, [-1], workers=1, on_result=lambda *_: None)
 
 
@@ -147,8 +147,8 @@ def test_worker_count() -> None:
 MASTER = "from affect.tests.cluster_tasks import run_blocked; run_blocked()"
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_no_worker_outlives_its_master(how: signal.Signals) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_its_master(sent: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", MASTER],
         stdout=subprocess.PIPE,
@@ -159,10 +159,10 @@ def test_no_worker_outlives_its_master(how: signal.Signals) -> None:
         assert master.stdout is not None
         worker = int(master.stdout.readline())
         # Ctrl-C in a terminal goes to the whole group, a kill to one process.
-        os.killpg(master.pid, how) if how is signal.SIGINT else master.kill()
+        os.killpg(master.pid, sent) if sent is signal.SIGINT else master.kill()
         wait_for_exit(worker)
         stderr = master.communicate()[1]
-    if how is signal.SIGINT:
+    if sent is signal.SIGINT:
         assert stderr.count("Traceback") == 1
         assert stderr.rstrip().endswith("KeyboardInterrupt")
 

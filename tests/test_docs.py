@@ -130,7 +130,7 @@ def test_the_example_uses_only_the_public_api() -> None:
 
 
 @pytest.mark.slow
-def test_the_example_runs(tmp_path: Path, film: Callable[[Path, int], Path]) -> None:
+def test_the_example_runs(tmp_path: Path, write_video: Callable[[Path, int], Path]) -> None:
     pytest.importorskip("pandas")
     from affect.models.affect_net import AffectNet
     from affect.models.backbone import scratch
@@ -143,7 +143,7 @@ def test_the_example_runs(tmp_path: Path, film: Callable[[Path, int], Path]) -> 
         SpatialTransformer("crop", 32, 32, 0.1), scratch(), TemporalHead(2048, HeadSettings(**config.head.model_dump()))
     )
     save_model(tmp_path / NAME, net, fingerprint="f", encoder="e", config=config.model_dump(mode="json"))
-    video = film(tmp_path / "film.mp4", 12)
+    video = write_video(tmp_path / "film.mp4", 12)
     done = subprocess.run(
         [sys.executable, str(DOCS / "examples" / "one_video.py"), str(tmp_path), str(video)],
         cwd=tmp_path, capture_output=True, text=True, timeout=240, env={**os.environ, "MPLBACKEND": "agg"},

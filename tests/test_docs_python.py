@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "python.md"
@@ -23,11 +24,12 @@ def run_script(script: str) -> None:
 
 
 def test_the_script_of_the_page_runs(
-    tmp_path: Path, tiny_run: Callable[..., Path], talk: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, tiny_run: Callable[..., Path], video_with_sound: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     tiny_run(tmp_path / "work" / "train" / "default")
-    (tmp_path / "talk.mp4").symlink_to(talk)
+    (tmp_path / "talk.mp4").symlink_to(video_with_sound)
+    Image.new("RGB", (40, 30), "teal").save(tmp_path / "face.jpg")
     monkeypatch.chdir(tmp_path)
     script = script_of(PAGE)
     assert set(re.findall(r"^(?:import|from) (\S+)", script, re.MULTILINE)) == {"affect", "numpy"}
@@ -38,7 +40,7 @@ def test_the_script_of_the_page_runs(
 
 
 def test_the_python_of_the_readme_prints_what_the_readme_shows(
-    tmp_path: Path, tiny_run: Callable[..., Path], talk: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, tiny_run: Callable[..., Path], video_with_sound: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """The same lines, whatever the numbers in them are."""
@@ -50,9 +52,9 @@ def test_the_python_of_the_readme_prints_what_the_readme_shows(
     video = re.search(r"predict\(\"([^\"]+)\"\)", script)
     assert video
     (tmp_path / video[1]).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / video[1]).symlink_to(talk)
+    (tmp_path / video[1]).symlink_to(video_with_sound)
     monkeypatch.chdir(tmp_path)
     run_script(script)
     number = r"(?:[-−+]?\d[\d.]*(?:e[-+]\d+)?|nan)"
-    said = re.sub(rf"\s*{number}", " #", capsys.readouterr().out)
-    assert said == re.sub(rf"\s*{number}", " #", shown[1])
+    output = re.sub(rf"\s*{number}", " #", capsys.readouterr().out)
+    assert output == re.sub(rf"\s*{number}", " #", shown[1])

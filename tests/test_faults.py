@@ -26,13 +26,13 @@ Process = subprocess.Popen[str]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, film: Callable[[Path, int], Path]) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[[Path, int], Path]) -> Path:
     """Six videos of some seconds."""
     root = tmp_path_factory.mktemp("faults") / "data"
     (root / "videos").mkdir(parents=True)
     for number, name in enumerate(VIDEOS):
         frames = 300 + number
-        film(root / "videos" / f"{name}.mp4", frames)
+        write_video(root / "videos" / f"{name}.mp4", frames)
         annotation = root / "VA_Set" / ("Validation_Set" if number == 5 else "Train_Set") / f"{name}.txt"
         annotation.parent.mkdir(parents=True, exist_ok=True)
         annotation.write_text("valence,arousal\n" + "0.25,-0.5\n" * frames)
@@ -100,17 +100,17 @@ def wait_until_gone(leader: int, data: Path) -> None:
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("to", ["group", "process"])
-def test_ctrl_c_ends_a_stage_at_once_and_leaves_no_process(data: Path, tmp_path: Path, workers: str, to: str) -> None:
+def test_ctrl_c_ends_a_stage_and_leaves_no_process(data: Path, tmp_path: Path, workers: str, to: str) -> None:
     work = tmp_path / "work"
     assert affect("audit", data, work).returncode == 0
     process = begin(*command("extract-frames", data, work, "--workers", workers))
     with process:
         wait_until(lambda: in_work(work), process)
         os.killpg(process.pid, signal.SIGINT) if to == "group" else process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
-    assert process.returncode == 130, said
-    assert said.splitlines()[-1].startswith("interrupted: finished work is kept")
-    assert "Traceback" not in said
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert stderr.splitlines()[-1].startswith("interrupted: finished work is kept")
+    assert "Traceback" not in stderr
     wait_until_gone(process.pid, data)
     done = finished(work)
     assert affect("extract-frames", data, work, "--workers", "0").returncode == 0
@@ -126,8 +126,8 @@ def test_a_killed_worker_loses_no_result(data: Path, tmp_path: Path) -> None:
         wait_until(lambda: in_work(work), process)
         (name, *_) = (path.name for path in (work / "frames").glob(".*.tmp"))
         os.kill(int(name.split(".")[-2]), signal.SIGKILL)
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
     assert finished(work) == VIDEOS
     wait_until_gone(process.pid, data)
 
@@ -149,9 +149,9 @@ def test_a_video_that_kills_every_worker_is_listed_and_the_others_are_done(data:
 
     with process:
         wait_until(kill, process)
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 3, said
-    assert "damaged  v3: its worker process died, 3 times" in said
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 3, stderr
+    assert "damaged  v3: its worker process died 3 times" in stderr
     assert finished(work) == [name for name in VIDEOS if name != "v3"]
     assert affect("extract-frames", data, work, "--workers", "0").returncode == 0
     assert finished(work) == VIDEOS
@@ -184,10 +184,10 @@ def test_a_killed_scheduler_ends_the_stage_with_a_message(data: Path, tmp_path: 
         with process:
             wait_until(lambda: finished(work), process)
             os.killpg(scheduler.pid, signal.SIGKILL)
-            _, said = process.communicate(timeout=120)
-    assert process.returncode == 1, said
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("error: the Dask scheduler at")
+            _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1, stderr
+    assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1].startswith("error: the connection to the Dask scheduler at")
     done = finished(work)
     assert done
     assert affect("extract-frames", data, work, "--workers", "0").returncode == 0
@@ -218,11 +218,11 @@ def leave_free(place: Path, size: int) -> Path:
     return filler
 
 
-def told(code: int, said: str, reason: str) -> None:
+def assert_one_error(code: int, stderr: str, reason: str) -> None:
     """One line of error that names the reason and a remedy."""
-    assert code == 1, said
-    assert "Traceback" not in said
-    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert code == 1, stderr
+    assert "Traceback" not in stderr
+    (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert reason in line
     assert "choose another" in line.lower() or "free" in line.lower()
 
@@ -233,7 +233,7 @@ def test_a_full_disk_is_reported_and_finished_shards_are_intact(data: Path, smal
     assert affect("audit", data, work).returncode == 0
     filler = leave_free(small, 2 << 20)  # a shard is of about 0.9 MB
     first = affect("extract-frames", data, work, "--workers", workers)
-    told(first.returncode, first.stderr, "No space left on device")
+    assert_one_error(first.returncode, first.stderr, "No space left on device")
     done = finished(work)
     assert 0 < len(done) < len(VIDEOS)
     before = {name: (work / "frames" / f"{name}.h5").stat().st_mtime_ns for name in done}
@@ -244,7 +244,7 @@ def test_a_full_disk_is_reported_and_finished_shards_are_intact(data: Path, smal
     assert not in_work(work)
 
 
-ROAD = ("audit", "extract-frames", "cache-features", "train", "evaluate", "predict")
+STAGES = ("audit", "extract-frames", "cache-features", "train", "evaluate", "predict")
 OUTPUT = {
     "audit": "audit.json", "extract-frames": "frames", "cache-features": "features", "train": "train/default",
     "evaluate": "train/default/evaluation-validation.json", "predict": "out",
@@ -252,17 +252,17 @@ OUTPUT = {
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory, little: Callable[[Path], Path]) -> tuple[Path, Path]:
-    """A data folder of four videos of a second, and a work folder in which the road was walked to its end."""
-    root = tmp_path_factory.mktemp("walked")
-    data = little(root / "data")
-    for stage in ROAD:
-        here = here_in_this_process(stage, data, root / "work")
-        assert here.exit_code == 0, here.stderr
+def finished_work(tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path], Path]) -> tuple[Path, Path]:
+    """A data folder of four videos of a second, and a work folder in which all stages ran."""
+    root = tmp_path_factory.mktemp("finished")
+    data = write_data(root / "data")
+    for stage in STAGES:
+        result = run_stage(stage, data, root / "work")
+        assert result.exit_code == 0, result.stderr
     return data, root / "work"
 
 
-def here_in_this_process(stage: str, data: Path, work: Path) -> Result:
+def run_stage(stage: str, data: Path, work: Path) -> Result:
     words = command(stage, data, work)[3:]
     if stage == "predict":
         model, out = work / "train" / "default", work / "out"
@@ -273,39 +273,39 @@ def here_in_this_process(stage: str, data: Path, work: Path) -> Result:
 
 
 @pytest.mark.parametrize("free", [0, 4096, 3 << 20])
-@pytest.mark.parametrize("stage", ROAD)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_full_disk_stops_every_stage_with_a_message_and_the_stage_resumes(
-    walked: tuple[Path, Path], small: Path, stage: str, free: int
+    finished_work: tuple[Path, Path], small: Path, stage: str, free: int
 ) -> None:
-    data, work = walked[0], Path(shutil.copytree(walked[1], small / "work"))
+    data, work = finished_work[0], Path(shutil.copytree(finished_work[1], small / "work"))
     output = work / OUTPUT[stage]
     shutil.rmtree(output) if output.is_dir() else output.unlink()
     filler = leave_free(small, free)
-    first = here_in_this_process(stage, data, work)
+    first = run_stage(stage, data, work)
     if first.exit_code or free < 1 << 20:
-        told(first.exit_code, first.stderr, "No space left on device")
+        assert_one_error(first.exit_code, first.stderr, "No space left on device")
     filler.unlink()
-    second = here_in_this_process(stage, data, work)
+    second = run_stage(stage, data, work)
     assert second.exit_code == 0, second.stderr
     assert output.exists()
     assert not list(small.rglob(".*")), "nothing half-written, no lock"
 
 
-@pytest.mark.parametrize("stage", ROAD)
-def test_an_unwritable_folder_is_reported(walked: tuple[Path, Path], small: Path, stage: str) -> None:
-    data, work = walked[0], Path(shutil.copytree(walked[1], small / "work"))
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_unwritable_folder_is_reported(finished_work: tuple[Path, Path], small: Path, stage: str) -> None:
+    data, work = finished_work[0], Path(shutil.copytree(finished_work[1], small / "work"))
     (work / "out" / "v.csv").unlink()
     (work / "train" / "default" / "evaluation-validation.json").unlink()
     before = {path: path.read_bytes() for path in work.rglob("*.h5")}
     remount(small, "ro")
-    done = here_in_this_process(stage, data, work)
-    told(done.exit_code, done.stderr, "Read-only file system")
+    done = run_stage(stage, data, work)
+    assert_one_error(done.exit_code, done.stderr, "Read-only file system")
     assert {path: path.read_bytes() for path in work.rglob("*.h5")} == before
 
 
-def test_predict_reports_finished_videos_of_an_unwritable_folder(walked: tuple[Path, Path], small: Path) -> None:
-    work = Path(shutil.copytree(walked[1], small / "work"))
+def test_predict_reports_finished_videos_of_an_unwritable_folder(finished_work: tuple[Path, Path], small: Path) -> None:
+    work = Path(shutil.copytree(finished_work[1], small / "work"))
     remount(small, "ro")
-    done = here_in_this_process("predict", walked[0], work)
+    done = run_stage("predict", finished_work[0], work)
     assert done.exit_code == 0, done.stderr
     assert "1 kept" in done.stderr

@@ -142,16 +142,16 @@ def test_evaluation_prediction_and_export_of_earlier_versions_are_kept(config: C
     found = write_work(config, data, ferplus, work)
     run = write_run(config, work, found["encoder"])
 
-    told = {"fingerprint": PINNED["evaluation"], "run": "default", "split": "validation", "failed": []}
-    write(run / "evaluation-validation.json", json.dumps(told).encode())
+    record = {"fingerprint": PINNED["evaluation"], "run": "default", "split": "validation", "failed": []}
+    write(run / "evaluation-validation.json", json.dumps(record).encode())
     write(run / "predictions-validation.csv", b"")
     assert evaluate(config, data, work, QUIET).kept == ("validation",)
 
     video = data / "videos" / "v.mp4"
     files = [".csv", ".clips.csv"]
     facts = {"face_share": 1.0, "lost": 0}
-    told = {"fingerprint": PINNED["prediction"], "source": str(video), "facts": facts, "files": files}
-    write(out / "v.facts.json", json.dumps(told).encode())
+    record = {"fingerprint": PINNED["prediction"], "source": str(video), "facts": facts, "files": files}
+    write(out / "v.facts.json", json.dumps(record).encode())
     for suffix in files:
         write(out / f"v{suffix}", b"")
     assert predict(config, [video], run, out, QUIET, PredictOptions(plot=False)).kept == ("v",)

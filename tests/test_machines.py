@@ -30,12 +30,12 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_stages_run_on_a_file_system_without_locks(tree: Path, tmp_path: Path) -> None:
+def test_stages_run_on_a_file_system_without_locks(demo_data: Path, tmp_path: Path) -> None:
     with lock_folder(tmp_path) as held:
         assert not held
     assert not list(tmp_path.iterdir())
     work = tmp_path / "work"
-    done = CliRunner().invoke(app, ["audit", "--data", str(tree), "--work", str(work), "-v"])
+    done = CliRunner().invoke(app, ["audit", "--data", str(demo_data), "--work", str(work), "-v"])
     assert done.exit_code == 3, done.stderr  # the tree holds two subjects that are refused
     assert "the file system has no locks" in done.stderr
     assert {path.name for path in work.iterdir()} == {"audit.json", "config.yaml", "failures.json"}
@@ -50,14 +50,14 @@ def test_make_passes_any_path_as_one_argument(name: str, tmp_path: Path) -> None
     data = tmp_path / name
     (data / "ferplus").mkdir(parents=True)
     words = ["make", "-n", "-C", str(ROOT), "AFFECT=affect-here", f"DATA={data}", f"WORK={name} w"]
-    for target, wanted in (
+    for target, expected in (
         ("all", ["--data", str(data), "--work", f"{name} w", "--ferplus", str(data / "ferplus")]),
         ("predict", [f"{name}.mp4", "--model", f"{name} w/train/default", "--out", f"{name} out"]),
     ):
         more = [f"VIDEO={name}.mp4", f"OUT={name} out"]
         done = subprocess.run([*words, *more, target], capture_output=True, text=True, check=True, timeout=60)
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"affect-here {target}"))
-        assert set(wanted) <= set(shlex.split(line)), line
+        assert set(expected) <= set(shlex.split(line)), line
 
 
 # Locales that are not UTF-8
@@ -66,10 +66,10 @@ def test_make_passes_any_path_as_one_argument(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 @pytest.mark.parametrize("arguments", [["--json"], [], ["--verbose"]], ids=["json", "table", "verbose"])
 def test_commands_run_with_any_terminal_encoding(
-    encoding: str, arguments: list[str], tree: Path, tmp_path: Path
+    encoding: str, arguments: list[str], demo_data: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
-    shutil.copytree(tree, data)
+    shutil.copytree(demo_data, data)
     labels = next(data.rglob("Train_Set"))
     (labels / "노래 é.txt").write_text("valence,arousal\n0.5,0.5\n")
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("LC_", "LANG"))}

@@ -28,7 +28,7 @@ from affect.pipeline.stages.detect_boxes import detect_boxes
 from affect.pipeline.stages.predict import PredictOptions, predict
 from affect.pipeline.visualization.mp4 import Mp4
 from affect.pipeline.visualization.overlay import Overlay
-from affect.pipeline.visualization.web_video import make_film
+from affect.pipeline.visualization.web_video import make_web_video
 from rich.console import Console
 
 QUIET = Reporter(quiet=True)
@@ -85,7 +85,7 @@ def test_an_unwritable_output_fails_only_its_video(model: Path, video: Path, tmp
     assert (again.kept, len(again.failed)) == (("c",), 2)
 
 
-def test_a_fault_of_one_input_is_listed_but_a_full_disk_ends_the_stage() -> None:
+def test_a_fault_of_one_input_is_listed_but_a_full_disk_stops_the_stage() -> None:
     failed: list[Problem] = []
     for error in (KeyError("x"), ValueError("odd"), MemoryError(), VideoError("v.mp4: is empty", "Restore it.")):
         with one_input("v", failed):
@@ -267,13 +267,13 @@ def with_sound(video: Path, path: Path, codec: str, rate: int, seconds: float = 
 
 def heard(path: Path | io.BytesIO) -> tuple[float, float]:
     """Seconds of sound, and how loud it is."""
-    with av.open(path if isinstance(path, io.BytesIO) else str(path), "r") as film:
-        frames = list(film.decode(film.streams.audio[0]))
+    with av.open(path if isinstance(path, io.BytesIO) else str(path), "r") as video:
+        frames = list(video.decode(video.streams.audio[0]))
     samples = np.concatenate([frame.to_ndarray()[0] for frame in frames])
     return len(samples) / frames[0].sample_rate, float(np.abs(samples).max())
 
 
-def filmed(sound: Path, path: Path) -> Path:
+def written_with_sound(sound: Path, path: Path) -> Path:
     with Mp4(path, 96, 96, 25.0, sound=sound) as mp4:
         for number in range(12):
             mp4.add(np.zeros((96, 96, 3), np.uint8), number / 25)
@@ -288,10 +288,10 @@ def filmed(sound: Path, path: Path) -> Path:
 )  # fmt: skip
 def test_sound_with_any_sample_rate_is_kept(video: Path, tmp_path: Path, name: str, codec: str, rate: int) -> None:
     source = with_sound(video, tmp_path / name, codec, rate)
-    seconds, loud = heard(filmed(source, tmp_path / "film.mp4"))
+    seconds, loud = heard(written_with_sound(source, tmp_path / "film.mp4"))
     assert seconds == pytest.approx(0.48, abs=0.2)
     assert loud > 0.1
-    seconds, loud = heard(io.BytesIO(make_film(source, 1 << 20).data))
+    seconds, loud = heard(io.BytesIO(make_web_video(source, 1 << 20).data))
     assert seconds == pytest.approx(0.48, abs=0.2)
     assert loud > 0.1
 
@@ -303,10 +303,10 @@ def test_sound_with_decreasing_timestamps_is_kept(video: Path, tmp_path: Path, c
     two = with_sound(video, tmp_path / "two.ts", codec, 48000, 1.0).read_bytes()
     joined = tmp_path / "joined.ts"
     joined.write_bytes(one + two)
-    seconds, _ = heard(filmed(joined, tmp_path / "film.mp4"))
+    seconds, _ = heard(written_with_sound(joined, tmp_path / "film.mp4"))
     assert seconds == pytest.approx(3.0, abs=0.3)
-    with av.open(str(tmp_path / "film.mp4")) as film:
-        times = [packet.dts for packet in film.demux(film.streams.audio[0]) if packet.dts is not None]
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        times = [packet.dts for packet in container.demux(container.streams.audio[0]) if packet.dts is not None]
     assert (np.diff(times) > 0).all()
 
 
@@ -333,11 +333,11 @@ def test_a_video_of_two_pixels_gets_a_table_an_overlay_and_a_page(model: Path, t
     report = predict(config, [source], model, tmp_path, QUIET, PredictOptions(overlay=True))
     assert report.failed == ()
     assert probe(tmp_path / "px2.overlay.mp4").frames == probe(source).frames
-    assert make_film(source, 1 << 20).data
+    assert make_web_video(source, 1 << 20).data
 
 
 def test_an_encoding_error_is_not_reported_as_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="40000 x 2") as told, Mp4(tmp_path / "film.mp4", 40000, 2, 25.0) as mp4:
+    with pytest.raises(VideoError, match="40000 x 2") as caught, Mp4(tmp_path / "film.mp4", 40000, 2, 25.0) as mp4:
         mp4.add(np.zeros((2, 40000, 3), np.uint8), 0.0)
-    assert "space" not in str(told.value)
+    assert "space" not in str(caught.value)
     assert not list(tmp_path.iterdir())

@@ -24,8 +24,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., Path])
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory, film: Callable[[Path, int], Path]) -> Path:
-    return film(tmp_path_factory.mktemp("film") / "film.mp4", 40)
+def video(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[[Path, int], Path]) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "video.mp4", 40)
 
 
 def python(code: str, *arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -77,16 +77,16 @@ def test_the_command_writes_the_same_table_whatever_descriptors_are_closed(
     for name, handles in (("open", ()), ("closed", closed)):
         command = [sys.executable, "-m", "affect", "predict", video, "--model", run, "--out", tmp_path / name]
         assert without(handles, *command) == 0
-        tables.append((tmp_path / name / "film.csv").read_bytes())
+        tables.append((tmp_path / name / "video.csv").read_bytes())
     assert tables[0] == tables[1]
 
 
 def test_workers_write_the_same_shards_when_all_descriptors_are_closed(
-    little: Callable[[Path], Path], tmp_path: Path
+    write_data: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     from affect.pipeline.storage.shard import FrameShard
 
-    data = little(tmp_path / "data")
+    data = write_data(tmp_path / "data")
     for name, handles in (("open", ()), ("closed", (0, 1, 2))):
         for stage in ("audit", "extract-frames"):
             more = ("--set", "frames.size=64", *(("--workers", 2) if stage == "extract-frames" else ()))
@@ -173,9 +173,9 @@ assert (model.predict(video).valence == before.valence).all()
 
 
 def test_a_model_used_after_a_fork_raises_an_error_with_a_remedy(run: Path, video: Path) -> None:
-    said = python(FORKED, run, video).stdout.splitlines()
-    assert len(said) == 7
-    for line in said:
+    lines = python(FORKED, run, video).stdout.splitlines()
+    assert len(lines) == 7
+    for line in lines:
         assert "Call affect.load in each process after the fork" in line or "Open it in the process" in line
 
 
@@ -193,9 +193,9 @@ print(affect.load(run).predict(video).valence.tolist())
 
 
 def test_a_model_may_be_loaded_after_a_fork(run: Path, video: Path) -> None:
-    said = python(FORKED_EARLY, run, video).stdout.splitlines()
-    assert len(said) == 3
-    assert len(set(said)) == 1
+    lines = python(FORKED_EARLY, run, video).stdout.splitlines()
+    assert len(lines) == 3
+    assert len(set(lines)) == 1
 
 
 def test_a_fork_neither_uses_nor_ends_the_decoder_of_its_parent(video: Path) -> None:

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 
-class Bomb:
+class MaliciousPickle:
     """Pickled, it makes a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
@@ -34,13 +34,13 @@ class Bomb:
         return os.mkdir, (str(self.mark),)
 
 
-@pytest.mark.parametrize("how", ["zip", "plain"])
-def test_a_model_file_runs_no_code(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("kind", ["zip", "plain"])
+def test_a_model_file_runs_no_code(tmp_path: Path, kind: str) -> None:
     mark, path = tmp_path / "ran", tmp_path / "resnet50_ferplus_dag.pth"
-    if how == "zip":
-        torch.save({"conv1": Bomb(mark)}, path)
+    if kind == "zip":
+        torch.save({"conv1": MaliciousPickle(mark)}, path)
     else:
-        path.write_bytes(pickle.dumps({"conv1": Bomb(mark)}, protocol=2))
+        path.write_bytes(pickle.dumps({"conv1": MaliciousPickle(mark)}, protocol=2))
     with pytest.raises(WeightsError):
         load_ferplus_dag(path)
     for name in ("model.safetensors", "x.safetensors"):
@@ -66,7 +66,7 @@ def test_a_model_that_claims_to_be_huge_takes_no_memory(tmp_path: Path, size: di
         "head": {**head, "dropout": 0.0, "readout": "frame", **size},
     }  # fmt: skip
     save_weights(tmp_path / "model.safetensors", {"w": torch.zeros(100)}, metadata)
-    with pytest.raises(WeightsError, match="but the file has 100 numbers"):
+    with pytest.raises(WeightsError, match="but the file has 100 weights"):
         load_model(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_the_state_of_a_stopped_training_runs_no_code(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
     run = RunState(model, torch.optim.SGD(model.parameters(), lr=0.1))
     mark = tmp_path / "ran"
-    torch.save({"key": "k", "model": Bomb(mark)}, tmp_path / "state.pt")
+    torch.save({"key": "k", "model": MaliciousPickle(mark)}, tmp_path / "state.pt")
     assert not load_state(tmp_path / "state.pt", "k", run, torch.device("cpu"), Reporter(quiet=True))
     with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
         archive.writestr("x", "y")

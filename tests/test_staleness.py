@@ -151,30 +151,30 @@ def test_every_setting_has_a_row_in_this_file() -> None:
     assert sorted(ROWS) == sorted(leaves())
 
 
-@pytest.mark.parametrize(("ignored", "road"), [(ONLY_FROM_CACHE, end_to_end), (ONLY_END_TO_END, from_cache)])
-def test_a_setting_that_is_not_in_a_fingerprint_is_not_used(ignored: set[str], road: ModuleType) -> None:
-    read = set(re.findall(r"\b(?:settings|train)\.(\w+)", Path(str(road.__file__)).read_text(encoding="utf-8")))
+@pytest.mark.parametrize(("ignored", "module"), [(ONLY_FROM_CACHE, end_to_end), (ONLY_END_TO_END, from_cache)])
+def test_a_setting_that_is_not_in_a_fingerprint_is_not_used(ignored: set[str], module: ModuleType) -> None:
+    read = set(re.findall(r"\b(?:settings|train)\.(\w+)", Path(str(module.__file__)).read_text(encoding="utf-8")))
     assert {"learning_rate", "loss"} <= read
     assert not read & ignored
 
 
 @dataclass
-class Road:
-    """A data folder, a work folder, and what the last walk made anew: `frames/a`, `stn`, ..."""
+class Pipeline:
+    """A data folder, a work folder, and what the last call of `update` made: `frames/a`, `stn`, ..."""
 
     data: Path
     ferplus: Path
     work: Work
     made: set[str] = field(default_factory=set)
 
-    def copy(self, root: Path) -> "Road":
-        """One that a test may change. Videos and boxes keep their times."""
+    def copy(self, root: Path) -> "Pipeline":
+        """A copy that a test may change. Videos and boxes keep their modification times."""
         shutil.copytree(self.data, root / "data", copy_function=shutil.copy2)
         shutil.copytree(self.work.root, root / "work")
-        return Road(root / "data", self.ferplus, Work(root / "work"))
+        return Pipeline(root / "data", self.ferplus, Work(root / "work"))
 
-    def walk(self, config: Config) -> set[str]:
-        """Brings everything up to date; returns what was stale."""
+    def update(self, config: Config) -> set[str]:
+        """Writes each stale output; returns the names of the stale outputs."""
         self.made = set()
         catalog = find_catalog(self.data)
         subjects = accepted_subjects(self.work, catalog)
@@ -207,10 +207,10 @@ class Road:
         import torch
 
         path = self.work.weights(name)
-        if stored_fingerprint(path) != (wanted := key()):
+        if stored_fingerprint(path) != (current := key()):
             self.made.add(name)
-            content = torch.tensor(list(bytes.fromhex(wanted)))
-            save_weights(path, {"content": content}, {"format": form, "fingerprint": wanted, **metadata})
+            content = torch.tensor(list(bytes.fromhex(current)))
+            save_weights(path, {"content": content}, {"format": form, "fingerprint": current, **metadata})
 
     def _key(self, name: str, key: str) -> None:
         path = self.work.root / f"{name}.key"
@@ -224,9 +224,9 @@ def stages(made: set[str]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def base(tiny: Config) -> Config:
+def base(tiny_config: Config) -> Config:
     """Settings under which every artefact is made."""
-    values = tiny.model_dump()
+    values = tiny_config.model_dump()
     values["head"]["bidirectional"] = False
     values["train"]["patience"] = 3
     values["runtime"] |= {"device": "cpu", "precision": "fp32"}
@@ -234,18 +234,18 @@ def base(tiny: Config) -> Config:
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory: pytest.TempPathFactory, little: Callable[[Path], Path], base: Config) -> Road:
-    """Walked once. Not to be changed."""
+def pipeline(tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path], Path], base: Config) -> Pipeline:
+    """Up to date with `base`. Read only: copy it to change it."""
     root = tmp_path_factory.mktemp("stale")
     (root / "ferplus").mkdir()
     for name in ("fer2013.csv", "fer2013new.csv"):
         (root / "ferplus" / name).write_text("faces")
     (root / "people").mkdir()
     (root / "people" / "boxes.csv").write_text("image,x0,y0,x1,y1\n")
-    found = Road(little(root / "data"), root / "ferplus", Work(root / "work"))
+    found = Pipeline(write_data(root / "data"), root / "ferplus", Work(root / "work"))
     audit(base, found.data, found.work, QUIET)
-    assert stages(found.walk(base)) == ALL | {"frames"}
-    assert found.walk(base) == set()
+    assert stages(found.update(base)) == ALL | {"frames"}
+    assert found.update(base) == set()
     return found
 
 
@@ -260,16 +260,16 @@ def changed(config: Config, setting: str, value: Any) -> Config:
 
 @pytest.mark.parametrize("setting", ROWS)
 def test_a_changed_setting_makes_only_dependent_outputs_stale(
-    road: Road, base: Config, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, base: Config, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(road.data.parent)
+    monkeypatch.chdir(pipeline.data.parent)
     value, stale = ROWS[setting]
-    there = road.copy(tmp_path)
+    changed_copy = pipeline.copy(tmp_path)
     if setting == "pretrain_backbone.start":
-        value = str(there.ferplus / "fer2013.csv")  # any file
+        value = str(changed_copy.ferplus / "fer2013.csv")  # any file
     other = changed(base, setting, value)
-    assert stages(there.walk(other)) == stale - {"evaluation", "prediction"}
-    assert there.walk(other) == set()
+    assert stages(changed_copy.update(other)) == stale - {"evaluation", "prediction"}
+    assert changed_copy.update(other) == set()
 
 
 DIRECT = {setting: {it for it in stale if it in ("evaluation", "prediction")} for setting, (_, stale) in ROWS.items()}
@@ -277,20 +277,23 @@ DIRECT = {setting: {it for it in stale if it in ("evaluation", "prediction")} fo
 
 @pytest.mark.slow
 def test_evaluation_and_prediction_depend_on_the_run_and_on_few_settings(
-    tmp_path: Path, little: Callable[[Path], Path], film: Callable[[Path, int], Path], whole: Config
+    tmp_path: Path,
+    write_data: Callable[[Path], Path],
+    write_video: Callable[[Path, int], Path],
+    whole_frame_config: Config,
 ) -> None:
-    data, work, out = little(tmp_path / "data"), Work(tmp_path / "work"), tmp_path / "out"
-    once = whole.model_copy(
+    data, work, out = write_data(tmp_path / "data"), Work(tmp_path / "work"), tmp_path / "out"
+    once = whole_frame_config.model_copy(
         update={
-            "train": whole.train.model_copy(update={"epochs": 1}),
-            "head": whole.head.model_copy(update={"bidirectional": False}),
+            "train": whole_frame_config.train.model_copy(update={"epochs": 1}),
+            "head": whole_frame_config.head.model_copy(update={"bidirectional": False}),
         }
     )
     audit(once, data, work, QUIET)
     extract_frames(once, data, work, QUIET)
     cache_features(once, data, work, QUIET)
     train(once, data, work, QUIET)
-    video = film(tmp_path / "three_frames.mp4", 3)
+    video = write_video(tmp_path / "three_frames.mp4", 3)
 
     def made(config: Config) -> set[str]:
         reports = {
@@ -304,102 +307,109 @@ def test_evaluation_and_prediction_depend_on_the_run_and_on_few_settings(
         expected = DIRECT[setting]
         section, _, key = setting.partition(".")
         if value == (getattr(getattr(once, section), key) if key else once.name):
-            continue  # as `whole` has it
+            continue  # as `whole_frame_config` has it
         assert made(changed(once, setting, value)) == expected, setting
         if expected:
             assert made(once) == expected, f"{setting}, and back"
 
 
-def boxes_of(road: Road, name: str) -> Path:
-    return road.data / "bounding_boxes" / f"{name}.csv"
+def boxes_of(pipeline: Pipeline, name: str) -> Path:
+    return pipeline.data / "bounding_boxes" / f"{name}.csv"
 
 
-def touch_video(road: Road) -> None:
-    path = road.data / "videos" / "b.mp4"
+def touch_video(pipeline: Pipeline) -> None:
+    path = pipeline.data / "videos" / "b.mp4"
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
 
 
-def relabel(road: Road) -> None:
-    path = road.data / "VA_Set" / "Train_Set" / "b.txt"
+def change_labels(pipeline: Pipeline) -> None:
+    path = pipeline.data / "VA_Set" / "Train_Set" / "b.txt"
     path.write_text(path.read_text().replace("\n", "\n0.5,0.5\n", 1).rpartition("\n")[0].rpartition("\n")[0] + "\n")
 
 
-def rebox(road: Road) -> None:
-    path = boxes_of(road, "b")
+def change_boxes(pipeline: Pipeline) -> None:
+    path = boxes_of(pipeline, "b")
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
 
 
-def regrade(road: Road) -> None:
-    (road.ferplus / "fer2013new.csv").write_text("other votes")
+def change_votes(pipeline: Pipeline) -> None:
+    (pipeline.ferplus / "fer2013new.csv").write_text("other votes")
 
 
 LEARNED = {"adapted", "run", "raw"} | {f"features/{name}" for name in "abcv"}
-SOURCES: list[tuple[Callable[[Road], None], str, set[str]]] = [
+SOURCES: list[tuple[Callable[[Pipeline], None], str, set[str]]] = [
     (touch_video, "stn", {"frames/b", "stn", *LEARNED}),
     (touch_video, "none", {"frames/b", "features/b", "run", "raw"}),
-    (relabel, "stn", LEARNED),
-    (relabel, "none", {"features/b", "run", "raw"}),
-    (rebox, "stn", {"stn", *LEARNED}),
-    (rebox, "none", {"raw"}),
-    (rebox, "box", {"features/b", "run", "raw"}),
-    (regrade, "stn", {"backbone", *LEARNED}),
+    (change_labels, "stn", LEARNED),
+    (change_labels, "none", {"features/b", "run", "raw"}),
+    (change_boxes, "stn", {"stn", *LEARNED}),
+    (change_boxes, "none", {"raw"}),
+    (change_boxes, "box", {"features/b", "run", "raw"}),
+    (change_votes, "stn", {"backbone", *LEARNED}),
 ]
 
 
 @pytest.mark.parametrize(("change", "localiser", "stale"), SOURCES)
 def test_a_changed_source_makes_only_dependent_outputs_stale(
-    road: Road, base: Config, tmp_path: Path, change: Callable[[Road], None], localiser: str, stale: set[str]
+    pipeline: Pipeline,
+    base: Config,
+    tmp_path: Path,
+    change: Callable[[Pipeline], None],
+    localiser: str,
+    stale: set[str],
 ) -> None:
     """With stn the backbone is adapted too; with the others nothing is learned before the features."""
-    there = road.copy(tmp_path)
-    there.ferplus = Path(shutil.copytree(road.ferplus, tmp_path / "ferplus", copy_function=shutil.copy2))
+    changed_copy = pipeline.copy(tmp_path)
+    changed_copy.ferplus = Path(shutil.copytree(pipeline.ferplus, tmp_path / "ferplus", copy_function=shutil.copy2))
     config = changed(base, "stn.localiser", localiser) if localiser != "stn" else base
     if localiser != "stn":
         config = changed(config, "adapt.epochs", 0)
-    there.walk(config)
-    change(there)
-    audit(config, there.data, there.work, QUIET)
-    assert there.walk(config) - ({"stn"} if localiser != "stn" else set()) == stale
-    assert there.walk(config) == set()
+    changed_copy.update(config)
+    change(changed_copy)
+    audit(config, changed_copy.data, changed_copy.work, QUIET)
+    assert changed_copy.update(config) - ({"stn"} if localiser != "stn" else set()) == stale
+    assert changed_copy.update(config) == set()
 
 
 def test_changed_boxes_make_the_adapted_backbone_stale_with_every_localiser(
-    road: Road, base: Config, tmp_path: Path
+    pipeline: Pipeline, base: Config, tmp_path: Path
 ) -> None:
     """Training leaves out frames without a box."""
-    there, config = road.copy(tmp_path), changed(base, "stn.localiser", "none")
-    there.walk(config)
-    rebox(there)
-    audit(config, there.data, there.work, QUIET)
-    assert "adapted" in there.walk(config)
+    changed_copy, config = pipeline.copy(tmp_path), changed(base, "stn.localiser", "none")
+    changed_copy.update(config)
+    change_boxes(changed_copy)
+    audit(config, changed_copy.data, changed_copy.work, QUIET)
+    assert "adapted" in changed_copy.update(config)
 
 
 @pytest.mark.parametrize("name", ["stn", "backbone", "adapted"])
-def test_changed_weights_make_only_dependent_outputs_stale(road: Road, base: Config, tmp_path: Path, name: str) -> None:
+def test_changed_weights_make_only_dependent_outputs_stale(
+    pipeline: Pipeline, base: Config, tmp_path: Path, name: str
+) -> None:
     """As where a file is replaced by another of the same fingerprint: its content counts."""
     import torch
 
-    there = road.copy(tmp_path)
+    changed_copy = pipeline.copy(tmp_path)
     config = base if name == "adapted" else changed(base, "adapt.epochs", 0)
-    there.walk(config)
-    path = there.work.weights(name)
+    changed_copy.update(config)
+    path = changed_copy.work.weights(name)
     key = stored_fingerprint(path)
     metadata = {"format": STN_FORMAT if name == "stn" else BACKBONE_FORMAT, "fingerprint": key}
     if name == "adapted":
-        metadata["stn_digest"] = stn_digest(config, there.work)
+        metadata["stn_digest"] = stn_digest(config, changed_copy.work)
     save_weights(path, {"content": torch.zeros(3)}, metadata)
-    assert stages(there.walk(config)) == {"features", "run", "raw"}
+    assert stages(changed_copy.update(config)) == {"features", "run", "raw"}
 
 
-def test_a_replaced_crop_makes_its_subject_stale(road: Road, base: Config, tmp_path: Path) -> None:
-    there = road.copy(tmp_path)
+def test_a_replaced_crop_makes_its_subject_stale(pipeline: Pipeline, base: Config, tmp_path: Path) -> None:
+    changed_copy = pipeline.copy(tmp_path)
     for name in "abcv":
-        crops = there.data / "cropped_aligned" / name
+        crops = changed_copy.data / "cropped_aligned" / name
         crops.mkdir(parents=True)
         for row in range(1, 19):
             (crops / f"{row:05d}.jpg").write_bytes(b"a crop")
     config = changed(changed(base, "stn.localiser", "aligned"), "adapt.epochs", 0)
-    audit(config, there.data, there.work, QUIET)
-    there.walk(config)
-    (there.data / "cropped_aligned" / "b" / "00003.jpg").write_bytes(b"a better crop")
-    assert there.walk(config) == {"features/b", "run", "raw"}
+    audit(config, changed_copy.data, changed_copy.work, QUIET)
+    changed_copy.update(config)
+    (changed_copy.data / "cropped_aligned" / "b" / "00003.jpg").write_bytes(b"a better crop")
+    assert changed_copy.update(config) == {"features/b", "run", "raw"}

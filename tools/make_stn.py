@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from affect.configs.schema import load
 from affect.pipeline.ingest.boxed_pictures import BOXES, COLUMNS, held_out, read_pictures
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
 from affect.pipeline.stages.audit import audit
@@ -47,7 +47,7 @@ HELD_OUT, PURPOSE = 0.2, "make_stn"
 SIZES = ((640, 360), (640, 480), (854, 480), (480, 640))
 
 
-def films(folder: Path, people: int) -> list[Film]:
+def planned_videos(folder: Path, people: int) -> list[SyntheticVideo]:
     """The videos for this number of people, named by their number."""
     videos, drawn = [], 0
     while drawn < people:
@@ -55,22 +55,24 @@ def films(folder: Path, people: int) -> list[Film]:
         seed = int(np.random.SeedSequence((SEED, number)).generate_state(1)[0])
         count = 2 if number % PAIRS == PAIRS - 1 else 1
         width, height = SIZES[number % len(SIZES)] if count == 1 else SIZES[0]
-        videos.append(Film(folder / "videos" / f"{number:04d}.mp4", seed, FRAMES, 1 / SECONDS, count, width, height))
+        videos.append(
+            SyntheticVideo(folder / "videos" / f"{number:04d}.mp4", seed, FRAMES, 1 / SECONDS, count, width, height)
+        )
         drawn += count
     return videos
 
 
-def draw(film: Film) -> None:
+def draw(video: SyntheticVideo) -> None:
     """Draws one video, with its box files and with annotation files without annotations."""
-    acted = draw_film(film)
-    root, number = film.path.parents[1], int(film.path.stem)
-    names = [film.path.stem] if film.people == 1 else [f"{film.path.stem}_left", f"{film.path.stem}_right"]
+    acted = draw_video(video)
+    root, number = video.path.parents[1], int(video.path.stem)
+    names = [video.path.stem] if video.people == 1 else [f"{video.path.stem}_left", f"{video.path.stem}_right"]
     split = "Validation_Set" if number % VALIDATION == VALIDATION - 1 else "Train_Set"
     for name, one in zip(names, acted, strict=True):
-        rows = [f"{t + 1}," + ",".join(f"{x:.2f}" for x in one.box[t]) for t in range(film.frames) if one.seen[t]]
+        rows = [f"{t + 1}," + ",".join(f"{x:.2f}" for x in one.box[t]) for t in range(video.frames) if one.seen[t]]
         for file, lines in (
             (root / "bounding_boxes" / f"{name}.csv", ["frame,x0,y0,x1,y1", *rows]),
-            (root / "annotations" / "VA_Set" / split / f"{name}.txt", ["valence,arousal", *["-5,-5"] * film.frames]),
+            (root / "annotations" / "VA_Set" / split / f"{name}.txt", ["valence,arousal", *["-5,-5"] * video.frames]),
         ):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -96,9 +98,9 @@ def make(folder: Path, people: int, settings: list[str], faces: Path | None = No
     """Draws and trains in a folder and writes `out`. Existing videos are reused. settings: of pretrain_stn."""
     data, work = folder / "data", Work(folder / "work")
     work.root.mkdir(parents=True, exist_ok=True)
-    videos = films(data, people)
+    videos = planned_videos(data, people)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        list(pool.map(draw, [film for film in videos if not film.path.exists()]))
+        list(pool.map(draw, [video for video in videos if not video.path.exists()]))
     if faces is not None:
         settings = [*settings, f"pretrain_stn.pictures=[{json.dumps(str(training_part(faces, folder / 'faces')))}]"]
     config = load("demo", ["pretrain_stn.validation_frames=400", "runtime.workers=0", *settings])

@@ -193,7 +193,7 @@ def _cell(mean: float, spread: float | None) -> str:
 
 def write_page(path: Path, text: str) -> None:
     """Writes the table between its marks. The rest of the page does not change."""
-    page = path.read_text(encoding="utf-8") if path.is_file() else f"# What each choice is worth\n\n{BEGIN}\n{END}\n"
+    page = path.read_text(encoding="utf-8") if path.is_file() else f"# Effect of each choice\n\n{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
     write_text(path, f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
 
@@ -214,11 +214,11 @@ def main() -> int:
     variants = read_variants(spec)
     # Sort by features, so that each set is read once. The work folder's own features come first.
     order = [*dict.fromkeys(variant.features for variant in variants)]
-    wanted = [it for it in variants if not asked.only or it.choice in asked.only]
-    wanted.sort(key=lambda it: (order.index(it.features) if it.features else -1, it.how == "end_to_end"))
+    variants_to_run = [it for it in variants if not asked.only or it.choice in asked.only]
+    variants_to_run.sort(key=lambda it: (order.index(it.features) if it.features else -1, it.how == "end_to_end"))
     failed: dict[str, str] = {}
     baseline = Variant(BASELINE, "")
-    for variant in (baseline, *wanted):
+    for variant in (baseline, *variants_to_run):
         title = variant.title
         seeds = 1 if variant.how == "constant" else min(asked.seeds, variant.seeds or asked.seeds)
         try:

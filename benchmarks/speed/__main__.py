@@ -23,8 +23,8 @@ from .caching import cache, compiled
 from .extracting import extract
 from .learning import epoch, head
 from .measure import Row
+from .prediction import memory, predict, start
 from .profiling import profile
-from .watching import memory, predict, start
 
 PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "extract": extract, "cache": cache, "head": head, "epoch": epoch, "memory": memory, "predict": predict,

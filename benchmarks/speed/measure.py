@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 from affect.configs.schema import Config, load
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.progress import Reporter
 
 QUIET = Reporter(quiet=True)
@@ -24,7 +24,7 @@ DRAWN_FRAMES = 200
 @dataclass(frozen=True)
 class Row:
     """A row of the table. detail: the absolute figures behind a ratio. target: for example `>= 0.8`. rate: the name
-    under which `reckon` finds the figure."""
+    under which `estimate.py` finds the figure."""
 
     what: str
     figure: float
@@ -76,7 +76,7 @@ def draw_data(root: Path, videos: int, frames: int, *, width: int, height: int) 
         path = unfinished / "videos" / f"v{number}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn = path.with_name("drawn.mp4")
-        acted = draw_film(Film(drawn, number, min(frames, DRAWN_FRAMES), 25.0, 1, width, height))[0]
+        acted = draw_video(SyntheticVideo(drawn, number, min(frames, DRAWN_FRAMES), 25.0, 1, width, height))[0]
         lengthen(drawn, path, frames)
         drawn.unlink()
         split = "Validation_Set" if number == videos - 1 and videos > 1 else "Train_Set"

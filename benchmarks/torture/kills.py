@@ -21,7 +21,7 @@ from affect.pipeline.features.encoder import BACKBONE_FORMAT, STN_FORMAT
 from affect.pipeline.storage.checkpoint import load_weights, save_weights
 
 from .model import SETTINGS
-from .sources import FRAMES, film
+from .sources import FRAMES, write_video
 
 STAGES = ("extract-frames", "cache-features", "train")
 VIDEOS = 4
@@ -84,7 +84,7 @@ def prepare(folder: Path) -> tuple[Path, Path]:
         path.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for number in range(VIDEOS):
-        film(data / "videos" / f"v{number}.mp4", "libx264")
+        write_video(data / "videos" / f"v{number}.mp4", "libx264")
         rows = rng.uniform(-1, 1, (FRAMES, 2)).round(3)
         text = "valence,arousal\n" + "".join(f"{valence},{arousal}\n" for valence, arousal in rows.tolist())
         (labels["Validation_Set" if number % 2 else "Train_Set"] / f"v{number}.txt").write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ from affect.pipeline.ingest.walk import VIDEO_SUFFIXES
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 FRAMES, DEMO = 64, 5
-FILMS = {
+CODECS = {
     "mp4-h264.mp4": "libx264", "mov-hevc.mov": "libx265", "mkv-h264.mkv": "libx264", "webm-vp9.webm": "libvpx-vp9",
     "avi-mpeg4.avi": "mpeg4", "avi-mjpeg.avi": "mjpeg", "ts-h264.ts": "libx264", "webm-vp8.webm": "libvpx",
 }  # fmt: skip
@@ -20,7 +20,7 @@ FILMS = {
 def gather(folder: Path, demo: Path | None) -> list[Path]:
     """Collects the intact videos in a folder, each with about `FRAMES` frames. demo: a data set to take some from."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = [film(folder / name, codec) for name, codec in FILMS.items()]
+    found = [write_video(folder / name, codec) for name, codec in CODECS.items()]
     for path in sorted(REAL.glob("*.m[po][4v]")) if REAL.is_dir() else ():
         found.append(copy_beginning(path, folder / f"real-{path.name}"))
     if demo:
@@ -30,7 +30,7 @@ def gather(folder: Path, demo: Path | None) -> list[Path]:
     return found
 
 
-def film(path: Path, codec: str) -> Path:
+def write_video(path: Path, codec: str) -> Path:
     """Writes a video of a moving ball on a background of changing colour. No two frames are alike."""
     with av.open(str(path), "w") as out:
         stream = cast(av.VideoStream, out.add_stream(codec, rate=25))

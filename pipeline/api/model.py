@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 
 from ...configs.schema import Config
 from ..errors import InputError
-from ..inference.load import check_model, settings_for
+from ..inference.image_prediction import ImagePrediction
+from ..inference.load import check_model, named_or_base, settings_for
 from ..inference.offline import trace_video
+from ..inference.pictures import predict_pictures, square_picture
 from ..inference.predictor import Predictor
-from ..inference.streaming import open_source, stream_file, stream_live, stream_pictures
+from ..inference.streaming import need_picture, open_source, stream_file, stream_live, stream_pictures
 from ..inference.trace import Moment
+from ..ingest.pictures import read_picture
 from ..ingest.walk import url_of
 from ..learning.model_file import model_path
 from ..processes import own_networks
@@ -20,8 +23,8 @@ from ..progress import Reporter
 from .trace import Trace
 
 
-def load(path: str | Path, *, settings: str | Sequence[str] = ()) -> "Model":
-    """Loads a model onto its device. path: a run folder, or the model.safetensors in it.
+def load(path: str | Path | None = None, *, settings: str | Sequence[str] = ()) -> "Model":
+    """Loads a model onto its device. path: a run folder, or the model.safetensors in it. None: the base model.
 
     settings: overrides as for `--set`, for example `["predict.no_face=empty", "runtime.device=cpu"]`. All other
     settings come from the run's config.yaml. If your program forks, load the model in each process, after the fork.
@@ -30,7 +33,7 @@ def load(path: str | Path, *, settings: str | Sequence[str] = ()) -> "Model":
     model.
     """
     own_networks()
-    path = Path(path)
+    path = named_or_base(None if path is None else Path(path))
     return Model(path, settings_for(path, (settings,) if isinstance(settings, str) else settings))
 
 
@@ -67,6 +70,21 @@ class Model:
         number of people.
         """
         return self._traces(video, emotions, progress, people)
+
+    def predict_image(self, image: str | Path | NDArray[np.uint8], *, emotions: bool = False) -> ImagePrediction:
+        """Predicts the most likely face in a picture, with the same values as `affect predict`.
+
+        image: a file, or RGB pixels, uint8 [height, width, 3]. emotions: also predict the eight expressions of FER+.
+        Raises PictureError, InputError, and WeightsError if the backbone has no emotions.
+        """
+        own_networks()
+        classes = check_model(self.path, Reporter(quiet=True), emotions=emotions, people=1)
+        if isinstance(image, str | Path):
+            path = Path(image)
+            square = square_picture(read_picture(path), self._predictor.size, path.name, path)
+        else:
+            square = square_picture(need_picture(image, "image"), self._predictor.size, "image")
+        return predict_pictures(self._predictor, [square], classes)[0]
 
     def stream(self, source: str | int | Path | Iterable[NDArray[np.uint8]], *, rate: float = 30.0) -> Iterator[Moment]:
         """Predicts frame by frame from the current and earlier frames, in constant memory, until the source ends.

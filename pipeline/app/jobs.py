@@ -19,7 +19,7 @@ from ..ingest.walk import VIDEO_SUFFIXES, composed
 from ..names import shorten_name
 from ..progress import Reporter
 from ..stages.predict import PredictOptions, predict
-from ..visualization.clip import as_json, read_clip, rows_of, with_film, words
+from ..visualization.clip import as_json, read_clip, rows_of, with_web_video, words
 from ..visualization.clip_page import max_video_bytes, render_clip
 
 MAX_JOBS = 20
@@ -153,7 +153,7 @@ class Jobs:
             )
             return
         clip = read_clip(out, job.video.stem, self.config.predict.face_threshold)
-        clip = with_film(clip, max_video_bytes(self.config))
+        clip = with_web_video(clip, max_video_bytes(self.config))
         job.file(".html").write_text(render_clip(clip), encoding="utf-8")
         job.file(".json").write_text(json.dumps(as_json(clip), allow_nan=False), encoding="utf-8")
         job.video.unlink(missing_ok=True)

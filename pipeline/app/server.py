@@ -77,7 +77,7 @@ async def _serve(config: Config, model: Path, folder: Path, options: ServerOptio
     server.add_sockets(sockets)
     address = f"http://{f'[{host}]' if ':' in host else host}:{sockets[0].getsockname()[1]}/"
     if host not in LOOPBACK:
-        reporter.warning(f"everyone who can reach {host} can use this server: there is no password")
+        reporter.warning(f"the server has no password: everyone who can reach {host} can use it")
     reporter.info(f"{address}  (Ctrl-C ends it)")
     if options.on_ready:
         options.on_ready(address)
@@ -145,11 +145,11 @@ class _Handler(RequestHandler):
         name = (urlsplit(f"//{self.request.host}").hostname or "").lower()
         if self.hosts is not None and name not in self.hosts:
             self.refuse(
-                f"affect app does not answer to the host name {shown(name)!r}. "
+                f"affect app does not accept the host name {shown(name)!r}. "
                 f"If this machine has that name, start affect app with --allow-host {shown(name)}"
             )
         if self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") and not self.is_link():
-            self.refuse("Another site cannot use affect app. Open the address of affect app in a tab of its own.")
+            self.refuse("Another site cannot use affect app. Open the address of affect app in a new tab.")
 
     def is_link(self) -> bool:
         """Whether the user follows a link from another site to the page, which is harmless."""
@@ -164,7 +164,7 @@ class _Handler(RequestHandler):
 
     def job(self, key: str) -> Job:
         if key not in self.jobs.jobs:
-            raise HTTPError(404, reason="This video is not here, or no longer")
+            raise HTTPError(404, reason="This video does not exist or was deleted")
         return self.jobs.jobs[key]
 
     def write_error(self, status_code: int, **_: Any) -> None:
@@ -196,7 +196,7 @@ class UploadHandler(_Handler):
         if int(self.request.headers.get("Content-Length") or 0) > self.max_bytes:
             raise HTTPError(413, reason=self._too_large())
         if self.jobs.full():
-            raise HTTPError(503, reason=f"{MAX_WAITING} videos are waiting already. Try again later")
+            raise HTTPError(503, reason=f"{MAX_WAITING} videos are already waiting. Try again later")
         name = unquote(self.path_args[0])
         self.job_in_upload = self.jobs.new(name)
         if self.job_in_upload is None:
@@ -281,7 +281,7 @@ class ResultHandler(_Handler):
             "clip": (".json", "application/json"), "csv": (".csv", "text/csv"), "page": (".html", "text/html"),
         }[what]  # fmt: skip
         if job.status != "done":
-            raise HTTPError(404, reason="This video is not done yet")
+            raise HTTPError(404, reason="This video is not finished yet")
         self.set_header("Content-Type", f"{media_type}; charset=utf-8")
         if what != "clip":
             name = job.file(suffix).name

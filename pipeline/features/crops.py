@@ -89,7 +89,7 @@ def labels_of(subject: Subject, shard: FrameShard) -> Aligned:
     if not np.array_equal(aligned.index, index):
         shard.mark_corrupt()
         raise ShardError(
-            f"{shard.path}: frame numbers are missing that `lost` does not list",
+            f"{shard.path}: frame numbers are missing and are not listed in `lost`",
             "Run `affect extract-frames` again.",
         )
     return aligned
@@ -150,14 +150,14 @@ def read_crops(files: Sequence[Path], size: int) -> "Tensor":
     return torch.cat(pictures).round().clamp(0, 255).to(torch.uint8)
 
 
-def nearest(known: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each wanted number, the index of the nearest known number; the smaller one if two are equally near.
+def nearest(known: NDArray[np.int64], frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each frame number, the index of the nearest known number; the smaller one if two are equally near.
 
     known: in ascending order.
     """
-    after = np.searchsorted(known, wanted).clip(0, len(known) - 1)
+    after = np.searchsorted(known, frames).clip(0, len(known) - 1)
     before = (after - 1).clip(0)
-    return np.where(np.abs(known[before] - wanted) <= np.abs(known[after] - wanted), before, after)
+    return np.where(np.abs(known[before] - frames) <= np.abs(known[after] - frames), before, after)
 
 
 def locate_crops(

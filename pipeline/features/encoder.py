@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...configs.schema import Config
 from ..errors import MissingStageError, WeightsError
-from ..records import Work
+from ..records import BASE, BASE_MODEL, MODEL_FORMAT, Work
 from ..storage.checkpoint import load_weights, read_metadata
 from ..storage.fingerprint import content_digest, fingerprint
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ...models.backbone import Backbone
     from ...models.stn import SpatialTransformer
 
@@ -18,6 +20,7 @@ BACKBONE_FORMAT = "affect-backbone"
 STN_FORMAT = "affect-stn"
 IMAGENET = "imagenet"
 SCRATCH = "scratch"
+FORMATS = {"backbone": BACKBONE_FORMAT, "stn": STN_FORMAT}
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def plan_encoder(config: Config, work: Work) -> EncoderPlan:
     stn = plan_stn(config, work)
     backbone, warnings = _plan_backbone(config, work)
     if stn is None and config.stn.localiser == "stn":
-        warnings += (f"{work.weights('stn')} is missing: every crop is the whole picture.",)
+        warnings += (f"{work.weights('stn')} is missing: each crop is the whole picture.",)
     return EncoderPlan(stn, backbone, _digest(config, stn, backbone), warnings)
 
 
@@ -87,7 +90,8 @@ def build_encoder(config: Config, plan: EncoderPlan) -> tuple["SpatialTransforme
 
 
 def build_backbone(weights: Path | str, seed: int) -> "Backbone":
-    """Builds a backbone. weights: `scratch`, `imagenet`, a .safetensors file of affect, or resnet50_ferplus_dag.pth.
+    """Builds a backbone. weights: `scratch`, `imagenet`, resnet50_ferplus_dag.pth, or a .safetensors file of affect: a
+    backbone or a whole model.
 
     Raises WeightsError.
     """
@@ -100,8 +104,7 @@ def build_backbone(weights: Path | str, seed: int) -> "Backbone":
     path = Path(weights)
     if path.suffix != ".safetensors":
         return models.load_ferplus_dag(path)
-    state, metadata = load_weights(path)
-    check_format(path, metadata, BACKBONE_FORMAT)
+    state, metadata = load_part(path, "backbone")
     backbone = models.from_metadata(metadata["backbone"])
     try:
         backbone.load_state_dict(state)
@@ -110,11 +113,29 @@ def build_backbone(weights: Path | str, seed: int) -> "Backbone":
     return backbone
 
 
+def load_part(path: Path, part: Literal["backbone", "stn"]) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """The weights and the metadata of an STN or a backbone, from its own file or from the file of a whole model.
+
+    Raises WeightsError.
+    """
+    state, metadata = load_weights(path)
+    if metadata.get("format") == MODEL_FORMAT:
+        prefix = f"{part}."
+        return {name.removeprefix(prefix): it for name, it in state.items() if name.startswith(prefix)}, metadata
+    check_format(path, metadata, FORMATS[part])
+    return state, metadata
+
+
+def named_file(name: str) -> Path:
+    """The path of a weights file that a setting names; `base` is the base model."""
+    return BASE_MODEL if name == BASE else Path(name).expanduser()
+
+
 def check_format(path: Path, metadata: dict[str, object], expected: str) -> None:
     """Raises WeightsError if the file has another format."""
     found = metadata.get("format")
     if found != expected:
-        raise WeightsError(f"{path}: has the format {found!r}, expected {expected!r}", "Name a file that affect wrote.")
+        raise WeightsError(f"{path}: has the format {found!r}, expected {expected!r}", "Give a file that affect wrote.")
 
 
 def stored_fingerprint(path: Path) -> str | None:
@@ -151,8 +172,7 @@ def build_stn(config: Config, path: Path | None) -> "SpatialTransformer":
         stn = SpatialTransformer(**shape)
         stn.reset_to_whole_picture()
         return stn
-    state, metadata = load_weights(path)
-    check_format(path, metadata, STN_FORMAT)
+    state, metadata = load_part(path, "stn")
     trained = metadata["stn"]
     for key in ("kind", "view"):
         if trained[key] != shape[key]:
@@ -192,10 +212,10 @@ def _plan_backbone(config: Config, work: Work) -> tuple[Path | str, tuple[str, .
 def _named_weights(name: str) -> Path | str:
     if name in (SCRATCH, IMAGENET):
         return name
-    path = Path(name).expanduser()
+    path = named_file(name)
     if not path.is_file():
         raise WeightsError(
-            f"backbone.weights is {name!r}, which does not exist", "Use work, scratch, imagenet or a path."
+            f"backbone.weights is {name!r}, which does not exist", "Use work, scratch, imagenet, base or a path."
         )
     return path
 

@@ -35,10 +35,10 @@ def sample_frames(
     """
     labelled: list[FrameSample] = []
     problems: list[Problem] = []
-    wanted = [subject for subject in subjects if subject.split == split]
-    if wanted and not any(work.frames(subject.video).is_file() for subject in wanted):
+    chosen = [subject for subject in subjects if subject.split == split]
+    if chosen and not any(work.frames(subject.video).is_file() for subject in chosen):
         raise MissingStageError(f"{work.root / 'frames'}: contains no {split} video", "Run `affect extract-frames`.")
-    for subject in wanted:
+    for subject in chosen:
         try:
             path = fresh_frames(config, catalog.video(subject.video), work)
             if path is None:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...configs.schema import Config
 from ..errors import InputError, WeightsError
-from ..storage.checkpoint import load_weights
-from .encoder import SCRATCH, STN_FORMAT, check_format
+from .encoder import SCRATCH, load_part, named_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +31,9 @@ def start_weights(config: Config) -> Path | None:
     name = config.pretrain_stn.start
     if name == SCRATCH or (name == DRAWN and not MIN_VIEW <= config.stn.view <= MAX_VIEW):
         return None
-    path = SHIPPED if name == DRAWN else Path(name).expanduser()
+    path = SHIPPED if name == DRAWN else named_file(name)
     if not path.is_file():
-        raise InputError(f"pretrain_stn.start is {name!r}, which does not exist", "Use drawn, scratch or a path.")
+        raise InputError(f"pretrain_stn.start is {name!r}, which does not exist", "Use drawn, scratch, base or a path.")
     return path
 
 
@@ -45,8 +44,7 @@ def init_from(stn: "SpatialTransformer", path: Path) -> None:
     """
     import torch
 
-    given, metadata = load_weights(path)
-    check_format(path, metadata, STN_FORMAT)
+    given, metadata = load_part(path, "stn")
     given = {name: value.float() if value.is_floating_point() else value for name, value in given.items()}
     own: dict[str, Tensor] = stn.state_dict()
     weight, bias = f"{_LAST_LAYER}.weight", f"{_LAST_LAYER}.bias"

@@ -8,10 +8,16 @@ from ...configs.schema import Config, load
 from ..errors import InputError, MissingStageError, WeightsError
 from ..learning.model_file import model_path, read_model_info
 from ..progress import Reporter
+from ..records import BASE, BASE_MODEL
 
 EMOTIONS = 8
 MAX_PEOPLE = 4
-MODEL_REMEDY = "Name a run folder, for example work/train/default. `affect train` makes one."
+MODEL_REMEDY = "Give a run folder, for example work/train/default, or omit --model to use the base model."
+
+
+def named_or_base(model: Path | None) -> Path:
+    """The model to use: the base model if none is named, or if the name is `base` and there is no such file."""
+    return BASE_MODEL if model is None or (str(model) == BASE and not model.exists()) else model
 
 
 def settings_for(model: Path, overrides: Sequence[str] = (), config: str | None = None) -> Config:
@@ -40,11 +46,13 @@ def check_model(model: Path, reporter: Reporter, *, emotions: bool, people: int)
     if not isinstance(people, int) or not 1 <= people <= MAX_PEOPLE:
         raise InputError(f"{people} people", f"Allowed: 1 to {MAX_PEOPLE}.")
     info = read_model_info(model)
+    if info.notice:
+        reporter.info(info.notice)
     localiser = info.localiser
     if people > 1 and localiser != "stn":
         raise InputError(
             f"{model} was trained with stn.localiser {localiser} and cannot find several people",
-            "Ask for one person, or train with stn.localiser=stn.",
+            "Use --people 1, or train with stn.localiser=stn.",
         )
     if localiser in ("box", "aligned"):
         reporter.warning(
@@ -55,7 +63,7 @@ def check_model(model: Path, reporter: Reporter, *, emotions: bool, people: int)
     if emotions and len(classes) != EMOTIONS:
         raise WeightsError(
             f"{model}: its backbone has {len(classes)} classes, expected {EMOTIONS} emotions",
-            "Do not request emotions, or train on a backbone of `affect pretrain backbone`.",
+            "Do not request emotions, or train with a backbone that `affect pretrain backbone` wrote.",
         )
     return classes
 

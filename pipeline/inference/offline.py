@@ -96,7 +96,7 @@ class VideoReader:
                 aligner.push(batch.index, batch.time, face, box, tracks[0].values[-1])
                 tracker.advance(len(batch))
         if not index:
-            raise VideoError(f"{decoding.path}: holds no frame", "Record it again, or leave it out.")
+            raise VideoError(f"{decoding.path}: has no frames", "Record it again, or remove it from the inputs.")
         numbers, seconds = np.concatenate(index), np.concatenate(time)
         predictions = []
         for person, track in enumerate(tracks):

@@ -1,7 +1,6 @@
-"""Input videos and output files of a command: finds the videos, names their outputs, records what was written."""
+"""Output files of a command: chooses their names, and records what was written."""
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
@@ -11,27 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..ingest.walk import (
-    SECONDARY_SUFFIXES,
-    VIDEO_SUFFIXES,
-    closed,
-    composed,
-    fault_of,
-    holds_video,
-    is_litter,
-    is_video,
-    rank,
-    similar_file,
-    suffixes_in_words,
-    url_of,
-    walk,
-)
 from ..names import NAME_BYTES, name_bytes, shorten_name
-from ..records import Problem
 from ..storage.atomic import unwritable, write_text
 from ..storage.lock import lock_folder
 
 PLOT, OVERLAY, FACTS = ".png", ".overlay.mp4", ".facts.json"
+PICTURE_OVERLAY = ".overlay.png"
 SUFFIXES = (
     ".csv", ".clips.csv", ".json", ".clips.json", ".parquet", ".clips.parquet", PLOT, OVERLAY, FACTS,
 )  # fmt: skip
@@ -54,9 +38,9 @@ class Recorded:
     suffixes: tuple[str, ...]
     environment: dict[str, Any] = field(default_factory=dict)
 
-    def has(self, wanted: Sequence[str]) -> bool:
+    def has(self, suffixes: Sequence[str]) -> bool:
         """Whether files with all these suffixes are recorded and exist."""
-        return all(suffix in self.suffixes and _with(self.base, suffix).is_file() for suffix in wanted)
+        return all(suffix in self.suffixes and _with(self.base, suffix).is_file() for suffix in suffixes)
 
     def save(self) -> None:
         """Writes the record. Raises WorkError."""
@@ -118,121 +102,6 @@ def claimed(out: Path, name: str, path: Path, *, wait: bool) -> Iterator[str]:
                 yield name
                 return
         name = output_names([path], out)[0][0]
-
-
-def find_videos(named: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
-    """The videos of files, folders and glob patterns, each once, and a problem for each file that is left out.
-
-    Problems of kind "note" are not faults: a second name of a listed video, or a preview copy.
-    """
-    files: dict[Path, Path] = {}
-    problems: list[Problem] = []
-    for path in named:
-        own: list[Problem] = []
-        found = _videos_of(path, own)
-        for file in found:
-            key = file.resolve()
-            first, other = files.setdefault(key, file), file
-            if first.is_symlink() and not file.is_symlink():
-                files[key], first, other = file, file, first  # prefer the file to a link to it
-            # The same path, found through two arguments, needs no note.
-            if first.absolute() != other.absolute() and (first.is_symlink() or other.is_symlink()):
-                message = f"the same file as {first}: one result is written for both"
-                own.append(Problem("note", str(other), message))
-        problems += [problem for problem in dict.fromkeys(own) if problem not in problems]
-    return list(files.values()), problems
-
-
-def _videos_of(path: Path, problems: list[Problem]) -> list[Path]:
-    """The videos of one file, folder or glob pattern. Adds a problem for each file that is left out."""
-    fault = fault_of(path)
-    if fault is None:
-        return [path]
-    before = len(problems)
-    message, remedy, kind = fault.message, fault.remedy, fault.kind
-    if _is_folder(path):
-        found = _videos_below(path, problems)
-        message, remedy, kind = "a folder without a video", "", "missing"
-    elif matches := _matches(path):
-        problems += _closed_folders(path)
-        found = [file for match in matches for file in _videos_at(match, problems)]
-        message = "no video matches"
-    else:
-        near = similar_file(path)
-        if near is not None and composed(near.name) == composed(path.name) and fault_of(near) is None:
-            return [near]  # the same name in another Unicode normal form
-        found = []
-        if glob.has_magic(str(path)) and url_of(path) is None:
-            message = "no video matches"
-            problems += _closed_folders(path)
-    if not found and all(problem.kind == "note" for problem in problems[before:]):
-        remedy = remedy or f"Name a video, or a folder of {suffixes_in_words()}."
-        problems.append(Problem(kind, fault.name, message, remedy))
-    return found
-
-
-def _matches(pattern: Path) -> list[Path]:
-    """The paths that match a glob pattern; empty if the path is not a pattern."""
-    if not glob.has_magic(str(pattern)):
-        return []
-    # Path.glob does not accept absolute patterns.
-    return sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))  # noqa: PTH207
-
-
-def _closed_folders(pattern: Path) -> list[Problem]:
-    """A problem for each unreadable folder that the pattern would search. glob skips them silently."""
-    named = [parent for parent in pattern.parents if glob.has_magic(str(parent))]
-    fixed = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
-    folders = {fixed, *(match for parent in named for match in _matches(parent) if _is_folder(match))}
-    return [problem for folder in sorted(folders) if (problem := closed(folder)) is not None]
-
-
-def _videos_at(path: Path, problems: list[Problem]) -> list[Path]:
-    """The videos of one match of a pattern, which is a file or a folder."""
-    if is_litter(path.name):
-        return []
-    if _is_folder(path):
-        return _videos_below(path, problems)
-    fault = fault_of(path)
-    if fault is None:
-        return [path] if _is_input_video(path, problems) else []
-    if path.suffix.lower() in VIDEO_SUFFIXES or not path.suffix:
-        problems.append(fault)
-    return []
-
-
-def _videos_below(folder: Path, problems: list[Problem]) -> list[Path]:
-    files = [file for file in walk(folder, VIDEO_SUFFIXES, problems.append) if _is_input_video(file, problems)]
-    return sorted(files, key=lambda file: (file.with_suffix(""), rank(file), file))
-
-
-def _is_input_video(file: Path, problems: list[Problem]) -> bool:
-    """Whether a file that was found in a folder is a video to read. Overlays that predict wrote are not."""
-    if is_video(file):
-        if not file.name.endswith(OVERLAY):
-            return True
-        base = file.name.removesuffix(OVERLAY)
-        origins = (FACTS, *(suffix for known in VIDEO_SUFFIXES for suffix in (known, known.upper())))
-        if not any(file.with_name(f"{base}{suffix}").exists() for suffix in origins):
-            message = "left out, because its name ends like an overlay of predict"
-            problems.append(Problem("note", str(file), message, "To read it, name the file itself."))
-    elif holds_video(file):
-        suffix = file.suffix.lower()
-        if suffix in SECONDARY_SUFFIXES:
-            message = f"left out: {suffix} is the suffix of previews, backups and unfinished downloads"
-            problems.append(Problem("note", str(file), message))
-        else:
-            message = f"is a video, but {f'{file.suffix} is not a known suffix' if suffix else 'has no suffix'}"
-            remedy = f"Rename it, or name the file itself. Known suffixes: {suffixes_in_words()}."
-            problems.append(Problem("refused", str(file), message, remedy))
-    return False
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False  # no permission for the parent folder
 
 
 def output_names(files: Sequence[Path], out: Path | None = None) -> list[tuple[str, Path]]:

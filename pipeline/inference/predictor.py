@@ -23,7 +23,8 @@ from ..processes import own_networks
 from ..records import Region
 from .ensemble import FEATURE_SIZE, AveragingReader, describe_models, load_ensemble
 
-DECODER_PACKAGES = ("decord", "decord2", "av", "opencv-python-headless")
+Side = int | NDArray[np.int64]
+DECODER_PACKAGES = ("decord", "decord2", "av", "opencv-python-headless", "pillow")
 """Packages that decode videos and pictures. Their versions are recorded with the results."""
 
 
@@ -69,12 +70,12 @@ class Predictor:
         self.net, self.finds_faces = self.ensemble.encoders[0]
 
     def encode_pixels(
-        self, pixels: NDArray[np.uint8], width: int, height: int, region: NDArray[np.float32] | None = None
+        self, pixels: NDArray[np.uint8], width: Side, height: Side, region: NDArray[np.float32] | None = None
     ) -> FrameOutputs:
-        """Runs the encoders on decoded frames of a width x height video.
+        """Runs the encoders on decoded frames of a width x height video, or on pictures, each of its own size.
 
-        pixels: uint8 [n, size, size, 3], RGB. region: [n, 4], x0 y0 x1 y1 as fractions of the picture, where to search
-        for the face; None means the whole picture.
+        pixels: uint8 [n, size, size, 3], RGB. width, height: of the source, an integer or int64 [n]. region: [n, 4],
+        x0 y0 x1 y1 as fractions of the picture, where to search for the face; None means the whole picture.
         """
         own_networks()
         parts = [
@@ -84,7 +85,9 @@ class Predictor:
         feature, theta, presence, logits = (torch.cat([part[k].float() for part in parts]) for k in range(4))
         # Without face detection, the box is the whole picture, and `stn.whole` has removed the margin from theta.
         box_theta = theta if self.finds_faces else add_margin(theta, self.net.stn.margin)
-        box = _clip_corners(corners_from_theta(box_theta, width, height), width, height)
+        w, h = (torch.as_tensor(side, dtype=torch.float32, device=self.device) for side in (width, height))
+        corners = corners_from_theta(box_theta, w, h)
+        box = torch.minimum(corners.clamp(min=0), torch.stack((w, h, w, h), -1))
         return FrameOutputs(feature, *(part.cpu().numpy() for part in (presence, box, logits.softmax(1))))
 
     def encode(self, frames: Tensor, region: NDArray[np.float32] | None = None) -> Encoding:
@@ -109,7 +112,7 @@ class Predictor:
         own_networks()
         with torch.no_grad(), self.compute.autocast():
             theta, presence = detect_faces(self.net.stn, self._frames(pixels), limit)
-            box = _clip_corners(corners_from_theta(theta.flatten(0, 1).float(), 1.0, 1.0), 1.0, 1.0)
+            box = corners_from_theta(theta.flatten(0, 1).float(), 1.0, 1.0).clamp(0, 1)
         return box.view(-1, limit, 4).cpu().numpy(), presence.float().cpu().numpy()
 
     def offline_reader(self) -> AveragingReader:
@@ -184,7 +187,3 @@ class _SlidingWindowReader:
     def __call__(self, feature: Tensor) -> NDArray[np.float32]:
         self._rows.append(feature[0, :FEATURE_SIZE])
         return self._read(torch.stack(list(self._rows))[None])[0, -1].cpu().numpy()
-
-
-def _clip_corners(corners: Tensor, width: float, height: float) -> Tensor:
-    return torch.minimum(corners.clamp(min=0), corners.new_tensor([width, height, width, height]))

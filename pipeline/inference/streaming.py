@@ -71,6 +71,15 @@ def open_source(predictor: Predictor, source: Source) -> LatestFrame:
     return LatestFrame(captured_frames(source), predictor.config.runtime.decode_seconds)
 
 
+def need_picture(value: object, name: str) -> Picture:
+    """The value as an array, uint8 [h, w, 3]. Raises InputError if it is something else. name: for the message."""
+    picture = np.asarray(value)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        found = f"{name} is {picture.dtype} {list(picture.shape)}"
+        raise InputError(found, "Give RGB pictures, uint8 [height, width, 3].")
+    return picture
+
+
 def moment_reader(predictor: Predictor) -> MomentReader:
     """Returns a function that makes the moment of the next frame.
 
@@ -93,10 +102,7 @@ def moment_reader(predictor: Predictor) -> MomentReader:
 
 
 def _read_frame(predictor: Predictor, read_moment: MomentReader, frame: CapturedFrame, late: int) -> Moment:
-    picture = np.asarray(frame.picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        found = f"picture {frame.number} is {picture.dtype} {list(picture.shape)}"
-        raise InputError(found, "Give RGB pictures, uint8 [height, width, 3].")
+    picture = need_picture(frame.picture, f"picture {frame.number}")
     height, width = picture.shape[:2]
     outputs = predictor.encode_pixels(resize_square(picture, predictor.size)[None], width, height)
     return read_moment(outputs, frame.number, frame.time, late)

@@ -1,4 +1,4 @@
-"""Traces as tables with a row per frame or per clip, written as CSV, JSON or Parquet."""
+"""Traces as tables with a row per frame or per clip, and pictures with a row each, as CSV, JSON or Parquet."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,19 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..names import csv_text
+from ..names import csv_text, json_text
 from ..storage.atomic import replacing, unwritable, write_text
+from .image_prediction import ImagePrediction
 from .trace import TraceData
 
 FORMATS = ("csv", "json", "parquet")
 COLUMNS = ("frame", "time", "face", "valence", "arousal", "x0", "y0", "x1", "y1")
+PICTURE_COLUMNS = ("picture", *COLUMNS[2:])
 CLIP_COLUMNS = ("clip", "first_frame", "last_frame", "start", "end", "face", "valence", "arousal")
 TIMES = ("time", "start", "end")
 
 
 @dataclass(frozen=True)
 class Column:
-    """values: [rows], NaN for no value. decimals: decimals in text formats; None for integers."""
+    """values: [rows], NaN for no value; text has dtype object. decimals: decimals in text formats; None for integers
+    and text."""
 
     values: NDArray[Any]
     decimals: int | None
@@ -67,6 +70,23 @@ def clip_columns(traces: Sequence[TraceData]) -> Table:
     return table if traces[0].person is None else {"person": Column(columns[-1].astype(np.int64), None), **table}
 
 
+def picture_columns(predictions: Sequence[ImagePrediction]) -> Table:
+    """A row per picture. A picture without a face has only its name and face probability."""
+    table: Table = {"picture": Column(np.array([it.name for it in predictions], object), None)}
+    for name, decimals in (("face", 4), ("valence", 6), ("arousal", 6)):
+        table[name] = Column(np.array([getattr(it, name) for it in predictions]), decimals)
+    boxes = np.array([it.box or [np.nan] * 4 for it in predictions], np.float32)
+    table |= {edge: Column(boxes[:, side], 1) for side, edge in enumerate(COLUMNS[-4:])}
+    for name in predictions[0].emotions:
+        table[name] = Column(np.array([it.emotions[name] for it in predictions]), 6)
+    return table
+
+
+def picture_file(path: Path, predictions: Sequence[ImagePrediction], format: str) -> None:  # noqa: A002
+    """Writes the table of pictures atomically. Raises WorkError, and InputError if a package is missing."""
+    _write(path, picture_columns(predictions), format)
+
+
 def frame_file(path: Path, traces: Sequence[TraceData], format: str) -> None:  # noqa: A002
     """Writes the table of frames atomically. Raises WorkError, and InputError if a package is missing."""
     _write(path, frame_columns(traces), format)
@@ -85,7 +105,7 @@ def require_format(format: str) -> None:  # noqa: A002
         try:
             import pyarrow.parquet  # noqa: F401  # pyright: ignore[reportUnusedImport]
         except ImportError as error:
-            remedy = "Install it: pip install pyarrow. Or choose csv or json."
+            remedy = "Install it (pip install pyarrow), or choose csv or json."
             raise InputError("Parquet files need pyarrow, which is not installed", remedy) from error
 
 
@@ -103,7 +123,10 @@ def _csv(table: Table) -> str:
 
 def _json(table: Table) -> str:
     """A list of objects, one per line, with the same digits as the CSV; null for no value."""
-    columns = [_cells(name, column) for name, column in table.items()]
+    columns = [
+        map(json_text, column.values.tolist()) if column.values.dtype == object else _cells(name, column)
+        for name, column in table.items()
+    ]
     rows = [
         "{" + ", ".join(f"{json.dumps(name)}: {cell or 'null'}" for name, cell in zip(table, cells, strict=True)) + "}"
         for cells in zip(*columns, strict=True)
@@ -115,13 +138,20 @@ def _write_parquet(path: Path, table: Table) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {name: pa.array(column.values, from_pandas=True) for name, column in table.items()}
+    columns = {name: pa.array(_utf8(column.values), from_pandas=True) for name, column in table.items()}
     try:
         # Pass an open file, because pyarrow takes a name with a colon for a URL.
         with replacing(path) as temporary, temporary.open("wb") as file:
             pq.write_table(pa.table(columns), file)
     except OSError as error:
         raise unwritable(path, error, "another folder") from error
+
+
+def _utf8(values: NDArray[Any]) -> NDArray[Any]:
+    """Escapes bytes of file names that are not UTF-8, as `write_text` does."""
+    if values.dtype != object:
+        return values
+    return np.array([text.encode("utf-8", errors="backslashreplace").decode() for text in values.tolist()], object)
 
 
 def _cells(name: str, column: Column) -> Iterator[str]:

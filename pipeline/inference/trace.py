@@ -114,7 +114,7 @@ def summary_lines(traces: Sequence[TraceData]) -> list[str]:
         if facts["liveliest"] is None:
             continue
         for dimension in ("valence", "arousal"):
-            mean, low, high = (_signed(facts[f"{dimension}_{name}"]) for name in ("mean", "min", "max"))
+            mean, low, high = (signed(facts[f"{dimension}_{name}"]) for name in ("mean", "min", "max"))
             at = f"; highest at {moment(facts['liveliest'])}" if dimension == "arousal" else ""
             lines.append(f"  {dimension}  mean {mean}, from {low} to {high}{at}")
     return lines
@@ -129,7 +129,8 @@ def moment(seconds: float) -> str:
     return f"{hours}{whole // 60 % 60:0{2 if hours else 1}d}:{whole % 60:02d}"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A value with its sign and two decimals."""
     return f"{value:+.2f}".replace("-", "−")
 
 

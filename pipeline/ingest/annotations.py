@@ -14,7 +14,7 @@ from .text_table import NUMBER, read_grid, read_lines, short
 
 HEADER = "valence,arousal"
 COLUMNS = ("valence", "arousal")
-REMEDY = "Correct the file, or restore it from the data set's release."
+REMEDY = "Correct the file, or restore it from the release of the data set."
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_affwild2(path: Path) -> Labels:
         message = f"{short(path)}: line 1 is {lines[0][:40]!r}, expected {HEADER!r}"
         raise AnnotationError(message, _header_remedy(lines[0]))
     if len(lines) == 1:
-        raise AnnotationError(f"{short(path)}: holds a header but no rows, expected a row per frame", REMEDY)
+        raise AnnotationError(f"{short(path)}: has a header but no rows, expected a row per frame", REMEDY)
     grid = read_grid(path, lines[1:], COLUMNS, 2, AnnotationError, REMEDY)
     for column, name in enumerate(COLUMNS):
         _check_range(path, grid[:, column], name, 2)
@@ -88,7 +88,7 @@ def read_affwild(valence: Path) -> Labels:
         columns.append(grid[:, 0])
     if len(columns[0]) != len(columns[1]):
         raise AnnotationError(
-            f"{short(arousal)}: holds {len(columns[1])} values, but {short(valence)} holds {len(columns[0])}", REMEDY
+            f"{short(arousal)}: has {len(columns[1])} values, but {short(valence)} has {len(columns[0])}", REMEDY
         )
     return _make_labels(np.stack(columns, axis=1))
 
@@ -157,7 +157,7 @@ def _check_range(path: Path, column: NDArray[np.float64], name: str, first: int)
     if len(wrong):
         row = int(wrong[0])
         raise AnnotationError(
-            f"{short(path)}: line {row + first} holds {name} {column[row]:.15g}, "
+            f"{short(path)}: line {row + first} has {name} {column[row]:.15g}, "
             f"expected -1 to 1, or -5 for not annotated ({len(wrong)} such values in the file)",
             REMEDY,
         )

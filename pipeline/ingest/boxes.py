@@ -67,7 +67,7 @@ def read_pts(folder: Path) -> Boxes:
         if suffix.lower() != ".pts" or name.startswith("."):
             continue
         if not re.fullmatch("[0-9]{1,15}", stem):
-            raise BoxError(f"{short(folder)}/{name}: is not named after its frame, expected <frame>.pts", REMEDY)
+            raise BoxError(f"{short(folder)}/{name}: its name is not a frame number, expected <frame>.pts", REMEDY)
         if int(stem) in found:
             raise BoxError(f"{short(folder)}/{name}: frame {int(stem)} has two files", REMEDY)
         found[int(stem)] = folder / name
@@ -90,7 +90,7 @@ def _read_points(path: Path) -> tuple[float, float, float, float]:
         points.append((float(fields[0]), float(fields[1])))
     corners = _to_float32(np.array(points).reshape(-1, 2))
     if len(corners) < 2 or not np.isfinite(corners).all() or (corners.max(axis=0) <= corners.min(axis=0)).any():
-        raise BoxError(f"{short(path)}: its {len(points)} points do not span a box", REMEDY)
+        raise BoxError(f"{short(path)}: its {len(points)} points do not enclose an area", REMEDY)
     (x0, y0), (x1, y1) = corners.min(axis=0), corners.max(axis=0)
     return float(x0), float(y0), float(x1), float(y1)
 
@@ -106,4 +106,4 @@ def _check_rows(
     rows = np.flatnonzero(wrong)
     if len(rows):
         row = int(rows[0])
-        raise BoxError(f"{short(path)}: line {row + 2} holds {name} {column[row]:.15g}, expected {expected}", REMEDY)
+        raise BoxError(f"{short(path)}: line {row + 2} has {name} {column[row]:.15g}, expected {expected}", REMEDY)

@@ -60,13 +60,13 @@ def find_catalog(root: Path) -> Catalog:
     Raises CatalogError if there is no folder, no video or no annotation. Other faults are in `problems`.
     """
     if not root.is_dir():
-        raise CatalogError(f"{root} is not a folder", "Give the folder with videos and annotations: --data DIR.")
+        raise CatalogError(f"{root} is not a folder", "Give the folder with the videos and annotations: --data DIR.")
     found = _search(root)
     named = {composed(path.stem) for path in found.videos}
     chosen = list(_annotations(root, found, named))
     if not found.videos or not chosen:
         raise CatalogError(
-            f"{root} holds {len(found.videos)} videos and {len(chosen)} valence-arousal annotations",
+            f"{root} contains {len(found.videos)} videos and {len(chosen)} valence-arousal annotations",
             _what_is_needed(root, found, chosen),
         )
     problems = found.problems
@@ -128,7 +128,7 @@ def _is_unprintable(path: Path, found: _Found) -> bool:
     if not UNPRINTABLE.search(path.name):
         return False
     shown = path.name.encode("unicode_escape").decode()
-    found.problems.append(Problem("refused", shown, "the name has unprintable characters", NAME_REMEDY))
+    found.problems.append(Problem("refused", shown, "its name has unprintable characters", NAME_REMEDY))
     return True
 
 
@@ -242,7 +242,7 @@ def _subjects(
     for path, split in sorted(chosen, key=lambda pair: (order.index(pair[1]) if pair[1] else 3, pair[0].as_posix())):
         name, where = composed(path.stem), path.relative_to(root)
         if split is None:
-            message = f"{where} is not in the folder of a split"
+            message = f"{where} is not in a split folder"
             problems.append(Problem("refused", name, message, "Move it to Train_Set, Validation_Set or Test_Set."))
             continue
         if name in subjects:
@@ -301,9 +301,9 @@ def _similar_video(root: Path, subject: str, videos: dict[str, Video], found: _F
 
 def _similar_name(subject: str, names: Iterable[str]) -> str | None:
     """The similar name among `names`, with or without the suffix of a side."""
-    wanted = blurred(subject)
+    blurred_name = blurred(subject)
     for name in names:
-        if wanted in (blurred(name), *(blurred(f"{name}_{side}") for side in SIDES)):
+        if blurred_name in (blurred(name), *(blurred(f"{name}_{side}") for side in SIDES)):
             return name
     return None
 
@@ -316,7 +316,7 @@ def _unused(root: Path, found: _Found, subjects: list[Subject]) -> Iterator[Prob
         for name, path in folder.items():
             if name not in names and blurred(name) in bare:
                 meant = bare[blurred(name)]
-                message = f"{path.relative_to(root)} has {kind} of no subject; the annotation is named {meant}"
+                message = f"{path.relative_to(root)} has {kind} of an unknown subject; the annotation is named {meant}"
                 yield Problem("note", meant, message, "Rename one of them.")
     for path in found.tables:
         if composed(path.stem) not in names and holds_labels(_first_line(path)):

@@ -48,8 +48,8 @@ def read_ferplus(folder_or_csv: Path, usage: Usage) -> FerplusFaces:
     """
     folder = folder_or_csv if folder_or_csv.is_dir() else folder_or_csv.parent
     usages, votes = read_votes(folder / VOTES)
-    wanted = np.array(usages) == usage
-    pixels = np.empty((int(wanted.sum()), SIDE * SIDE), dtype=np.uint8)
+    selected = np.array(usages) == usage
+    pixels = np.empty((int(selected.sum()), SIDE * SIDE), dtype=np.uint8)
     filled = rows = 0
     for rows, (line, found, text) in enumerate(_faces(folder / FACES), 1):
         if rows > len(usages):
@@ -59,12 +59,12 @@ def read_ferplus(folder_or_csv: Path, usage: Usage) -> FerplusFaces:
                 f"{FACES}: line {line} has usage {found!r}, but {VOTES} has {usages[rows - 1]!r} in this row",
                 REMEDY_FACES,
             )
-        if wanted[rows - 1]:
+        if selected[rows - 1]:
             pixels[filled] = _pixels(text, line)
             filled += 1
     if rows != len(usages):
-        raise FerplusError(f"{FACES}: holds {rows} faces, but {VOTES} holds {len(usages)}", REMEDY_FACES)
-    return FerplusFaces(pixels.reshape(-1, SIDE, SIDE), votes[wanted])
+        raise FerplusError(f"{FACES}: has {rows} faces, but {VOTES} has {len(usages)} rows", REMEDY_FACES)
+    return FerplusFaces(pixels.reshape(-1, SIDE, SIDE), votes[selected])
 
 
 def read_votes(path: Path) -> tuple[list[str], NDArray[np.float32]]:
@@ -79,7 +79,8 @@ def read_votes(path: Path) -> tuple[list[str], NDArray[np.float32]]:
         counts = rest[1:]
         if usage not in USAGES or len(counts) != votes.shape[1] or not all(_is_count(count) for count in counts):
             raise FerplusError(
-                f"{short(path)}: line {row + 2} is {line[:60]!r}, expected a usage, a name and ten counts", REMEDY_VOTES
+                f"{short(path)}: line {row + 2} is {line[:60]!r}, expected a usage, a name and ten vote counts",
+                REMEDY_VOTES,
             )
         usages.append(usage)
         votes[row] = [int(count) for count in counts]
@@ -146,7 +147,7 @@ def _faces(path: Path) -> Iterator[tuple[int, str, str]]:
             for fields in reader:
                 if len(fields) != len(header):
                     raise FerplusError(
-                        f"{short(path)}: line {reader.line_num} holds {len(fields)} fields, expected {len(header)}",
+                        f"{short(path)}: line {reader.line_num} has {len(fields)} fields, expected {len(header)}",
                         REMEDY_FACES,
                     )
                 yield reader.line_num, fields[usage].strip(), fields[pixels]
@@ -170,5 +171,5 @@ def _pixels(text: str, line: int) -> NDArray[np.uint8]:
     # every digit must be part of one of these numbers, and every other byte must be a blank
     clean = (is_digit | (code == ord(" "))).all() and is_digit.sum() == len(last) + one.sum() + two.sum()
     if not clean or len(value) != SIDE * SIDE or value.max() > 255:
-        raise FerplusError(f"{FACES}: line {line} does not hold {SIDE * SIDE} pixels of 0 to 255", REMEDY_FACES)
+        raise FerplusError(f"{FACES}: line {line} does not have {SIDE * SIDE} pixels from 0 to 255", REMEDY_FACES)
     return value.astype(np.uint8)

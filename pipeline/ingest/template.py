@@ -40,7 +40,7 @@ def read_template(path: Path) -> Template:
     if lines[0].replace(" ", "").rstrip(",") not in (HEADER, "image_location"):
         raise InputError(f"{short(path)}: line 1 is {lines[0][:40]!r}, expected {HEADER!r}", REMEDY)
     if len(lines) == 1:
-        raise InputError(f"{short(path)}: holds a header but no rows", REMEDY)
+        raise InputError(f"{short(path)}: has a header but no rows", REMEDY)
     locations, subjects, frames = [], [], []
     seen: dict[tuple[str, int], int] = {}
     for number, line in enumerate(lines[1:], 2):
@@ -52,10 +52,10 @@ def read_template(path: Path) -> Template:
                 f"{where} is {line[:60]!r}, expected <subject>/00001.jpg, with frames counted from 1", REMEDY
             )
         if len(rest) > 2:
-            raise InputError(f"{where} holds {1 + len(rest)} values, expected 3 ({HEADER})", REMEDY)
+            raise InputError(f"{where} has {1 + len(rest)} values, expected 3 ({HEADER})", REMEDY)
         key = match[1], int(match[2]) - 1
         if key in seen:
-            raise InputError(f"{where} names the same frame as line {seen[key]}: {location}", REMEDY)
+            raise InputError(f"{where} repeats the frame of line {seen[key]}: {location}", REMEDY)
         seen[key] = number
         locations.append(location)
         subjects.append(key[0])

@@ -77,11 +77,11 @@ def _read_line_by_line(
         fields = [field.strip(BLANKS) for field in line.split(",")]
         if len(fields) != len(columns):
             values = f"{len(fields)} value{'' if len(fields) == 1 else 's'}"
-            raise error(f"{where} holds {values}, expected {len(columns)} ({names})", remedy)
+            raise error(f"{where} has {values}, expected {len(columns)} ({names})", remedy)
         for column, field in enumerate(fields):
             value = float(field) if NUMBER.fullmatch(field) else np.nan
             if not np.isfinite(value):
                 shown = field if len(field) <= 40 else f"{field[:40]}…"
-                raise error(f"{where} holds {shown!r} as {columns[column]}, expected a finite number", remedy)
+                raise error(f"{where} has {shown!r} as {columns[column]}, expected a finite number", remedy)
             grid[row, column] = value
     return grid

@@ -46,20 +46,25 @@ _TEXT_SUFFIXES = frozenset({".ts", ".mts"})
 """Suffixes of transport streams that are also suffixes of TypeScript files."""
 _STILL_BRANDS = frozenset({b"M4A ", b"M4B ", b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis", b"crx "})
 """Brands of ISO base media files with only sound or an image."""
+HEAD_BYTES = 377
+"""Enough to recognise any format: a transport stream by the first bytes of three packets."""
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/[^/]+/fd/\d+")
-NO_FILE = "there is no such file"
+NO_FILE = "no such file"
 _GIVE_FILE = "Give a file; `affect live` reads URLs."
 
 Report = Callable[[Problem], None]
 
 
 def walk(
-    root: Path, wanted: frozenset[str], report: Report, keep: Callable[[Path, bool], bool] = lambda _path, _folder: True
+    root: Path,
+    suffixes: frozenset[str],
+    report: Report,
+    keep: Callable[[Path, bool], bool] = lambda _path, _folder: True,
 ) -> Iterator[Path]:
     """Yields the regular files below a folder, folder by folder, sorted by name.
 
-    wanted: suffixes of relevant files. Dangling links, pipes and devices with these suffixes are reported, and folders
+    suffixes: those of relevant files. Dangling links, pipes and devices with these suffixes are reported, and folders
     that cannot be read. keep: called with each path and whether it is a folder; returns whether to yield or enter it.
     The name of a problem is the path.
     """
@@ -85,7 +90,7 @@ def walk(
             try:
                 mode = _mode(entry)
             except OSError as error:
-                _report_unreadable(path, error, wanted, report)
+                _report_unreadable(path, error, suffixes, report)
                 continue
             if stat.S_ISDIR(mode):
                 if keep(path, True):
@@ -93,8 +98,8 @@ def walk(
             elif stat.S_ISREG(mode):
                 if keep(path, False):
                     yield path
-            elif path.suffix.lower() in wanted:
-                report(Problem("refused", str(path), f"is {_kind(mode)}, not a file", "Put a file in its place."))
+            elif path.suffix.lower() in suffixes:
+                report(Problem("refused", str(path), f"is {_kind(mode)}, not a file", "Replace it with a file."))
         queue += reversed(below)
 
 
@@ -143,9 +148,11 @@ def is_video(path: Path) -> bool:
 
 def holds_video(path: Path) -> bool:
     """Whether a file with an unknown suffix starts like a video."""
-    if path.suffix.lower() in VIDEO_SUFFIXES | OTHER_SUFFIXES:
-        return False
-    head = _head(path, 377)
+    return path.suffix.lower() not in VIDEO_SUFFIXES | OTHER_SUFFIXES and starts_like_video(file_head(path))
+
+
+def starts_like_video(head: bytes) -> bool:
+    """Whether these are the first bytes of a video. head: from `file_head`."""
     if head[4:8] == b"ftyp":
         return head[8:12] not in _STILL_BRANDS
     starts = (
@@ -154,7 +161,7 @@ def holds_video(path: Path) -> bool:
         b"nut/multimedia container", b"\x06\x0e\x2b\x34\x02\x05\x01\x01", b"\x12\0\x0a",
     )  # fmt: skip
     avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
-    return avi or head.startswith(starts) or (len(head) == 377 and head[::188] == b"GGG")
+    return avi or head.startswith(starts) or (len(head) == HEAD_BYTES and head[::188] == b"GGG")
 
 
 def url_of(source: str | Path) -> str | None:
@@ -220,18 +227,18 @@ def _mode(entry: os.DirEntry[str]) -> int:
     return stat.S_IFREG if entry.is_file(follow_symlinks=False) else entry.stat().st_mode
 
 
-def _report_unreadable(path: Path, error: OSError, wanted: frozenset[str], report: Report) -> None:
+def _report_unreadable(path: Path, error: OSError, suffixes: frozenset[str], report: Report) -> None:
     """Reports an entry that exists but cannot be read. Usually it is a dangling link."""
     if isinstance(error, FileNotFoundError) and not path.is_symlink():
         return  # removed after the folder was listed
     message, remedy = _dangling(path) if isinstance(error, FileNotFoundError) else (_cannot(error), _remedy_of(error))
     # A link without a suffix may lead to a folder of videos, for example on a disk that is not mounted.
-    relevant = path.suffix.lower() in wanted or not path.suffix
+    relevant = path.suffix.lower() in suffixes or not path.suffix
     report(Problem("missing" if relevant else "note", str(path), message, remedy))
 
 
 def _unreadable(folder: Path, error: OSError) -> Problem:
-    return Problem("missing", str(folder), f"a folder that {_cannot(error)}", _remedy_of(error))
+    return Problem("missing", str(folder), f"the folder {_cannot(error)}", _remedy_of(error))
 
 
 def _dangling(path: Path) -> tuple[str, str]:
@@ -260,7 +267,8 @@ def _kind(mode: int) -> str:
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def _head(path: Path, size: int) -> bytes:
+def file_head(path: Path, size: int = HEAD_BYTES) -> bytes:
+    """The first bytes of a file; none if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(size)
@@ -269,7 +277,7 @@ def _head(path: Path, size: int) -> bytes:
 
 
 def _is_text(path: Path) -> bool:
-    head = _head(path, 256)
+    head = file_head(path, 256)
     if not head or b"\0" in head:
         return False
     try:

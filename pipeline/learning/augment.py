@@ -164,12 +164,14 @@ def draw_window_changes(n: int, rng: np.random.Generator) -> NDArray[np.float32]
     """Random changes of n windows, float32 [n, 9]. Columns: flip (0 or 1), contrast factor, brightness to add (of
     255), grey (0 or 1), sigma of the blur (fraction of the side; 0: none), and the rectangle to erase, x0 y0 x1 y1 as
     fractions of the crop."""
-    how = WINDOW
-    flip = rng.random(n) < how.flip
-    contrast, brightness = (reach * (2 * rng.random(n) - 1) for reach in (how.contrast, 255 * how.brightness))
-    grey = rng.random(n) < how.grey
-    blur = (rng.random(n) < how.blur) * rng.uniform(0.2, 1.0, n) * (how.blur_sigma / 96)
-    sides = (rng.random((n, 1)) < how.erase) * rng.uniform(0.1, how.erase_share, (n, 2))
+    augmentation = WINDOW
+    flip = rng.random(n) < augmentation.flip
+    contrast, brightness = (
+        reach * (2 * rng.random(n) - 1) for reach in (augmentation.contrast, 255 * augmentation.brightness)
+    )
+    grey = rng.random(n) < augmentation.grey
+    blur = (rng.random(n) < augmentation.blur) * rng.uniform(0.2, 1.0, n) * (augmentation.blur_sigma / 96)
+    sides = (rng.random((n, 1)) < augmentation.erase) * rng.uniform(0.1, augmentation.erase_share, (n, 2))
     corner = rng.random((n, 2)) * (1 - sides)
     return np.column_stack((flip, 1 + contrast, brightness, grey, blur, corner, corner + sides)).astype(np.float32)
 

@@ -32,11 +32,11 @@ def own_device(device: torch.device, requested: str) -> torch.device:
     if ":" in requested:
         raise DeviceError(
             f"runtime.device is {requested!r} for {rank.world} processes",
-            "Use auto or cuda: each process takes its own GPU.",
+            "Use auto or cuda: each process then uses its own GPU.",
         )
     if rank.local >= torch.cuda.device_count():
         raise DeviceError(
-            f"process {rank.local} of this machine finds {torch.cuda.device_count()} GPUs",
+            f"process {rank.local} of this machine has no GPU of its own: there are {torch.cuda.device_count()}",
             "Start no more processes than GPUs: torchrun --nproc-per-node.",
         )
     return torch.device("cuda", rank.local)

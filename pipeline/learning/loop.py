@@ -167,7 +167,7 @@ def fit(
             saved = time.perf_counter()
 
     def record(line: dict[str, Any], message: str) -> None:
-        run.judge(line[score])
+        run.update_best(line[score])
         run.history.append(line)
         tracker.advance(0, f"{message}  {score} {line[score]:.3f}  {run.describe(score)}")
         if on_epoch:
@@ -299,5 +299,5 @@ def _diverged(title: str, epoch: int) -> AffectError:
     return AffectError(
         f"{title}: in epoch {epoch}, the loss or its gradient was not finite in {MAX_BAD_STEPS} consecutive "
         "steps or in every step",
-        "Lower the learning rate, set a gradient clip, or use --set runtime.precision=fp32.",
+        "Reduce the learning rate, set train.gradient_clip, or use --set runtime.precision=fp32.",
     )

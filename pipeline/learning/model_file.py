@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...configs.schema import Config
 from ..errors import WeightsError
-from ..records import MODEL_FILE
+from ..records import MODEL_FILE, MODEL_FORMAT
 from ..storage.checkpoint import load_weights, read_metadata, save_weights
 from .smoothing import NONE
 
@@ -16,15 +16,23 @@ if TYPE_CHECKING:
 
     from ...models.affect_net import AffectNet
 
-FORMAT = "affect-model"
+FORMAT = MODEL_FORMAT
 NAME = MODEL_FILE
 LAST = "last.safetensors"
 
 
 def save_model(
-    path: Path, net: "AffectNet", *, fingerprint: str, encoder: str, config: dict[str, Any], **facts: Any
+    path: Path,
+    net: "AffectNet",
+    *,
+    fingerprint: str,
+    encoder: str,
+    config: dict[str, Any],
+    int8: bool = False,
+    **facts: Any,
 ) -> None:
     """Writes a model file. encoder: digest of the encoder (STN, backbone, settings). config: the whole config, as JSON.
+    int8: quantize the large tensors.
 
     Metadata: format, fingerprint, encoder, config, clip, stn, backbone, head, and `facts`.
     """
@@ -39,7 +47,7 @@ def save_model(
         "head": {"features": net.head.mean.numel(), **asdict(net.head.settings)},
         **facts,
     }
-    save_weights(path, net.state_dict(), metadata)
+    save_weights(path, net.state_dict(), metadata, int8=int8)
 
 
 def model_path(path: Path) -> Path:
@@ -63,6 +71,11 @@ class ModelInfo:
     metadata: Mapping[str, Any]
 
     @property
+    def notice(self) -> str:
+        """What to tell the user of this model; empty for a model that was trained with `affect train`."""
+        return str(self.metadata.get("notice", ""))
+
+    @property
     def frame_size(self) -> int:
         """Side in pixels of the square input frames."""
         return self.config.frames.size
@@ -77,12 +90,12 @@ def read_model_info(path: Path) -> ModelInfo:
     """The metadata of a model file or of a run folder. Does not import torch. Raises WeightsError."""
     path = model_path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: there is no model", "Run `affect train` first, or name another file or run.")
+        raise WeightsError(f"{path}: there is no model", "Run `affect train` first, or give another file or run.")
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
         raise WeightsError(
-            f"{path}: holds {metadata.get('format')!r}, expected {FORMAT!r}",
-            "Name a model.safetensors of `affect train`.",
+            f"{path}: has the format {metadata.get('format')!r}, expected {FORMAT!r}",
+            "Give a model.safetensors that `affect train` wrote.",
         )
     try:
         return ModelInfo(
@@ -123,7 +136,7 @@ def load_model(path: Path) -> tuple["AffectNet", ModelInfo]:
 
 def _misfit(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
-        f"{path}: the weights do not fit the metadata ({' '.join(str(error).split())[:300]})",
+        f"{path}: the weights do not match the metadata ({' '.join(str(error).split())[:300]})",
         "Train the model again, or use the version of affect that wrote it.",
     )
 
@@ -135,4 +148,4 @@ def _check_sizes(metadata: Mapping[str, Any], state: "Mapping[str, Tensor]") -> 
     sizes = (head["features"], head["project"], head["hidden"], head["layers"], *head["dense"], len(classes))
     expected = [int(size) for size in sizes]
     if max(expected) > numbers or expected[3] + len(head["dense"]) > len(state) or expected[2] ** 2 > numbers:
-        raise ValueError(f"the metadata describe a head of sizes {expected}, but the file has {numbers:,} numbers")
+        raise ValueError(f"the metadata describes a head with sizes {expected}, but the file has {numbers:,} weights")

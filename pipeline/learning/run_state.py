@@ -72,7 +72,7 @@ class RunState:
         """The weights that are validated and kept: the running average if there is one."""
         return self.model.state_dict() if self.average is None else self.average
 
-    def judge(self, score: float) -> None:
+    def update_best(self, score: float) -> None:
         """Keeps the weights of this epoch if its score is the highest so far."""
         if self.best is None or score > self.best_score:
             self.best = clone_state(self.weights)

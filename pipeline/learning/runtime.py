@@ -47,7 +47,7 @@ def pick_device(requested: str, number: int = 0) -> torch.device:
     if index >= count:
         raise DeviceError(
             f"runtime.device is {requested!r}, but there are only {count} GPUs",
-            "Use auto, or name one of them.",
+            "Use auto, or a number below that.",
         )
     return torch.device("cuda", index)
 

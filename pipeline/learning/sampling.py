@@ -35,11 +35,11 @@ def balance_subjects(valid: Sequence[NDArray[np.bool_]], length: int, rng: np.ra
         quota[usable] = whole
         quota[rng.permutation(usable)[:rest]] += 1
     drawn = []
-    for starts, rows, wanted in zip(tiled, valid, quota.tolist(), strict=True):
+    for starts, rows, count in zip(tiled, valid, quota.tolist(), strict=True):
         found = rng.permutation(starts)
-        while len(found) < wanted:
+        while len(found) < count:
             found = np.concatenate((found, rng.permutation(tile_windows(rows, length, rng))))
-        drawn.append(found[:wanted])
+        drawn.append(found[:count])
     return drawn
 
 

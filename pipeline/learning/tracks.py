@@ -72,7 +72,7 @@ class FeatureTracks:
         self._offset = np.concatenate(([0], np.cumsum([len(track) for track in tracks]))).astype(np.int64)
         self.views, self.width = _shape(self.tracks)
         device_or_none = self._storage(memory)
-        self._held = None if device_or_none is None else self._hold(device_or_none)
+        self._loaded = None if device_or_none is None else self._load_all(device_or_none)
 
     def __len__(self) -> int:
         """Number of frames of all tracks."""
@@ -82,9 +82,9 @@ class FeatureTracks:
         """float16 [n, f], the rows start to stop of a track."""
         n = len(self.tracks[track])
         stop = n if stop is None else min(stop, n)
-        if self._held is not None:
+        if self._loaded is not None:
             first = view * len(self) + int(self._offset[track])
-            return self._held[first + start : first + stop]
+            return self._loaded[first + start : first + stop]
         return torch.from_numpy(read_rows(self.tracks[track].path, _view(view), start, stop))
 
     def batches(
@@ -106,7 +106,7 @@ class FeatureTracks:
         parts = [
             self._own(picked[part], rows[part]) for part in np.array_split(np.arange(len(windows)), count) if len(part)
         ]
-        if self._held is not None:
+        if self._loaded is not None:
             return (self._batch(*part) for part in parts)
         return prefetch(parts, lambda part: self._batch(*part))
 
@@ -165,10 +165,10 @@ class FeatureTracks:
         return Batch(self._gather(part, rows, lengths).to(self.device).float(), *on_device)
 
     def _gather(self, part: NDArray[np.int64], rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
-        if self._held is not None:
+        if self._loaded is not None:
             inside = np.minimum(rows, lengths[:, None] - 1)
             flat = torch.from_numpy(part[:, 2, None] * len(self) + self._offset[part[:, 0], None] + inside)
-            return self._held[flat.to(self._held.device)]
+            return self._loaded[flat.to(self._loaded.device)]
         features = torch.zeros(*rows.shape, self.width, dtype=torch.float16)
         for window, (track, _, view) in enumerate(part.tolist()):
             inside = rows[window][rows[window] < lengths[window]]
@@ -185,7 +185,7 @@ class FeatureTracks:
                 return place
         return None
 
-    def _hold(self, place: torch.device) -> Tensor:
+    def _load_all(self, place: torch.device) -> Tensor:
         held = torch.empty(self.views * len(self), self.width, dtype=torch.float16, device=place)
         for number, track in enumerate(self.tracks):
             with Shard(track.path, FEATURES) as shard:

@@ -160,7 +160,7 @@ def track_reader(head: nn.Module, clip: Clip, compute: Compute, *, batch: int = 
         return OverlapAverage(head_predictor(head, compute), clip.length, clip.hop, batch=batch)
     if getattr(head, "bidirectional", True):
         raise ConfigError(
-            "clip.carry is true, but the head is bidirectional and looks ahead",
+            "clip.carry is true, but the head is bidirectional, so it needs later frames",
             "Train a head with head.bidirectional=false, or set clip.carry=false.",
         )
     return CarriedReader(cast("TemporalHead", head), compute)

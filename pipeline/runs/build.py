@@ -33,7 +33,7 @@ def init_head(config: Config, begin: Path | None, width: int) -> "TemporalHead":
         try:
             head.load_state_dict(load_model(begin)[0].head.state_dict())
         except RuntimeError as error:
-            raise WeightsError(f"{begin}: its head has another shape than head.* in this config", REMEDY) from error
+            raise WeightsError(f"{begin}: its head does not match head.* of this config", REMEDY) from error
     return head
 
 
@@ -50,7 +50,7 @@ def whole_network(
         try:
             stn.load_state_dict(before.stn.state_dict())
         except RuntimeError as error:
-            raise WeightsError(f"{begin}: its STN has another shape than stn.* in this config", REMEDY) from error
+            raise WeightsError(f"{begin}: its STN does not match stn.* of this config", REMEDY) from error
     return AffectNet(stn, backbone, head)
 
 

@@ -1,4 +1,4 @@
-"""What was exported beside the model it came from: how far apart, and how fast."""
+"""Compares an exported model with the original: the largest differences, and the speed."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 FRAMES = 16
-"""Pictures that are looked at at once, and in all where no video is given."""
+"""Pictures per batch, and number of random pictures if no video is given."""
 QUANTITIES = ("value", "theta", "presence", "feature")
 
 
-def told(row: dict[str, Any]) -> str:
-    """A row of figures as a line."""
+def summary_line(row: dict[str, Any]) -> str:
+    """The figures of one video as a line."""
     rates = ", ".join(f"{name} {rate:,.1f} frames/s" for name, rate in row["frames_per_second"].items())
     off = ", ".join(f"{name} {row[name]:.0e}" for name in QUANTITIES)
-    return f"{row['video']}: {row['frames']} frames; apart at most: {off}; {rates}"
+    return f"{row['video']}: {row['frames']} frames; largest differences: {off}; {rates}"
 
 
 class Comparison:
-    """One model, what was made of it in `folder`, and the pictures that all are shown. All run on the CPU in fp32."""
+    """One model and its exported files in `folder`. All run on the CPU in fp32."""
 
     def __init__(self, predictor: "Predictor", its_config: Config, folder: Path, formats: Sequence[str]) -> None:
         from .portable_file import OnnxModel, Pt2Model
@@ -48,8 +48,8 @@ class Comparison:
                 self.runners[name] = {part: kind(folder / f"{part}.{form}") for part in ("encoder", "head")}
 
     def videos(self, files: Sequence[Path], *, deadline: float) -> tuple[list[dict[str, Any]], list[Problem]]:
-        """A row of figures for each video, and the videos that cannot be read. Raises WeightsError where they are
-        further apart than TOLERANCE."""
+        """The figures of each video, and the problems of videos that cannot be read. Raises WeightsError if a
+        difference is above TOLERANCE."""
         size, rows, failed = self.config.frames.size, [], []
         if not files:
             rows.append(self._row("random pictures", [_random_pictures(size)]))
@@ -85,7 +85,7 @@ class Comparison:
                 _widen(off, "presence", own[2], seen[2])
         count = sum(map(len, features["torch"]))
         if not count:
-            raise InputError(f"{name}: holds no frame", "Name another video.")
+            raise InputError(f"{name}: has no frames", "Give another video.")
         value: dict[str, NDArray[np.float32]] = {}
         for who in names:
             began = time.perf_counter()
@@ -95,8 +95,8 @@ class Comparison:
         for what, most in off.items():
             if not most <= TOLERANCE:
                 raise WeightsError(
-                    f"{name}: {what} as exported is {most:.1e} from torch's, more than {TOLERANCE:.0e}",
-                    "Nothing was written. Install the versions of constraints.txt, and export again.",
+                    f"{name}: {what} of the exported model differs from torch by {most:.1e}, allowed: {TOLERANCE:.0e}",
+                    "No file was written. Install the versions in constraints.txt and export again.",
                 )
         rates = {who: round(count / spent, 2) for who, spent in seconds.items()}
         return {"video": name, "frames": count, **off, "frames_per_second": rates}
@@ -108,7 +108,7 @@ class Comparison:
         return seen.feature.numpy(), seen.theta.numpy(), seen.presence.numpy()
 
     def _head(self, who: str, features: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        """Values [n, 2] of all frames: by windows, or where the head is a stream's frame by frame."""
+        """Values [n, 2] of all frames: by windows, or frame by frame for a streaming head."""
         import torch
 
         from ...models.portable import streams
@@ -121,7 +121,7 @@ class Comparison:
         def predict(windows: "Tensor") -> "Tensor":
             return torch.from_numpy(self.runners[who]["head"](windows.numpy())[0])
 
-        if len(features) < clip.length:  # torch.export's takes windows of one length only
+        if len(features) < clip.length:  # the .pt2 file accepts windows of one length only
             features = np.resize(features, (clip.length, features.shape[1]))
         one = head_predictor(head, self.network.compute) if who == "torch" else predict
         average = OverlapAverage(one, clip.length, clip.hop)
@@ -148,7 +148,7 @@ def _widen(off: dict[str, float], what: str, own: "NDArray[Any]", other: "NDArra
 
 
 def _random_pictures(size: int) -> "NDArray[np.uint8]":
-    """Blotches of several sizes, the same every time: uint8 [FRAMES, size, size, 3]."""
+    """Random blobs of several sizes, always the same: uint8 [FRAMES, size, size, 3]."""
     draw = np.random.default_rng(0)
     pixels = np.zeros((FRAMES, size, size, 3))
     for cells in (2, 8, 32):

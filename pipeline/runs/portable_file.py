@@ -23,7 +23,7 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 def need_onnx() -> None:
-    """Raises MissingExtraError where a package that ONNX needs is not installed."""
+    """Raises MissingExtraError if a package that the ONNX export needs is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         problem = f"the ONNX export needs {', '.join(missing)}, not installed here"
@@ -38,7 +38,7 @@ def write_onnx(
     names: Sequence[str],
     outputs: Sequence[str],
 ) -> None:
-    """One file, weights and all. axes: of each input, the names of the axes that may have any length."""
+    """Writes one ONNX file with its weights. axes: of each input, the names of the axes that may have any length."""
     with _quiet():
         program: Any = torch.onnx.export(
             module.eval(), tuple(example), dynamo=True, verbose=False, opset_version=OPSET, external_data=False,
@@ -48,7 +48,7 @@ def write_onnx(
 
 
 def write_pt2(path: Path, module: nn.Module, example: Sequence[Tensor], axes: Sequence[dict[int, str]]) -> None:
-    """For torch.export.load(path).module()."""
+    """Writes a file for torch.export.load(path).module()."""
     with _quiet():
         program = torch.export.export(module.eval(), tuple(example), dynamic_shapes=_dynamic(axes))
         torch.export.save(program, str(path))
@@ -89,7 +89,7 @@ def _dynamic(axes: Sequence[dict[int, str]]) -> tuple[dict[int, Any], ...]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of what lies within itself, and prints what it does to stdout, where data go."""
+    """Hides warnings about the exporter itself, and its output on stdout, which is for data."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -102,6 +102,6 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def beside(folder: Path) -> Iterator[Path]:
-    """A folder in `folder` for files on their way there; removed in the end, with what is still in it."""
+    """A temporary folder in `folder` for unfinished files. It is removed at the end with its content."""
     with temporary_folder(folder, "export") as made:
         yield made

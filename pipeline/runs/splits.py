@@ -90,7 +90,7 @@ def parse_fold(text: str) -> tuple[int, int]:
     return which, count
 
 
-def redeal(splits: Mapping[str, str], videos: Mapping[str, str], fold: str) -> dict[str, str]:
+def split_by_fold(splits: Mapping[str, str], videos: Mapping[str, str], fold: str) -> dict[str, str]:
     """New splits for cross-validation: in each fold, every N-th video is used for validation.
 
     videos: the video of each subject; the subjects of one video stay together. Videos are ordered by a digest of their

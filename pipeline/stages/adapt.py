@@ -1,7 +1,7 @@
-"""adapt: the backbone learns valence and arousal from single frames of the training split, before features are cached.
+"""affect adapt: fine-tunes the backbone on single frames of the training split, before the features are cached.
 
-The crops are sampled once, a little wider than the backbone needs; every batch moves, turns and recolours them, so that
-what is left to learn from is the expression, not the person, the light or an exact box.
+The crops are sampled once, a little wider than the backbone needs. Each batch shifts, rotates and recolours them, so
+that the backbone learns the expression and not the person, the light or the exact box.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,16 +53,16 @@ if TYPE_CHECKING:
 STAGE = "adapt"
 VERSION = 3
 WIDER = 0.1
-"""How much wider the stored crops are on each side, as a share of stn.crop."""
+"""Extra width of the stored crops on each side, as a share of stn.crop."""
 FACE = 0.5
 """Training leaves out frames whose face probability is below this."""
 
 
 def adapt(config: Config, data: Path, work: Work, reporter: Reporter) -> StageReport:
-    """Fine-tunes the backbone and writes weights/adapted.safetensors; with adapt.epochs 0 there is nothing to do.
+    """Fine-tunes the backbone and writes weights/adapted.safetensors. Does nothing if adapt.epochs is 0.
 
-    Needs `extract-frames`, and the STN where stn.localiser says so. Starts from weights/backbone.safetensors, or from
-    random weights where there are none. Raises MissingStageError, InputError, ShardError.
+    Needs the frames, and the STN if stn.localiser is stn. Starts from weights/backbone.safetensors, or from random
+    weights if that file does not exist. Raises MissingStageError, InputError, ShardError.
     """
     output = work.weights("adapted")
     if config.adapt.epochs == 0:
@@ -95,7 +95,7 @@ def adapt(config: Config, data: Path, work: Work, reporter: Reporter) -> StageRe
 
 
 def adapted_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> str:
-    """What adapted weights bear that are up to date. Raises MissingStageError, ShardError."""
+    """The fingerprint of up-to-date adapted weights. Raises MissingStageError, ShardError."""
     return fingerprint(
         version=VERSION,
         settings=config.adapt,
@@ -113,7 +113,7 @@ def _source(config: Config, subject: Subject, work: Work) -> list[Any]:
         return [subject.name, subject.split]
     with FrameShard(shard) as frames:
         made_from = frames.fingerprint
-    # Whatever says where to look, training leaves out frames without a box.
+    # With every localiser, training leaves out frames without a box.
     boxes = boxes_digest(subject) if subject.split == "train" else None
     return [
         subject.name,
@@ -152,14 +152,14 @@ def _train(
     crops, target = gather(config, stn.to(device), training, device, reporter, faces_only=True)
     seen, truth = gather(config, stn, validation, device, reporter, faces_only=False)
     if len(crops) < 2:
-        raise InputError("no training frame shows a face", "Look at the STN: `affect report`.")
+        raise InputError("no training frame contains a face", "Check the crops of the STN with `affect report`.")
     surround = crops.shape[-1] / size - 1
     backbone.to(device)
     head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(2048, 2), nn.Tanh()).to(device)
     batch = min(settings.batch, len(crops))
     steps = len(crops) // batch
     epochs = (plan.backbone == SCRATCH and settings.epochs_from_scratch) or settings.epochs
-    how = Augmentation(
+    augmentation = Augmentation(
         rotate=6, scale=0.08, shift=0.04, shear=0.03, brightness=0.1, contrast=0.2, channels=0.2, invert_hue=0.1,
         shade=0.15, grey=0.15, blur=0.15, noise=0.2, erase=0.1,
     )  # fmt: skip
@@ -172,17 +172,18 @@ def _train(
         def make(given: tuple["Tensor", int]) -> tuple["Tensor", "Tensor"]:
             rows, seed = given
             changes = torch.Generator().manual_seed(seed)
-            return augment(crops[rows].to(device), size, how, changes, surround=surround), target[rows].to(device)
+            faces = augment(crops[rows].to(device), size, augmentation, changes, surround=surround)
+            return faces, target[rows].to(device)
 
         return prefetch(zip(parts, seeds, strict=True), make, threads=1)
 
     def loss(pair: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
-        said = head(backbone.features(pair[0])).float()
-        return affect_loss("ccc+mse", said, pair[1]), {}
+        predicted = head(backbone.features(pair[0])).float()
+        return affect_loss("ccc+mse", predicted, pair[1]), {}
 
     def validate() -> dict[str, float]:
-        said = predict_frames(backbone, head, seen, size, compute)
-        return pooled(said, truth.numpy(), np.ones(len(said), np.bool_))
+        predicted = predict_frames(backbone, head, seen, size, compute)
+        return pooled(predicted, truth.numpy(), np.ones(len(predicted), np.bool_))
 
     trained = [value for name, value in backbone.named_parameters() if not name.startswith("network.fc")]
     state = work.weights("adapted").with_suffix(".state")
@@ -213,9 +214,10 @@ def gather(
     *,
     faces_only: bool,
 ) -> tuple["Tensor", "Tensor"]:
-    """The crops of the drawn frames, uint8 [n, 3, w, w], `WIDER` than stn.crop on each side; their targets [n, 2].
+    """The crops of the sampled frames, uint8 [n, 3, w, w], `WIDER` than stn.crop on each side, and their targets [n,
+    2].
 
-    faces_only: without the frames in which no face is seen.
+    faces_only: leave out frames without a face.
     """
     import torch
 
@@ -260,9 +262,9 @@ def predict_frames(
 
     backbone.eval()
     head.eval()
-    said = []
+    predicted = []
     with torch.inference_mode(), compute.autocast():
         for part in crops.split(batch):
             faces = crop_centre(part.to(compute.device), size, surround=crops.shape[-1] / size - 1)
-            said.append(head(backbone.features(faces)).float().cpu().numpy())
-    return np.concatenate(said)
+            predicted.append(head(backbone.features(faces)).float().cpu().numpy())
+    return np.concatenate(predicted)

@@ -1,4 +1,5 @@
-"""Looks at everything in the data folder once, and writes down what can be used and why the rest cannot."""
+"""affect audit: examines all files of the data folder once, and writes which of them can be used, and why not the
+others."""
 
 import os
 from dataclasses import asdict
@@ -24,32 +25,31 @@ from ..storage.versions import versions
 
 Entry = dict[str, Any]
 FACTS = ("width", "height", "frames", "seconds", "codec")
-"""Of a video."""
+"""The fields of a video."""
 
 
 def audit(config: Config, data: Path, work: Work, reporter: Reporter) -> StageReport:
-    """Counts every video's frames and every subject's rows, and decides which subjects the later stages use.
+    """Counts the frames of each video and the rows of each subject, and decides which subjects the later stages use.
 
-    Writes W/audit.json. What a file held is remembered by its digest, so a second audit looks only at what changed.
-    Raises CatalogError and WorkError; trouble with single files is in `failed` and in the audit.
+    Writes W/audit.json. The results are stored with the digests of the files, so a second audit examines only changed
+    files. Raises CatalogError and WorkError. Problems of single files are in `failed` and in the audit.
     """
     catalog = find_catalog(data)
-    _write(work, None)  # better to hear now than after all the looking that it cannot be written down
+    _write(work, None)  # fails before the files are read
     old = _remembered(work)
     annotated = {subject.video for subject in catalog.subjects}
     videos = [video for video in catalog.videos if video.name in annotated]
     with reporter.progress("audit", len(videos) + len(catalog.subjects), "files") as tracker:
         facts: dict[str, Entry] = {}
-        # One after another: PyAV hands the interpreter's lock over at every packet, and four threads take three times
-        # as long as one.
+        # In one thread: PyAV releases the GIL at every packet, and four threads take three times as long as one.
         for video in videos:
-            entry = _look_at_video(video, data, old)
+            entry = _examine_video(video, data, old)
             facts[entry["name"]] = entry
             tracker.advance(1, "" if entry["digest"] in old else f"{entry['name']}: {_brief(entry, 'frames')}")
         subjects: list[Entry] = []
         for subject in catalog.subjects:
-            entry = _look_at_subject(subject, data, old)
-            subjects.append(_judge(entry, facts[entry["video"]]))
+            entry = _examine_subject(subject, data, old)
+            subjects.append(_check_subject(entry, facts[entry["video"]]))
             tracker.advance(1, "" if entry["digest"] in old else f"{entry['name']}: {_brief(entry, 'rows')}")
     result = {
         "format": FORMAT,
@@ -75,7 +75,7 @@ def audit(config: Config, data: Path, work: Work, reporter: Reporter) -> StageRe
     )
 
 
-def _look_at_video(video: Video, data: Path, old: dict[str, Entry]) -> Entry:
+def _examine_video(video: Video, data: Path, old: dict[str, Entry]) -> Entry:
     entry: Entry = {"name": video.name, "path": video.path.relative_to(data).as_posix(), "digest": ""}
     try:
         entry["digest"] = video_digest(video.path)
@@ -89,8 +89,8 @@ def _look_at_video(video: Video, data: Path, old: dict[str, Entry]) -> Entry:
         return entry | nothing | {"status": "damaged", "reason": error.problem, "remedy": error.remedy}
 
 
-def _look_at_subject(subject: Subject, data: Path, old: dict[str, Entry]) -> Entry:
-    """What a subject's own files hold; its video is looked at elsewhere."""
+def _examine_subject(subject: Subject, data: Path, old: dict[str, Entry]) -> Entry:
+    """The entry of a subject from its annotation, boxes and crops; its video has its own entry."""
     entry: Entry = {
         "name": subject.name,
         "split": subject.split,
@@ -108,7 +108,7 @@ def _look_at_subject(subject: Subject, data: Path, old: dict[str, Entry]) -> Ent
         labels = read_labels(subject.annotation)
         found |= {"rows": len(labels), "valid": int(labels.valid.sum())}
         if subject.boxes and subject.boxes.is_dir():
-            found["boxes"] = _count(subject.boxes, ".pts")  # a file per frame: read where they are used, not here
+            found["boxes"] = _count(subject.boxes, ".pts")  # one file per frame: read only when used
         elif subject.boxes:
             boxes = read_boxes(subject.boxes)
             found |= {"boxes": len(boxes), "last_box": int(boxes.frame[-1]) + 1 if len(boxes) else 0}
@@ -117,8 +117,8 @@ def _look_at_subject(subject: Subject, data: Path, old: dict[str, Entry]) -> Ent
     return entry | found | _ok()
 
 
-def _judge(entry: Entry, video: Entry) -> Entry:
-    """Puts a subject beside its video: is it to be used, and what is worth saying?"""
+def _check_subject(entry: Entry, video: Entry) -> Entry:
+    """The entry of a subject after a comparison with its video: its status, and the reason."""
     entry = entry | {"frames": video["frames"], "difference": None}
     if entry["status"] != "ok":
         return entry
@@ -131,9 +131,9 @@ def _judge(entry: Entry, video: Entry) -> Entry:
         return entry | {"status": "refused", "reason": error.problem, "remedy": error.remedy}
     notes = []
     if difference > 0:
-        notes.append(f"{difference} more row{'s' * (difference > 1)} than frames: left out at the end")
+        notes.append(f"{difference} more row{'s' * (difference > 1)} than frames: the last rows are ignored")
     if difference < 0:
-        notes.append(f"{-difference} more frame{'s' * (difference < -1)} than rows: without a label at the end")
+        notes.append(f"{-difference} more frame{'s' * (difference < -1)} than rows: the last frames have no label")
     if not entry["valid"]:
         notes.append("no row is annotated")
     if (entry["last_box"] or 0) > entry["frames"] + TOLERANCE:
@@ -150,7 +150,7 @@ def _brief(entry: Entry, unit: str) -> str:
 
 
 def _digest(subject: Subject) -> str:
-    """Changes with the content of the annotation and the boxes, and when files come to or go from a folder of them."""
+    """A digest of the content of the annotation and the boxes, and of the modification time of folders."""
     boxes, crops = subject.boxes, subject.crops
     return fingerprint(
         annotation=[content_digest(path) for path in annotation_files(subject.annotation)],
@@ -168,7 +168,7 @@ def _count(folder: Path, suffix: str) -> int:
 
 
 def _remembered(work: Work) -> dict[str, Entry]:
-    """What the last audit found well, by digest. What it found wrong is looked at again: it may have been mended."""
+    """The valid entries of the last audit, by digest. Entries with a problem are examined again."""
     try:
         old = load_audit(work)
     except MissingStageError:
@@ -179,7 +179,7 @@ def _remembered(work: Work) -> dict[str, Entry]:
 
 
 def _write(work: Work, text: str | None) -> None:
-    """Whole or not at all; without a text, only tries whether it could be. Raises WorkError."""
+    """Writes the audit atomically. Without a text, only checks that it can be written. Raises WorkError."""
     if text is not None:
         write_text(work.audit, text)
         return

@@ -41,7 +41,7 @@ def cache_features(
     plan = plan_encoder(config, work)
     folder = work.features("").parent
     catalog = find_catalog(data)
-    wanted: list[FeatureJob] = []
+    pending: list[FeatureJob] = []
     jobs = ShardJobs(STAGE, FEATURES)
     sweep(folder)
     for subject in accepted_subjects(work, catalog):
@@ -49,11 +49,11 @@ def cache_features(
         make_job = partial(_job, config, plan, work, subject, video)
         job = jobs.plan(subject.name, work.features(subject.name), make_job, kind="refused")
         if job is not None:
-            wanted.append(job)
-    if not wanted and not jobs.kept and not jobs.failed:
+            pending.append(job)
+    if not pending and not jobs.kept and not jobs.failed:
         raise MissingStageError("the audit accepted no subject", "See `affect audit` for the reasons.")
-    wanted.sort(key=lambda item: (-item.video.stat().st_size, item.subject.name))
-    frames_made = _compute(config, plan, wanted, jobs, scheduler, reporter) if wanted else 0
+    pending.sort(key=lambda item: (-item.video.stat().st_size, item.subject.name))
+    frames_made = _compute(config, plan, pending, jobs, scheduler, reporter) if pending else 0
     facts = {"subjects": len(jobs.made) + len(jobs.kept), "frames_made": frames_made, "encoder": plan.digest}
     return jobs.report(folder, facts)
 
@@ -67,7 +67,7 @@ def _job(config: Config, plan: EncoderPlan, work: Work, subject: Subject, video:
 def _compute(
     config: Config,
     plan: EncoderPlan,
-    wanted: list[FeatureJob],
+    pending: list[FeatureJob],
     jobs: ShardJobs,
     scheduler: str | None,
     reporter: Reporter,
@@ -76,7 +76,7 @@ def _compute(
     for warning in plan.warnings:
         reporter.warning(warning)
     frames_made = 0
-    with reporter.progress(STAGE, len(wanted), "subjects") as bar:
+    with reporter.progress(STAGE, len(pending), "subjects") as bar:
 
         def done(item: FeatureJob, result: int | Problem) -> None:
             nonlocal frames_made
@@ -90,8 +90,8 @@ def _compute(
         def died(item: FeatureJob, reason: str) -> None:
             done(item, worker_died(item.subject.name, reason))
 
-        workers, parallel_chunks = (0, 1) if scheduler else spread(config, len(wanted))
-        tasks = [replace(item, parallel_chunks=parallel_chunks) for item in wanted]
+        workers, parallel_chunks = (0, 1) if scheduler else spread(config, len(pending))
+        tasks = [replace(item, parallel_chunks=parallel_chunks) for item in pending]
         run_tasks(
             cache_subject, tasks, workers=workers, scheduler=scheduler, threads=THREADS, on_result=done,
             on_error=died,

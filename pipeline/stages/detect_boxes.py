@@ -1,7 +1,7 @@
-"""Face boxes where a data set has none: a detector on every frame, one face followed through time, a CSV a subject.
+"""affect detect-boxes: detects faces in every frame, follows one face over time, and writes one CSV file per subject.
 
-`affect detect-boxes --data D` writes D/bounding_boxes/<subject>.csv, or into --out; `affect detect-boxes VIDEO… --out
-DIR` does plain videos. A box file that is already there is kept, whoever made it, unless --overwrite is given.
+`affect detect-boxes --data D` writes D/bounding_boxes/<subject>.csv, or into --out. `affect detect-boxes VIDEO… --out
+DIR` reads videos outside a data set. Existing box files are kept, unless --overwrite is given.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,8 @@ from ...configs.schema import Config
 from ..cluster import run_tasks, worker_count
 from ..errors import InputError, WorkError
 from ..faults import one_input, worker_died
-from ..inference.outputs import find_videos, output_names
+from ..inference.inputs import find_videos
+from ..inference.outputs import output_names
 from ..ingest.boxes import write_boxes
 from ..ingest.catalog import find_catalog
 from ..progress import Reporter
@@ -25,7 +26,7 @@ from ..records import WHOLE, Problem, Region, StageReport
 
 @dataclass(frozen=True)
 class Search:
-    """One subject's boxes to be found."""
+    """The search for the boxes of one subject."""
 
     name: str
     video: Path
@@ -56,10 +57,12 @@ def detect_boxes(
     overwrite: bool = False,
     scheduler: str | None = None,
 ) -> StageReport:
-    """Writes a box file for each subject of `data`, and for each of `videos`. Raises InputError where nothing is named,
-    WorkError where nothing can be written."""
+    """Writes a box file for each subject of `data`, and for each of `videos`.
+
+    Raises InputError if there is no input, WorkError if no file can be written.
+    """
     if data is None and (not videos or out is None):
-        raise InputError("nothing to look at", "Name --data D, or videos and --out DIR.")
+        raise InputError("no videos given", "Give --data DIR, or videos and --out DIR.")
     folder = out if out is not None else Path(data or ".") / "bounding_boxes"
     found, failed = _named(videos, reporter)
     if data is not None:
@@ -70,22 +73,22 @@ def detect_boxes(
         Search(name, path, folder / f"{name}.csv", region, model, settings.gap_seconds, config.runtime.decode_seconds)
         for name, path, region in found
     ]
-    wanted = [search for search in searches if overwrite or not search.out.is_file()]
+    pending = [search for search in searches if overwrite or not search.out.is_file()]
     results: dict[str, Found] = {}
     sizes: dict[str, int] = {}
-    for search in wanted:
+    for search in pending:
         problems: list[Problem] = []
         with one_input(search.name, problems, kind="missing"):
             sizes[search.name] = search.video.stat().st_size
         results |= {problem.name: Found(0, 0, problem) for problem in problems}
-    wanted = sorted((it for it in wanted if it.name in sizes), key=lambda it: (-sizes[it.name], it.name))
-    if wanted:
+    pending = sorted((it for it in pending if it.name in sizes), key=lambda it: (-sizes[it.name], it.name))
+    if pending:
         _detector(model)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkError(f"{folder}: cannot be written ({error.strerror})", "Choose another --out.") from error
-        with reporter.progress("detect-boxes", len(wanted), "subjects") as bar:
+        with reporter.progress("detect-boxes", len(pending), "subjects") as bar:
 
             def done(search: Search, result: Found) -> None:
                 results[search.name] = result
@@ -95,8 +98,8 @@ def detect_boxes(
             def died(search: Search, reason: str) -> None:
                 done(search, Found(0, 0, worker_died(search.name, reason)))
 
-            workers = 0 if len(wanted) == 1 and scheduler is None else worker_count(config.runtime.workers)
-            run_tasks(search_video, wanted, workers=workers, scheduler=scheduler, on_result=done, on_error=died)
+            workers = 0 if len(pending) == 1 and scheduler is None else worker_count(config.runtime.workers)
+            run_tasks(search_video, pending, workers=workers, scheduler=scheduler, on_result=done, on_error=died)
     return StageReport(
         stage="detect-boxes",
         output=folder,
@@ -108,8 +111,7 @@ def detect_boxes(
 
 
 def _named(videos: Sequence[Path], reporter: Reporter) -> tuple[list[tuple[str, Path, Region]], list[Problem]]:
-    """The videos that files, folders and patterns stand for, each with the name of its box file, and what is left
-    out."""
+    """The videos in these files, folders and patterns, each with the name of its box file, and the problems."""
     files, left_out = find_videos(videos)
     for problem in left_out:
         if problem.kind == "note":
@@ -119,13 +121,13 @@ def _named(videos: Sequence[Path], reporter: Reporter) -> tuple[list[tuple[str, 
 
 
 def search_video(search: Search) -> Found:
-    """Decodes the video, finds faces in the subject's region, follows one, writes its boxes."""
+    """Decodes the video, detects faces in the subject's region, follows one face and writes its boxes."""
     from ..ingest.detector import Faces, no_faces, track_one_face
     from ..ingest.video.decode import Decoding, decoded
 
     detect = _detector(search.model)
 
-    def look(decoding: Decoding) -> tuple[list[Faces], float]:
+    def search_frames(decoding: Decoding) -> tuple[list[Faces], float]:
         faces: list[Faces] = []
         first, last = 0.0, 0.0
         for batch in decoding:
@@ -138,7 +140,7 @@ def search_video(search: Search) -> Found:
     failed: list[Problem] = []
     frames = 0
     with one_input(search.name, failed):
-        faces, rate = decoded(search.video, None, look, batch=8, deadline=search.deadline)
+        faces, rate = decoded(search.video, None, search_frames, batch=8, deadline=search.deadline)
         frames = len(faces)
         boxes = track_one_face(faces, gap=round(search.gap_seconds * rate))
         if not len(boxes):
@@ -161,7 +163,7 @@ def _detector(model: Path | None) -> Callable[[NDArray[np.uint8]], tuple[NDArray
 def _within(
     region: Region, picture: NDArray[np.uint8], faces: tuple[NDArray[np.float32], NDArray[np.float32]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The faces whose centre lies in the region."""
+    """The faces with their centre in the region."""
     corners, score = faces
     height, width = picture.shape[:2]
     x, y = (corners[:, 0] + corners[:, 2]) / 2 / width, (corners[:, 1] + corners[:, 3]) / 2 / height

@@ -1,4 +1,4 @@
-"""evaluate: a trained model on all frames of a split, pooled and subject by subject."""
+"""affect evaluate: metrics of a trained model on all frames of a split, pooled and per subject."""
 
 import json
 from collections.abc import Sequence
@@ -49,14 +49,15 @@ def evaluate(
     run: str | Sequence[str] = "default",
     split: str = "validation",
 ) -> StageReport:
-    """Writes evaluation-<split>.json and predictions-<split>.csv into W/train/<run>; the figures are the facts.
+    """Writes evaluation-<split>.json and predictions-<split>.csv into W/train/<run>. The metrics are the facts.
 
-    Features come from the cache if the run's own encoder made them, else from raw frames. The windows are as long as
-    the run's, their hop is the config's. Predictions are smoothed as the run's model says. In the CSV frames count from
-    0, and the true values of a frame that is not valid are empty.
-    run: of several runs with one encoder each frame's predictions are averaged, and the folder is W/train/<run>+<run>.
-    Of runs on folds each subject is predicted by those that did not learn from it.
-    Raises MissingStageError, WeightsError, ShardError, InputError.
+    Features come from the cache if the encoder of the run computed them, otherwise from raw frames. The windows have
+    the length of the run and the hop of the config. Predictions are smoothed with the filter that the model stores. In
+    the CSV file, frames count from 0, and the true values of a frame that is not valid are empty.
+
+    run: the predictions of several runs with one encoder are averaged, and the folder is W/train/<run>+<run>. If runs
+    were trained on folds, each subject is predicted by the runs that were not trained on it. Raises MissingStageError,
+    WeightsError, ShardError, InputError.
     """
     runs = _runs(work, [run] if isinstance(run, str) else list(dict.fromkeys(run)))
     first = runs[0]
@@ -78,8 +79,8 @@ def evaluate(
         for name in asked
     }
     models = [it.info.fingerprint for it in runs]
-    how = {"hop": config.clip.hop, "carry": config.clip.carry, "precision": config.runtime.precision}
-    key = fingerprint(model=models, split=split, sources=sources, **how)
+    options = {"hop": config.clip.hop, "carry": config.clip.carry, "precision": config.runtime.precision}
+    key = fingerprint(model=models, split=split, sources=sources, **options)
     output = folder / f"evaluation-{split}.json"
     table = folder / f"predictions-{split}.csv"
     kept = read_result(output, key) if table.is_file() else None
@@ -87,7 +88,7 @@ def evaluate(
         return _report(output, kept, kept=(split,))
 
     if subjects:
-        reporter.info(f"{STAGE}: the cached features are not this run's: looking at raw frames")
+        reporter.info(f"{STAGE}: the cached features are from another encoder: reading the raw frames")
         tracks, problems = frame_tracks(its_config, [subjects[name] for name in asked], work)
         if not tracks:
             raise MissingStageError(f"no subject can be used: {problems[0]}", "See: affect audit")
@@ -96,14 +97,14 @@ def evaluate(
     values, computed = _predict(config, runs, asked, tracks, bool(subjects), reporter)
     figures = _figures(tracks, values)
     write_text(table, _csv(tracks, values))
-    told: dict[str, Any] = {"fingerprint": key, "run": folder.name, "split": split}
-    told |= {"failed": [asdict(problem) for problem in problems], "runs": len(runs), "environment": computed}
+    record: dict[str, Any] = {"fingerprint": key, "run": folder.name, "split": split}
+    record |= {"failed": [asdict(problem) for problem in problems], "runs": len(runs), "environment": computed}
     if len(runs) == 1:
-        told["smoothing"] = dict(first.info.smoothing)
-    write_text(output, json.dumps(told | figures, indent=1) + "\n")
+        record["smoothing"] = dict(first.info.smoothing)
+    write_text(output, json.dumps(record | figures, indent=1) + "\n")
     if len(runs) == 1:
         write_text(folder / CARD, model_card(first.info.metadata, card_facts(folder)))
-    return _report(output, told | figures, made=(split,))
+    return _report(output, record | figures, made=(split,))
 
 
 def _runs(work: Work, names: Sequence[str]) -> list[_Run]:
@@ -111,14 +112,14 @@ def _runs(work: Work, names: Sequence[str]) -> list[_Run]:
     for it in runs[1:]:
         if it.info.encoder != runs[0].info.encoder:
             raise InputError(
-                f"runs {runs[0].name} and {it.name} look through different encoders, so no cache serves both",
-                "Evaluate each alone, or average them over videos: affect predict VIDEO --model A --model B.",
+                f"runs {runs[0].name} and {it.name} use different encoders, so they cannot share cached features",
+                "Evaluate each run alone, or average their predictions: affect predict VIDEO --model A --model B.",
             )
     return runs
 
 
 def _asked(splits: dict[str, str], split: str, runs: Sequence[_Run]) -> dict[str, list[int]]:
-    """The subjects to predict, by name, and which of the runs are asked for each."""
+    """The subjects to predict, by name, and the indices of the runs that predict them."""
     asked: dict[str, list[int]] = {}
     for number, it in enumerate(runs):
         for name in evaluated(splits, split, it.facts):
@@ -126,10 +127,10 @@ def _asked(splits: dict[str, str], split: str, runs: Sequence[_Run]) -> dict[str
     return dict(sorted(asked.items()))
 
 
-def _report(output: Path, told: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
+def _report(output: Path, record: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
     own = ("fingerprint", "run", "runs", "split", "failed", "environment")
-    facts = {name: value for name, value in told.items() if name not in own}
-    return StageReport(STAGE, output, failed=tuple(Problem(**it) for it in told["failed"]), facts=facts, **names)
+    facts = {name: value for name, value in record.items() if name not in own}
+    return StageReport(STAGE, output, failed=tuple(Problem(**it) for it in record["failed"]), facts=facts, **names)
 
 
 def _tracks(shards: dict[str, Cached], names: list[str]) -> list[Any]:
@@ -141,7 +142,7 @@ def _tracks(shards: dict[str, Cached], names: list[str]) -> list[Any]:
 def _predict(
     config: Config, runs: Sequence[_Run], asked: dict[str, list[int]], tracks: list[Any], raw: bool, reporter: Reporter
 ) -> tuple[list["NDArray[np.float32]"], dict[str, Any]]:
-    """The values of each track, averaged over the runs that are asked for it, and what they were computed with."""
+    """The values of each track, averaged over the runs that predict it, and the environment of the computation."""
     from ..inference.predictor import Predictor
     from ..learning.runtime import environment, pick_compute
     from ..learning.tracks import FeatureTracks

@@ -1,4 +1,4 @@
-"""export: a trained model for other programs, as ONNX and as torch.export's .pt2, held to the model it came from."""
+"""affect export: writes a trained model as ONNX and as .pt2 of torch.export, and compares both with the original."""
 
 import json
 import time
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ...configs.schema import Config
 from ..errors import InputError, MissingStageError
 from ..features.video_digest import video_digest
+from ..inference.inputs import find_videos
 from ..inference.load import MODEL_REMEDY
-from ..inference.outputs import find_videos
 from ..learning.model_file import ModelInfo, model_path, read_model_info
 from ..progress import Reporter
 from ..records import StageReport
-from ..runs.export_parity import Comparison, told
+from ..runs.export_parity import Comparison, summary_line
 from ..runs.folder import read_result
 from ..runs.model_card import card_facts, model_card
 from ..storage.atomic import write_text
@@ -35,7 +35,7 @@ STATE = ("memory", "cell", "total", "seen")
 
 @dataclass(frozen=True)
 class _Part:
-    """A network on its way out. axes: of each input, the axes that may have any length."""
+    """A network to export. axes: of each input, the axes that may have any length."""
 
     name: str
     modules: "dict[str, nn.Module]"
@@ -101,7 +101,7 @@ def export(
         facts["parity"], more = compare.videos(files, deadline=config.runtime.decode_seconds)
         failed += more
         for row in facts["parity"]:
-            reporter.info(f"{STAGE}  {told(row)}")
+            reporter.info(f"{STAGE}  {summary_line(row)}")
         for path in sorted(draft.iterdir()):
             path.replace(out / path.name)
     write_text(out / "README.md", model_card(info.metadata, card_facts(model), exported=facts))
@@ -152,13 +152,13 @@ def _write(path: Path, part: _Part, form: str) -> None:
 
     if form == "onnx":
         write_onnx(path, part.modules[form], part.example, part.axes, part.inputs, part.outputs)
-    else:  # torch.export knows LSTMs only of the length it is shown
+    else:  # torch.export fixes the length of an LSTM to that of the example
         axes = tuple({axis: name for axis, name in places.items() if name != "time"} for places in part.axes)
         write_pt2(path, part.modules[form], part.example, axes)
 
 
 def _describe(info: ModelInfo, net: "AffectNet", parts: Sequence[_Part]) -> dict[str, Any]:
-    """What another program has to know to use the files."""
+    """The facts that another program needs to use the files."""
     from ...models.portable import streams
 
     return {

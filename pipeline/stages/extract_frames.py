@@ -88,17 +88,17 @@ def extract_frames(
     catalog = find_catalog(data)
     annotated = {subject.video for subject in catalog.subjects}
     videos = sorted((video for video in catalog.videos if video.name in annotated), key=lambda video: video.name)
-    wanted: list[Extraction] = []
+    pending: list[Extraction] = []
     jobs = ShardJobs(STAGE, FRAMES)
     sweep(folder)
     for video in videos:
         shard = work.frames(video.name)
         job = jobs.plan(video.name, shard, partial(_job, config, video, shard))
         if job is not None:
-            wanted.append(job)
-    if wanted:
+            pending.append(job)
+    if pending:
         workers = worker_slots(worker_count(config.runtime.workers, cores=1), scheduler)
-        _extract_all(wanted, jobs, workers, scheduler, reporter)
+        _extract_all(pending, jobs, workers, scheduler, reporter)
         remove_segments(folder)
     return jobs.report(folder, _facts(work, sorted([*jobs.made, *jobs.kept])))
 
@@ -110,16 +110,16 @@ def _job(config: Config, video: Video, shard: Path) -> Extraction:
 
 
 def _extract_all(
-    wanted: list[Extraction], jobs: ShardJobs, workers: int, scheduler: str | None, reporter: Reporter
+    pending: list[Extraction], jobs: ShardJobs, workers: int, scheduler: str | None, reporter: Reporter
 ) -> None:
-    total = sum(item.video.stat().st_size for item in wanted)
-    wanted = [replace(item, pieces=split(item.video, item.video.stat().st_size, total, workers)) for item in wanted]
-    parts = [part for item in wanted for part in item.parts()]
+    total = sum(item.video.stat().st_size for item in pending)
+    pending = [replace(item, pieces=split(item.video, item.video.stat().st_size, total, workers)) for item in pending]
+    parts = [part for item in pending for part in item.parts()]
     # The largest first, so that no large one is left to run alone at the end.
     parts.sort(key=lambda part: (-part.size, part.name, part.piece or ()))
-    remove_segments(wanted[0].shard.parent, [segment_path(part.shard, part.piece) for part in parts if part.piece])
+    remove_segments(pending[0].shard.parent, [segment_path(part.shard, part.piece) for part in parts if part.piece])
     segments = _Segments()
-    with reporter.progress(STAGE, len(wanted), "videos") as bar:
+    with reporter.progress(STAGE, len(pending), "videos") as bar:
 
         def done(item: Extraction, result: int | Problem) -> list[Extraction]:
             if item.piece:

@@ -1,4 +1,4 @@
-"""live: valence and arousal as it happens, from a camera, a stream or a file at its own pace."""
+"""affect live: valence and arousal in real time, from a camera, a stream or a file."""
 
 import json
 import math
@@ -28,8 +28,8 @@ from ..visualization.overlay import Overlay
 from ..visualization.style import DARK
 
 METER = 21
-"""Letters of a meter on the terminal."""
-FILM_RATE = 30.0
+"""Width of a meter on the terminal, in characters."""
+OVERLAY_RATE = 30.0
 
 
 def live(
@@ -43,15 +43,18 @@ def live(
     seconds: float = math.inf,
     emit: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Looks at the newest frame, again and again, until the source ends, `seconds` are over, or Ctrl-C.
+    """Predicts the newest frame, repeatedly, until the source ends, after `seconds`, or on Ctrl-C.
 
-    source: a camera's number, a stream's URL, or a file. as_json: one line of JSON a frame, given to `emit`; else two
-    meters on the terminal, or a line a second where there is none. overlay: an MP4 of what was seen, without sound.
-    Returns frames, late (frames passed over), seconds. Raises MissingStageError, WeightsError, DeviceError, VideoError,
-    InputError, WorkError.
+    source: number of a camera, URL of a stream, or a file. as_json: gives one line of JSON per frame to `emit`;
+    otherwise prints two meters on a terminal, or one line per second elsewhere. overlay: an MP4 file of the processed
+    frames, without sound. Returns frames, late (skipped frames) and seconds. Raises MissingStageError, WeightsError,
+    DeviceError, VideoError, InputError, WorkError.
     """
-    if not seconds >= 0:  # not a number either
-        raise InputError(f"{seconds} seconds", "Allowed: a number from 0, or leave it out to go on to the end.")
+    if not seconds >= 0:  # also refuses NaN
+        raise InputError(
+            f"{seconds} seconds",
+            "Give a number of at least 0. Without --seconds, the command runs to the end of the source.",
+        )
     check_model(model, reporter, emotions=False, people=1)
     predictor = Predictor(model, config)
     if predictor.net.head.bidirectional:
@@ -62,7 +65,7 @@ def live(
         )
     frames = late = 0
     began, last = time.monotonic(), 0.0
-    film: Mp4 | None = None
+    video: Mp4 | None = None
     drawn: Overlay | None = None
     with ExitStack() as stack:
         newest = stack.enter_context(open_source(predictor, source))
@@ -71,21 +74,21 @@ def live(
         for moment, arrival in stream_live(predictor, newest):
             frames, late, last = frames + 1, late + moment.late, moment.time
             if overlay is not None:
-                if film is None or drawn is None:
+                if video is None or drawn is None:
                     height, width = arrival.picture.shape[:2]
                     drawn = Overlay(width, height, shape=shape(width, height, arrival.pixel_aspect))
-                    film = stack.enter_context(Mp4(overlay, *drawn.size, FILM_RATE))
-                film.add(drawn.draw(arrival.picture, [moment]), moment.time)
+                    video = stack.enter_context(Mp4(overlay, *drawn.size, OVERLAY_RATE))
+                video.add(drawn.draw(arrival.picture, [moment]), moment.time)
             if not show.moment(moment, late) or moment.time >= seconds:
                 break
     facts = {"frames": frames, "late": late, "seconds": round(last, 3)}
     spent = max(time.monotonic() - began, 1e-9)
-    reporter.info(f"live: {frames} frames in {last:.1f} s, {frames / spent:.1f} a second, {late} passed over")
+    reporter.info(f"live: {frames} frames in {last:.1f} s, {frames / spent:.1f} frames/s, {late} frames skipped")
     return facts
 
 
 class _Show:
-    """JSON lines, two meters on a terminal, or a line a second."""
+    """Prints JSON lines, two meters on a terminal, or one line per second."""
 
     def __init__(self, reporter: Reporter, as_json: bool, emit: Callable[[str], None]) -> None:
         self._reporter, self._as_json, self._emit = reporter, as_json, emit
@@ -104,7 +107,7 @@ class _Show:
             self._screen.stop()
 
     def moment(self, moment: Moment, late: int) -> bool:
-        """Shows it; says whether anybody still listens."""
+        """Prints the moment. Returns whether anybody still reads the output."""
         if self._as_json:
             return self._json(moment)
         self._times.append(time.monotonic())
@@ -118,9 +121,9 @@ class _Show:
 
     def _json(self, moment: Moment) -> bool:
         values = {name: _number(getattr(moment, name), 6) for name in ("time", "face", "valence", "arousal")}
-        told = {"frame": moment.frame, **values, "box": [round(edge, 1) for edge in moment.box], "late": moment.late}
+        record = {"frame": moment.frame, **values, "box": [round(edge, 1) for edge in moment.box], "late": moment.late}
         try:
-            self._emit(json.dumps(told))
+            self._emit(json.dumps(record))
         except BrokenPipeError:
             return False
         return True
@@ -154,7 +157,7 @@ def _number(value: float, places: int) -> float | None:
 
 @contextmanager
 def _stopped_by_ctrl_c(newest: LatestFrame) -> Iterator[None]:
-    """The first Ctrl-C ends the iteration after the frame at hand; a second one interrupts at once."""
+    """The first Ctrl-C ends the iteration after the current frame. A second one interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,5 @@
-"""affect predict: valence and arousal of videos, as tables per frame and per clip, plots and overlays."""
+"""affect predict: valence and arousal of videos, as tables per frame and per clip, plots and overlays; and of pictures,
+as one table."""
 
 import contextlib
 import time
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...configs.schema import Config
-from ..errors import InUseError
+from ..errors import InputError, InUseError
 from ..faults import one_input
 from ..features.video_digest import video_digest
+from ..inference.inputs import Picture, find_inputs
 from ..inference.load import check_model
 from ..inference.outputs import (
     FACTS,
@@ -20,12 +22,12 @@ from ..inference.outputs import (
     Recorded,
     claimed,
     exists,
-    find_videos,
     output_names,
     recorded,
     remove_others,
 )
 from ..inference.partial_results import OnFrames
+from ..inference.picture_table import PICTURES, PictureTable
 from ..inference.tables import clip_file, frame_file, require_format
 from ..inference.trace import TraceData, summary_lines
 from ..learning.model_file import read_model_info
@@ -41,6 +43,7 @@ STAGE = "predict"
 VERSION = 2
 MANY_VIDEOS = 12
 """From this number on, each video is summed up in one line."""
+ONE_PERSON = "a picture has one row, for its most likely face"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class PredictOptions:
     """What to predict and which files to write.
 
     emotions: also the backbone's eight classes. people: how many faces to follow in each video. format: of the tables,
-    one of tables.FORMATS. plot: also <video>.png. overlay: also <video>.overlay.mp4.
+    one of tables.FORMATS. plot: also <video>.png. overlay: also <video>.overlay.mp4 and <picture>.overlay.png.
     """
 
     emotions: bool = False
@@ -84,37 +87,47 @@ def predict(
     *,
     on_frames: OnFrames | None = None,
 ) -> StageReport:
-    """Writes the tables, the plot and <video>.facts.json of each video into `out`.
+    """Writes the tables, the plot and <video>.facts.json of each video into `out`, and one table of all pictures.
 
-    videos: files, folders (all videos below them) or glob patterns. model: a run folder or its model file. It sets the
-    frame size and the clip length; `config` sets the rest. The values of several models are averaged; faces, boxes,
-    emotions and clips are those of the first. on_frames: called with the values of the first person as they become
-    final, before frames without a face are treated.
+    videos: files, folders (all videos below them, or all pictures if there is no video) or glob patterns. model: a run
+    folder or its model file. It sets the frame size and the clip length; `config` sets the rest. The values of several
+    models are averaged; faces, boxes, emotions and clips are those of the first. on_frames: called with the values of
+    the first person as they become final, before frames without a face are treated.
 
-    A video that cannot be read is in `failed`. So is a video whose plot or overlay cannot be drawn, but its tables are
-    written. Several processes may write into one `out`: a video that another process is writing comes last. Raises
-    MissingStageError, WeightsError, DeviceError, WorkError, and InputError for an unknown format or too many people.
+    A video or picture that cannot be read is in `failed`. So is one whose plot or overlay cannot be drawn, but its
+    tables are written. Several processes may write into one `out`: a video that another process is writing comes last.
+    Raises MissingStageError, WeightsError, DeviceError, WorkError, and InputError for an unknown format, too many
+    people, or pictures with more than one person.
     """
     require_format(options.format)
     models = [model] if isinstance(model, Path) else list(dict.fromkeys(model))
     classes, *_ = [check_model(it, reporter, emotions=options.emotions, people=options.people) for it in models]
-    files, unusable = find_videos(videos)
-    for problem in unusable:
+    inputs = find_inputs(videos)
+    if inputs.pictures and options.people > 1:
+        problem = f"--people {options.people} with pictures, such as {inputs.pictures[0].path}: {ONE_PERSON}"
+        raise InputError(problem, "Predict the pictures without --people, in a call of their own.")
+    for problem in inputs.problems:
         if problem.kind == "note":
             reporter.warning(f"{problem}")
+    files = inputs.videos
     writer = _Writer(config, models, classes, out, reporter, options)
-    writer.failed += [problem for problem in unusable if problem.kind != "note"]
+    writer.failed += [problem for problem in inputs.problems if problem.kind != "note"]
     writer.brief = len(files) >= MANY_VIDEOS
+    made, kept, facts = [], [], {}
+    if inputs.pictures:  # first, so that no video takes the name of the table
+        known, new = writer.run_pictures(inputs.pictures)
+        if known is not None:
+            (made if new else kept).append(PICTURES)
+            facts[PICTURES] = known.facts
     queue = []
     for number, (name, path) in enumerate(output_names(files, out), 1):
         title = f"{STAGE} {number}/{len(files)}  {name}" if len(files) > 1 else f"{STAGE} {name}"
         queue.append(_Job(name, path, title))
-    made, kept, facts = [], [], {}
     for job in queue:  # it grows
         try:
             name, known, new = writer.run(job, on_frames)
         except InUseError:
-            reporter.info(f"{job.title}: another process is writing it, so it comes last")
+            reporter.info(f"{job.title}: another process is writing it; it is retried last")
             queue.append(replace(job, wait=True))
             continue
         if known is None:
@@ -179,6 +192,22 @@ class _Writer:
             self._remove_outdated(job, key)
         return name, new, True
 
+    def run_pictures(self, pictures: Sequence[Picture]) -> tuple[Recorded | None, bool]:
+        """Writes the table of pictures. Returns what is recorded of it (None if it could not be made), and whether it
+        was made now."""
+        draw = None
+        if self.options.overlay:
+            from ..visualization.overlay_picture import write_overlay_picture as draw
+        table = PictureTable(
+            self.config, self.out, lambda: self.predictor, self.digests, self.classes, self.options.format, draw
+        )
+        known, new = None, False
+        with one_input(PICTURES, self.failed):
+            known, new = table.make(pictures, self.failed, self.reporter)
+        if known is not None and not known.facts["faces"]:
+            self.reporter.warning(f"{PICTURES}: no face in any picture. Try a lower predict.face_threshold.")
+        return known, new
+
     def _is_done(self, known: Recorded | None, key: str) -> bool:
         return known is not None and known.key == key and known.has(self.options.suffixes)
 
@@ -230,8 +259,8 @@ class _Writer:
 
             deadline = self.config.runtime.decode_seconds
             with one_input(name, self.failed, part="its tables are written, but not the overlay"):
-                film = self.out / f"{name}{OVERLAY}"
-                write_overlay_video(film, traces, self.reporter, f"{job.title}: overlay", deadline=deadline)
+                overlay = self.out / f"{name}{OVERLAY}"
+                write_overlay_video(overlay, traces, self.reporter, f"{job.title}: overlay", deadline=deadline)
                 written.append(OVERLAY)
         return tuple(written)
 

@@ -1,6 +1,6 @@
-"""pretrain-backbone: the backbone learns eight expressions from the faces of FER+.
+"""affect pretrain backbone: trains the backbone on the eight expressions of FER+.
 
-Training rows teach, PublicTest chooses the epoch, PrivateTest is looked at once, at the end.
+The usage Training is for training, PublicTest selects the epoch, and PrivateTest is evaluated once, at the end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from ..features.encoder import (
     IMAGENET,
     SCRATCH,
     build_backbone,
+    named_file,
     requested_precision,
     stored_fingerprint,
     weights_digest,
@@ -40,10 +41,10 @@ VERSION = 1
 
 
 def pretrain_backbone(config: Config, ferplus: Path, work: Work, reporter: Reporter) -> StageReport:
-    """Trains on FER+ and writes weights/backbone.safetensors and backbone-confusion.png beside it.
+    """Trains on FER+. Writes weights/backbone.safetensors and backbone-confusion.png.
 
-    ferplus: the folder that holds fer2013.csv and fer2013new.csv. The report, with the accuracy on PrivateTest, goes
-    into the weights' metadata. Raises InputError, FerplusError, WeightsError.
+    ferplus: the folder with fer2013.csv and fer2013new.csv. The metadata of the weights has the report with the
+    accuracy on PrivateTest. Raises InputError, FerplusError, WeightsError.
     """
     output = work.weights("backbone")
     start = _start(config.pretrain_backbone.start)
@@ -59,7 +60,7 @@ def pretrain_backbone(config: Config, ferplus: Path, work: Work, reporter: Repor
 
 
 def backbone_fingerprint(config: Config, ferplus: Path) -> str:
-    """What backbone weights bear that are up to date. Raises InputError, MissingStageError."""
+    """The fingerprint of up-to-date backbone weights. Raises InputError, MissingStageError."""
     return fingerprint(
         version=VERSION,
         settings=config.pretrain_backbone,
@@ -71,25 +72,27 @@ def backbone_fingerprint(config: Config, ferplus: Path) -> str:
 
 
 def count_faces(ferplus: Path) -> dict[str, dict[str, Any]]:
-    """For each usage of FER+: its rows, faces of each class by majority, and how many faces each rule keeps. Needs
-    fer2013new.csv only. Raises MissingStageError, FerplusError."""
+    """For each usage of FER+: the number of rows, of faces per class (majority), and of faces that each rule keeps.
+
+    Needs only fer2013new.csv. Raises MissingStageError, FerplusError.
+    """
     path = ferplus / fer.VOTES if ferplus.is_dir() else ferplus
     if not path.is_file():
-        raise MissingStageError(f"{path} does not exist", "Pass --ferplus the folder that holds it.")
+        raise MissingStageError(f"{path} does not exist", "Give the folder that contains it: --ferplus DIR.")
     usage, votes = fer.read_votes(path)
     return fer.rule_counts(votes, usage)
 
 
 def counts_table(counts: dict[str, dict[str, Any]]) -> "Table":
-    """What count_faces found, to be read."""
+    """The result of count_faces as a table."""
     from rich import box
     from rich.table import Table
 
     table = Table("faces", box=box.SIMPLE_HEAD)
     for usage in counts:
         table.add_column(usage, justify="right")
-    for rule, said in (("rows", "in all"), ("majority", "with a majority"), ("distribution", "with a distribution")):
-        table.add_row(said, *(f"{own[rule]:,}" for own in counts.values()))
+    for rule, title in (("rows", "all"), ("majority", "with a majority"), ("distribution", "with a distribution")):
+        table.add_row(title, *(f"{own[rule]:,}" for own in counts.values()))
     table.add_section()
     for name in fer.CLASSES:
         table.add_row(f"majority: {name}", *(f"{own['classes'][name]:,}" for own in counts.values()))
@@ -99,10 +102,10 @@ def counts_table(counts: dict[str, dict[str, Any]]) -> "Table":
 def _start(name: str) -> Path | str:
     if name in (SCRATCH, IMAGENET):
         return name
-    path = Path(name).expanduser()
+    path = named_file(name)
     if not path.is_file():
         raise InputError(
-            f"pretrain_backbone.start is {name!r}, which does not exist", "Use imagenet, scratch or a path."
+            f"pretrain_backbone.start is {name!r}, which does not exist", "Use imagenet, scratch, base or a path."
         )
     return path
 
@@ -112,8 +115,8 @@ def _sources(ferplus: Path) -> list[Path]:
     found = sorted(folder.glob("fer2013*.csv"))
     if not found:
         raise MissingStageError(
-            f"{ferplus}: holds no fer2013.csv and fer2013new.csv",
-            "Pass --ferplus the folder that holds both, or set backbone.weights to imagenet or a path.",
+            f"{ferplus}: does not contain fer2013.csv and fer2013new.csv",
+            "Give the folder that contains both (--ferplus DIR), or set backbone.weights to imagenet or a path.",
         )
     return found
 
@@ -136,12 +139,12 @@ def _train(
     pixels, target = _faces(ferplus, "Training", settings)
     public, private = (_labelled(ferplus, usage) for usage in ("PublicTest", "PrivateTest"))
     reporter.info(
-        f"FER+: {len(pixels)} faces to learn from, {len(public[0])} to choose by, {len(private[0])} to report on"
+        f"FER+: {len(pixels)} training faces, {len(public[0])} validation faces, {len(private[0])} test faces"
     )
 
     backbone = build_backbone(start, config.runtime.seed)
     network = backbone.to(device)
-    how = Augmentation(
+    augmentation = Augmentation(
         rotate=8, scale=0.1, shift=0.05, shear=0.03, brightness=0.1, contrast=0.2, blur=0.1, noise=0.2, erase=0.1
     )  # fmt: skip
     steps = max(1, len(pixels) // settings.batch)
@@ -154,18 +157,19 @@ def _train(
         def make(given: tuple["Tensor", int]) -> tuple["Tensor", "Tensor"]:
             rows, seed = given
             faces = pixels[rows, None].to(device).expand(-1, 3, -1, -1)
-            return augment(faces, settings.size, how, torch.Generator().manual_seed(seed)), target[rows].to(device)
+            faces = augment(faces, settings.size, augmentation, torch.Generator().manual_seed(seed))
+            return faces, target[rows].to(device)
 
         return prefetch(zip(parts, seeds, strict=True), make, threads=1)
 
     def loss(batch: tuple["Tensor", "Tensor"]) -> tuple["Tensor", dict[str, Any]]:
-        faces, wanted = batch
+        faces, truth = batch
         _, logits = network(faces)
-        return F.cross_entropy(logits.float(), wanted, label_smoothing=settings.label_smoothing), {}
+        return F.cross_entropy(logits.float(), truth, label_smoothing=settings.label_smoothing), {}
 
     def validate() -> dict[str, float]:
-        said = classify(network, public[0], settings.size, compute)
-        return {"accuracy": float((said == public[1]).mean())}
+        predicted = classify(network, public[0], settings.size, compute)
+        return {"accuracy": float((predicted == public[1]).mean())}
 
     state = work.weights("backbone").with_suffix(".state")
     groups = [{"params": list(network.parameters()), "lr": settings.learning_rate}]
@@ -175,8 +179,8 @@ def _train(
         gradient_clip=1.0, schedule="cosine",
     )  # fmt: skip
     result = fit(task, fit_settings, compute, reporter, STAGE, resume=ResumeFile(state, digest))
-    said = classify(network, private[0], settings.size, compute)
-    report = score(said, private[1], backbone.classes)
+    predicted = classify(network, private[0], settings.size, compute)
+    report = score(predicted, private[1], backbone.classes)
     report |= {"public_accuracy": validate()["accuracy"], "best_epoch": result.best_epoch, "history": result.history}
     state.unlink(missing_ok=True)
     return backbone.cpu(), report | {"environment": environment(compute)}
@@ -193,7 +197,7 @@ def _faces(ferplus: Path, usage: Any, settings: PretrainBackbone) -> tuple["Tens
         target[fer.majority(faces.votes) < 0] = 0
     known = target.sum(1) > 0
     if not known.any():
-        raise InputError(f"{ferplus}: {usage} holds no face with a label", "Use the complete FER+ files.")
+        raise InputError(f"{ferplus}: {usage} has no face with a label", "Use the complete FER+ files.")
     return torch.from_numpy(faces.pixels[known]), torch.from_numpy(target[known])
 
 
@@ -204,32 +208,32 @@ def _labelled(ferplus: Path, usage: Any) -> tuple["Tensor", NDArray[np.int64]]:
     faces = fer.read_ferplus(ferplus, usage)
     label = fer.majority(faces.votes)
     if not (label >= 0).any():
-        raise InputError(f"{ferplus}: {usage} holds no face with a majority", "Use the complete FER+ files.")
+        raise InputError(f"{ferplus}: {usage} has no face with a majority label", "Use the complete FER+ files.")
     return torch.from_numpy(faces.pixels[label >= 0]), label[label >= 0]
 
 
 def classify(backbone: Any, faces: "Tensor", size: int, compute: "Compute", batch: int = 64) -> NDArray[np.int64]:
-    """The class each face uint8 [n, 48, 48] most looks like, int64 [n]."""
+    """The most probable class of each face uint8 [n, 48, 48], int64 [n]."""
     import torch
 
     from ..learning.augment import crop_centre
 
     backbone.eval()
-    said = []
+    predicted = []
     with torch.inference_mode(), compute.autocast():
         for part in faces.split(batch):
             crops = crop_centre(part[:, None].to(compute.device).expand(-1, 3, -1, -1), size)
-            said.append(backbone(crops)[1].argmax(1).cpu().numpy())
-    return np.concatenate(said)
+            predicted.append(backbone(crops)[1].argmax(1).cpu().numpy())
+    return np.concatenate(predicted)
 
 
-def score(said: NDArray[np.int64], label: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, accuracy per class (None where there is no such face), and the confusion matrix [true][said]."""
+def score(predicted: NDArray[np.int64], label: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, accuracy per class (None where there is no such face), and the confusion matrix [true][predicted]."""
     confusion = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(confusion, (label, said), 1)
+    np.add.at(confusion, (label, predicted), 1)
     faces = confusion.sum(1)
     return {
-        "accuracy": float((said == label).mean()),
+        "accuracy": float((predicted == label).mean()),
         "faces": len(label),
         "classes": list(classes),
         "per_class": {

@@ -1,7 +1,7 @@
-"""pretrain stn: the STN learns from boxes where the face is, and whether there is one, before anything else is trained.
+"""affect pretrain stn: trains the STN on face boxes, to locate the face and to detect whether there is one.
 
-Frames come from the frame shards; a frame of a subject that has a box file, but no box in it, shows no face. Pictures
-come from the folders of pretrain_stn.pictures.
+Frames come from the frame shards. If a subject has a box file without a box for a frame, the frame shows no face.
+Pictures come from the folders of pretrain_stn.pictures.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 STAGE = "pretrain-stn"
 VERSION = 5
 LOST = 0.01
-"""A video of which more than this share was lost in decoding teaches and judges nothing."""
+"""A video that lost a larger share of its frames in decoding is not used."""
 
 
 def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> StageReport:
     """Trains the STN on the boxes of the training split and writes weights/stn.safetensors.
 
-    It starts from `pretrain_stn.start`, and without any boxes stays there, with a warning; at `scratch` it is then the
-    identity, and the crop the whole picture. Raises MissingStageError where no frames are extracted, InputError and
-    WeightsError where the start or a folder of pictures cannot be used.
+    It starts from `pretrain_stn.start`. Without any boxes it keeps these weights, with a warning; with `scratch`, the
+    STN is then the identity, and the crop is the whole picture. Raises MissingStageError if there are no frames,
+    InputError and WeightsError if the start cannot be used.
     """
     output = work.weights("stn")
     catalog = find_catalog(data)
@@ -62,13 +62,13 @@ def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> 
         reporter.info(f"no validation subject has boxes: the last {held} of the training split are held out")
     if not training and not config.pretrain_stn.pictures:
         started = start_weights(config)
-        told = "finds faces as well as it did before (see pretrain_stn.start)" if started else "sees the whole picture"
+        result = "keeps its initial weights (see pretrain_stn.start)" if started else "returns the whole picture"
         reporter.warning(
-            f"no training subject has boxes: the STN {told}. "
+            f"no training subject has boxes: the STN {result}. "
             "Run `affect detect-boxes --data DIR` and then this stage again, or set pretrain_stn.pictures."
         )
     stn, report, damaged = _train(config, training, validation, work, reporter, digest)
-    if damaged:  # it learned without them, and is to learn anew once they are mended
+    if damaged:  # trained without them, so it is trained again when they are repaired
         digest = stn_fingerprint(config, subjects, work)
     save_weights(
         output,
@@ -91,8 +91,10 @@ def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> 
 
 
 def stn_fingerprint(config: Config, subjects: Sequence[Subject], work: Work) -> str:
-    """What STN weights bear that are up to date. subjects: of the splits for training and validation. Raises
-    InputError where pretrain_stn.start does not exist."""
+    """The fingerprint of up-to-date STN weights. subjects: of the training and validation splits.
+
+    Raises InputError if pretrain_stn.start does not exist.
+    """
     start = start_weights(config)
     folders = {"pictures": [pictures_digest(folder) for folder in picture_folders(config)]}
     return fingerprint(
@@ -117,7 +119,7 @@ def _figure(value: float | None) -> str:
 
 
 def _known(figure: float) -> float | None:
-    """None where it is NaN, which JSON does not know."""
+    """None instead of NaN, which JSON does not have."""
     return None if isnan(figure) else figure
 
 
@@ -128,7 +130,7 @@ def _source(subject: Subject, work: Work) -> list[Any]:
     try:
         with FrameShard(shard) as frames:
             made_from = frames.fingerprint
-    except ShardError as error:  # said by _boxed, which leaves the subject out
+    except ShardError as error:  # _boxed reports it and leaves the subject out
         made_from = error.problem
     return [subject.name, subject.split, made_from, boxes_digest(subject)]
 
@@ -136,13 +138,15 @@ def _source(subject: Subject, work: Work) -> list[Any]:
 def _boxed(
     config: Config, catalog: Catalog, subjects: Sequence[Subject], work: Work
 ) -> tuple[list[Boxed], list[Problem]]:
-    """The subjects that have boxes and frames; those whose boxes or frames cannot be read, or whose frames are of an
-    older video or other settings, become Problems.
+    """The subjects with boxes and frames, and the problems of subjects whose boxes or frames cannot be read or are out
+    of date.
 
-    Videos that lost frames in decoding are left out: what a decoder shows beside them is smeared.
+    Videos that lost frames in decoding are left out, because their other frames can be damaged too.
     """
     if subjects and not any(work.frames(subject.video).is_file() for subject in subjects):
-        raise MissingStageError(f"{work.root / 'frames'}: holds no video of the set", "Run `affect extract-frames`.")
+        raise MissingStageError(
+            f"{work.root / 'frames'}: contains no video of this data set", "Run `affect extract-frames`."
+        )
     found, problems = [], []
     for subject in subjects:
         shard = work.frames(subject.video)
@@ -150,7 +154,10 @@ def _boxed(
             continue
         try:
             if fresh_frames(config, catalog.video(subject.video), work) is None:
-                raise ShardError(f"{shard}: is of an older video or other settings", "Run `affect extract-frames`.")
+                raise ShardError(
+                    f"{shard}: was written for an older version of the video or for other settings",
+                    "Run `affect extract-frames`.",
+                )
             boxes = read_boxes(subject.boxes)
             with FrameShard(shard) as frames:
                 count = len(frames)

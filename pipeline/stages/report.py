@@ -1,4 +1,4 @@
-"""report: one HTML page, and its pictures, of what was learned. Draws what there is, and names what is missing."""
+"""affect report: one HTML page with plots of the training results. It shows what exists and names what is missing."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,15 +31,15 @@ from ..visualization.report.data import (
     weights_report,
 )
 from ..visualization.report.page import Page, page_source, write_page
-from ..visualization.report.stn_samples import Fit, StnSample, look, measure, true_boxes
+from ..visualization.report.stn_samples import Fit, StnSample, measure, sample_crops, true_boxes
 from ..visualization.report.subjects import cards
 from ..visualization.report.videos import clips_of, predicted, read_by
 
 STAGE = "report"
 VERSION = 4
 STN_FIGURES = {
-    "iou": "mean IoU when trained",
-    "iou_80": "share with an IoU of 0.8 or more", "presence_auroc": "face or none: AUROC",
+    "iou": "mean IoU at the end of pretraining",
+    "iou_80": "share with an IoU of 0.8 or more", "presence_auroc": "face presence: AUROC",
     "frames": "validation frames then",
 }  # fmt: skip
 WEIGHTS = ("stn", "backbone", "adapted")
@@ -48,14 +48,14 @@ WEIGHTS = ("stn", "backbone", "adapted")
 def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
     """Writes W/report: index.html, which needs no other file, its pictures as PNG, and report.json.
 
-    Of several runs all are in the curves and the table; the rest shows the one best on validation. What cannot be shown
-    is named there, with the command that makes it. Raises MissingStageError where there is no run at all.
+    The curves and the table show all runs; the other sections show the run that is best on validation. The page lists
+    what cannot be shown, with the command that creates it. Raises MissingStageError if there is no run.
     """
     output = work.report / "index.html"
     key = _key(config, work, find_runs(work))
-    told = _kept(work.report, key)
-    if told is not None:
-        return _report(output, told, kept=(output.name,))
+    record = _kept(work.report, key)
+    if record is not None:
+        return _report(output, record, kept=(output.name,))
 
     runs = read_runs(find_runs(work))
     best = runs[0]
@@ -64,16 +64,16 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
     missing = _missing(work, best, predictions, shards)
     boxes = true_boxes(work, [shard.subject for shard in shards])
     its_config = _config_of(best, config)
-    looks: list[StnSample] = []
+    samples: list[StnSample] = []
     fits: list[Fit] = []
     if its_config.stn.localiser == "aligned":
-        missing["stn"] = "The crops were provided (stn.localiser is aligned): there is no STN to look at."
+        missing["stn"] = "The crops were provided (stn.localiser is aligned): there is no STN to show."
     else:
-        looks, failed = look(work, shards, boxes, margin=its_config.stn.margin, size=its_config.stn.crop)
+        samples, failed = sample_crops(work, shards, boxes, margin=its_config.stn.margin, size=its_config.stn.crop)
         fits, more = measure(shards, boxes, reporter)
         problems += [*failed, *more]
     try:
-        pictures = _draw(work, runs, predictions, looks, reporter)
+        pictures = _draw(work, runs, predictions, samples, reporter)
     except OSError as error:
         raise WorkError(
             f"{work.report}: cannot be written ({error.strerror})", "Free space, or choose another --work."
@@ -87,7 +87,7 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
         clips=tuple(clips),
         cards=tuple(made_cards),
         pictures=pictures,
-        looks=tuple(looks),
+        samples=tuple(samples),
         iou={fit.subject: float(fit.iou.mean()) for fit in fits},
         stn=_stn_figures(work, fits),
         weights={name: found for name in WEIGHTS if (found := weights_report(work, name)) is not None},
@@ -97,19 +97,19 @@ def report(config: Config, work: Work, reporter: Reporter) -> StageReport:
         work=str(work.root),
     )
     write_text(output, write_page(page))
-    told = {
+    record = {
         "fingerprint": key,
         "files": sorted([output.name, *(path.name for pair in pictures.values() for path in pair)]),
         "failed": [asdict(problem) for problem in page.problems],
         "facts": {"run": best.name, "runs": len(runs), **numbers_of(best.metrics), "missing": sorted(missing)},
     }
-    _sweep(work.report, told["files"])
-    write_text(work.report / "report.json", json.dumps(told, indent=1) + "\n")
-    return _report(output, told, made=(output.name,))
+    _sweep(work.report, record["files"])
+    write_text(work.report / "report.json", json.dumps(record, indent=1) + "\n")
+    return _report(output, record, made=(output.name,))
 
 
 def _key(config: Config, work: Work, folders: Sequence[Path]) -> str:
-    """Of all that is read, by size and time: the whole of Aff-Wild2's features would take minutes to read."""
+    """A fingerprint of all inputs by size and time. To read all features of Aff-Wild2 would take minutes."""
     names = ("metrics.jsonl", "run.json", "config.yaml", MODEL_FILE)
     read = [folder / name for folder in folders for name in names]
     read += [path for folder in folders for path in sorted(folder.glob("evaluation-*.json"))]
@@ -141,18 +141,18 @@ def _kept(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def _shards(work: Work, run: Run) -> tuple[list[Cached], list[Problem]]:
-    """The feature shards of the subjects that the run is judged by."""
+    """The feature shards of the subjects on which the run is evaluated."""
     try:
         cached = cached_subjects(work)
     except (ShardError, KeyError) as error:
-        text = error.problem if isinstance(error, AffectError) else f"a feature shard lacks {error}"
+        text = error.problem if isinstance(error, AffectError) else f"a feature shard has no {error}"
         return [], [Problem("damaged", "features", text, "Run `affect cache-features` again.")]
     names = evaluated({name: shard.split for name, shard in cached.items()}, SPLIT, run.facts)
     return [cached[name] for name in names if name in cached], []
 
 
 def _config_of(run: Run, config: Config) -> Config:
-    """The run's own settings; those in force where it has none that can be read."""
+    """The settings of the run, or the current ones if the run has none that can be read."""
     try:
         return load(str(run.folder / "config.yaml"))
     except ConfigError:
@@ -160,7 +160,7 @@ def _config_of(run: Run, config: Config) -> Config:
 
 
 def _missing(work: Work, run: Run, predictions: dict[str, Series], shards: list[Cached]) -> dict[str, str]:
-    """What cannot be shown, by section, and the command that makes it."""
+    """What cannot be shown, by section, with the command that creates it."""
     at = f"--work {work.root}"
     missing = {}
     if not run.history:
@@ -174,9 +174,7 @@ def _missing(work: Work, run: Run, predictions: dict[str, Series], shards: list[
         )
     if not any(work.frames(shard.video).is_file() for shard in shards):
         if shards:
-            missing["stn"] = (
-                f"The frames of the {SPLIT} subjects are not there. Run: affect extract-frames --data D {at}"
-            )
+            missing["stn"] = f"The frames of the {SPLIT} subjects are missing. Run: affect extract-frames --data D {at}"
         else:
             missing["stn"] = f"No {SPLIT} subject has cached features. Run: affect cache-features --data D {at}"
     if not work.weights("backbone").is_file():
@@ -185,24 +183,26 @@ def _missing(work: Work, run: Run, predictions: dict[str, Series], shards: list[
 
 
 def _remarks(work: Work, run: Run, config: Config, shards: list[Cached], boxes: dict[str, Path]) -> list[str]:
-    """What a reader has to know to read the page right."""
+    """Remarks that a reader needs to understand the page."""
     remarks = [
-        f"Run {run.name} was trained again after its evaluation on {split}: run affect evaluate once more."
+        f"Run {run.name} was trained again after its evaluation on {split}: run affect evaluate again."
         for split in run.stale
     ]
     if not run.facts:
-        remarks.append(f"Run {run.name} is not finished: its last epochs are still to come.")
+        remarks.append(f"Run {run.name} is not finished.")
     encoder = run.facts.get("encoder")
     if shards and encoder and any(shard.encoder != encoder for shard in shards):
-        remarks.append(f"The cached features are not those of run {run.name}: its own boxes may differ from the shown.")
+        remarks.append(
+            f"The cached features are not those of run {run.name}: its boxes may differ from the boxes shown."
+        )
     if config.stn.localiser in ("box", "none"):
         where = "the box files" if config.stn.localiser == "box" else "the whole picture"
-        remarks.append(f"The crops come from {where} (stn.localiser is {config.stn.localiser}): no STN was asked.")
+        remarks.append(f"The crops come from {where} (stn.localiser is {config.stn.localiser}), not from an STN.")
     elif (stn := weights_report(work, "stn") or {}).get("trained") is False:
-        told = "sees the whole picture" if stn.get("start", SCRATCH) == SCRATCH else "finds faces as its start did"
-        remarks.append(f"The STN has learned nothing from this data set: it {told}.")
+        behaviour = "returns the whole picture" if stn.get("start", SCRATCH) == SCRATCH else "keeps its initial weights"
+        remarks.append(f"The STN was not trained on this data set: it {behaviour}.")
     if shards and not boxes:
-        remarks.append("True boxes are not shown: the data has none, or does not lie where it was audited.")
+        remarks.append("True boxes are not shown: the data has none, or was moved since the audit.")
     return remarks
 
 
@@ -220,7 +220,7 @@ def _stn_figures(work: Work, fits: Sequence[Fit]) -> dict[str, Any]:
 
 
 def chosen_subjects(predictions: Mapping[str, Series]) -> dict[str, Series]:
-    """The best, the median and the worst subject by mean CCC, under a title that says so."""
+    """The series of the best, the median and the worst subject by mean CCC, by title."""
     scores = {name: pooled(it.value, it.truth, it.valid)["ccc_mean"] for name, it in predictions.items()}
     order = sorted(scores, key=lambda name: (-scores[name], name))
     places = {(len(order) - 1) // 2: "Median", len(order) - 1: "Worst", 0: "Best"}
@@ -228,9 +228,9 @@ def chosen_subjects(predictions: Mapping[str, Series]) -> dict[str, Series]:
 
 
 def _draw(
-    work: Work, runs: Sequence[Run], predictions: dict[str, Series], looks: Sequence[StnSample], reporter: Reporter
+    work: Work, runs: Sequence[Run], predictions: dict[str, Series], samples: Sequence[StnSample], reporter: Reporter
 ) -> dict[str, tuple[Path, ...]]:
-    """The pictures, by section: the light one, and the dark one that the page shows in the dark."""
+    """The pictures by section: a light one, and a dark one for dark mode."""
     from ..visualization.report import curves, figures
     from ..visualization.style import DARK, LIGHT
 
@@ -249,21 +249,21 @@ def _draw(
         if has_confusion(backbone):
             path = draw_confusion(backbone, folder / f"confusion{ending}", theme)
             pictures.setdefault("confusion", []).append(path)
-    if looks:
-        pictures["stn"] = [figures.draw_looks(folder / "stn.png", looks, LIGHT)]
+    if samples:
+        pictures["stn"] = [figures.draw_crops(folder / "stn.png", samples, LIGHT)]
     for name in pictures:
         reporter.debug(f"{STAGE}: {name}")
     return {name: tuple(paths) for name, paths in pictures.items()}
 
 
 def _sweep(folder: Path, files: Sequence[str]) -> None:
-    """Takes away pictures of an earlier report that this one has not."""
+    """Removes pictures of an earlier report that this report does not have."""
     for name in ("curves", "truth", "plane", "confusion", "stn"):
         for path in (folder / f"{name}.png", folder / f"{name}-dark.png"):
             if path.name not in files:
                 path.unlink(missing_ok=True)
 
 
-def _report(output: Path, told: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
-    failed = tuple(Problem(**problem) for problem in told["failed"])
-    return StageReport(STAGE, output, failed=failed, facts=told["facts"], **names)
+def _report(output: Path, record: dict[str, Any], **names: tuple[str, ...]) -> StageReport:
+    failed = tuple(Problem(**problem) for problem in record["failed"])
+    return StageReport(STAGE, output, failed=failed, facts=record["facts"], **names)

@@ -1,4 +1,4 @@
-"""submit: a challenge's file, one line for each row of its template, from one run or the mean of several."""
+"""affect submit: the file for a challenge, one line per row of its template, from one run or the mean of several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STAGE = "submit"
-LEFT_OUT = "0 stands in its rows: do not hand the file in like this"
+LEFT_OUT = "its rows contain 0: do not submit this file"
 
 
 @dataclass(frozen=True)
@@ -45,26 +45,27 @@ def submit(
     out: Path,
     runs: Sequence[str] = ("default",),
 ) -> StageReport:
-    """Writes `out`: image_location,valence,arousal, in the template's order, one line per row of it.
+    """Writes `out`: image_location,valence,arousal, one line per row of the template, in the same order.
 
-    A subject's values come from cached features if the run's own encoder made them, else from its video in `data`,
-    which needs no annotation. A row whose frame has no prediction (lost in decoding, beyond the end) holds the nearest
-    earlier one; before the first, the first. Subjects that have neither are in `failed`, and 0 stands in their rows.
-    The values are those of `affect evaluate`: smoothed as the model says, and with its memory carried through the
-    track where clip.carry is set.
-    Several runs are averaged. The file is read back and held to the template.
+    The values of a subject come from cached features if the encoder of the run computed them, otherwise from its video
+    in `data`, which needs no annotation. A frame without a prediction (lost in decoding, or after the end) gets the
+    nearest earlier one; frames before the first prediction get the first. Subjects without both are in `failed`, and
+    their values are 0.
+
+    The values are equal to those of `affect evaluate`: with the smoothing of the model, and with the state of the head
+    carried if clip.carry is set. Several runs are averaged. The file is read back and compared with the template.
     Raises InputError, MissingStageError, WorkError.
     """
-    wanted = read_template(template)
+    entries = read_template(template)
     folders = [work.run(run) for run in runs]
     for folder in folders:
         read_run(folder)
-    names = list(dict.fromkeys(wanted.subject))
+    names = list(dict.fromkeys(entries.subject))
     catalog = _catalog(data)
-    value = np.zeros((len(wanted), 2))
+    value = np.zeros((len(entries), 2))
     held: dict[str, int] = {}
     failed: dict[str, Problem] = {}
-    rows = _rows(wanted)
+    rows = _rows(entries)
     for folder in folders:
         source = _Source(config, folder, work, catalog)
         with reporter.progress(f"{STAGE} {folder.name}", len(names), "subjects") as tracker:
@@ -72,7 +73,7 @@ def submit(
                 problems: list[Problem] = []
                 with one_input(name, problems, kind="missing"):
                     found = source.values(name)
-                    frames = wanted.frame[rows[name]]
+                    frames = entries.frame[rows[name]]
                     place = np.searchsorted(found.index, frames, side="right") - 1
                     value[rows[name]] += found.value[place.clip(min=0)] / len(folders)
                     held[name] = int((found.index[place.clip(min=0)] != frames).sum())
@@ -83,11 +84,11 @@ def submit(
         value[rows[name]] = 0.0
         held.pop(name, None)
     value = value.clip(-1, 1)
-    lines = [f"{where},{v:.6f},{a:.6f}" for where, (v, a) in zip(wanted.locations, value.tolist(), strict=True)]
+    lines = [f"{where},{v:.6f},{a:.6f}" for where, (v, a) in zip(entries.locations, value.tolist(), strict=True)]
     write_text(out, "\n".join([HEADER, *lines]) + "\n", "another --out")
-    _check(out, wanted)
+    _check(out, entries)
     facts = {
-        "rows": len(wanted),
+        "rows": len(entries),
         "subjects": len(names),
         "held": sum(held.values()),
         "held_by_subject": {name: count for name, count in held.items() if count},
@@ -96,7 +97,7 @@ def submit(
     }
     reporter.info(
         f"{STAGE}: {facts['rows']:,} rows of {facts['subjects']} subjects, as in the template; "
-        f"{facts['held']} held from an earlier frame, {facts['left_out']} without a prediction"
+        f"{facts['held']} repeat an earlier frame, {facts['left_out']} have no prediction"
     )
     return StageReport(STAGE, out, (str(out),), (), tuple(failed.values()), facts)
 
@@ -104,28 +105,28 @@ def submit(
 def _catalog(data: Path) -> Catalog | None:
     try:
         return find_catalog(data)
-    except InputError:  # no annotation below it; features may do
+    except InputError:  # no annotations in it; cached features may suffice
         return None
 
 
-def _rows(wanted: Template) -> "dict[str, NDArray[np.int64]]":
+def _rows(entries: Template) -> "dict[str, NDArray[np.int64]]":
     places: dict[str, list[int]] = {}
-    for row, name in enumerate(wanted.subject):
+    for row, name in enumerate(entries.subject):
         places.setdefault(name, []).append(row)
     return {name: np.array(rows) for name, rows in places.items()}
 
 
-def _check(out: Path, wanted: Template) -> None:
-    """Reads the file back. What is wrong with it here is our fault, or the disk's."""
+def _check(out: Path, entries: Template) -> None:
+    """Reads the file back. A difference means a bug or a fault of the disk."""
     lines = out.read_text(encoding="utf-8").splitlines()
     parts = [line.split(",") for line in lines[1:]]
-    same = lines[0] == HEADER and [part[0] for part in parts] == list(wanted.locations)
+    same = lines[0] == HEADER and [part[0] for part in parts] == list(entries.locations)
     if not same or not all(len(part) == 3 and all(abs(float(it)) <= 1 for it in part[1:]) for part in parts):
-        raise WorkError(f"{out}: does not match the template it was made from", "Free space, and run it again.")
+        raise WorkError(f"{out}: does not match its template", "Free space, and run the command again.")
 
 
 class _Source:
-    """One run's values of any subject, by name."""
+    """The values of one run for any subject, by name."""
 
     def __init__(self, config: Config, folder: Path, work: Work, catalog: Catalog | None) -> None:
         from ..inference.predictor import Predictor
@@ -137,7 +138,7 @@ class _Source:
         self.shards = {name: shard.path for name, shard in shards if shard.encoder == info.encoder}
 
     def values(self, name: str) -> _Values:
-        """Raises InputError where there is no way to have them."""
+        """Raises InputError if the values cannot be computed."""
         if name in self.shards:
             from ..learning.tracks import FeatureTracks, read_track
 
@@ -147,11 +148,13 @@ class _Source:
                 return _Values(track.index, self.network.predict_features(features))
         found = _find(self.catalog, name)
         if found is None:
-            raise InputError("no features of this run, and no video of that name", "Check --data and the template.")
+            raise InputError(
+                "there are neither features of this run nor a video with this name", "Check --data and the template."
+            )
         if self.localiser in ("box", "aligned"):
             raise InputError(
-                f"only a video, and the run was trained with stn.localiser {self.localiser}",
-                "Give it an annotation file (-5,-5 in each row), and run the stages to cache-features.",
+                f"it has only a video, but the run was trained with stn.localiser {self.localiser}",
+                "Add an annotation file with -5,-5 in each row, and run the stages up to cache-features.",
             )
         video, subject = found
         index, value = decoded(
@@ -162,12 +165,12 @@ class _Source:
             deadline=self.config.runtime.decode_seconds,
         )
         if not len(index):
-            raise InputError("its video holds no frame", "Restore it from the data set's release.")
+            raise InputError("its video has no frames", "Restore it from the release of the data set.")
         return _Values(index, value)
 
 
 def _find(catalog: Catalog | None, name: str) -> tuple[Video, Subject] | None:
-    """The video of a subject, annotated or not, and which side of it is meant."""
+    """The video of a subject, annotated or not, and the side of the picture."""
     if catalog is None:
         return None
     videos = {video.name: video for video in catalog.videos}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...configs.schema import Config
 from ..errors import InputError, MissingStageError
-from ..features.encoder import EncoderPlan, plan_encoder
+from ..features.encoder import EncoderPlan, named_file, plan_encoder
 from ..features.raw_tracks import frame_tracks, frames_digest, subjects_with_frames
 from ..learning.model_file import model_path, read_model_info
 from ..progress import Reporter
@@ -16,7 +16,7 @@ from ..records import Problem, StageReport, Subject, Work
 from ..runs.build import init_head, save_run, whole_network
 from ..runs.fit import STAGE, fit_run, smoothing_of
 from ..runs.folder import plain, read_run, stored_key
-from ..runs.splits import Cached, annotated, cached_shards, divide, in_step, redeal
+from ..runs.splits import Cached, annotated, cached_shards, divide, in_step, split_by_fold
 from ..storage.fingerprint import content_digest, fingerprint
 from ..storage.shard import sweep
 
@@ -194,7 +194,7 @@ def _divide(
     splits = {name: it.split for name, it in known.items()}
     if fold is None:
         return divide(splits)
-    training, validation, note = divide(redeal(splits, {name: it.video for name, it in known.items()}, fold))
+    training, validation, note = divide(split_by_fold(splits, {name: it.video for name, it in known.items()}, fold))
     if config.adapt.epochs > 0:
         note = (
             f"fold {fold}: the backbone was adapted on the whole training split, so it has seen the people of every "
@@ -207,7 +207,7 @@ def _initial_model(work: Work, start: str | None) -> Path | None:
     if start is None:
         return None
     known = [path.name for path in work.runs()]
-    path = model_path(work.run(start) if start in known else Path(start).expanduser())
+    path = model_path(work.run(start) if start in known else named_file(start))
     if not path.is_file():
         raise InputError(
             f"--start {start} is neither a run of {work.root} nor a model file",

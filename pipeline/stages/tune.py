@@ -1,6 +1,6 @@
-"""tune: searches the config's own settings by Optuna for the head that does best on validation, from cache.
+"""affect tune: searches with Optuna for the head settings that are best on validation, from cache.
 
-The search lies in a journal on the disk, which any number of processes share, and which a stopped search goes on from.
+The search is stored in a journal file. Several processes can share it, and an interrupted search continues from it.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 STAGE = "tune"
 ENOUGH = 5
-"""Finished trials from which importances are worth drawing."""
+"""Minimum number of finished trials for the plot of importances."""
 WARM = 3
-"""Epochs of a trial, and as many trials, before any is given up."""
+"""Epochs of a trial, and number of trials, before any trial is stopped early."""
 
 
 @dataclass(frozen=True)
 class _Search:
-    """What each process of a search is told."""
+    """The arguments of each process of a search."""
 
     folder: Path
     work: Path
@@ -50,11 +50,12 @@ def tune(
     trials: int = 40,
     scheduler: str | None = None,
 ) -> StageReport:
-    """Searches until `trials` are finished or given up, with those of earlier calls, and writes W/tune/<name>:
-    best.yaml, trials.csv, importance.png, and the journal. Each of several processes may finish one more.
+    """Searches until `trials` are finished or stopped early, including those of earlier calls.
 
-    space: a shipped search space, or a YAML file. The score is the best epoch's mean CCC on validation, not smoothed.
-    Raises ConfigError, MissingStageError, and WorkError where the folder holds another search.
+    Writes W/tune/<name>: best.yaml, trials.csv, importance.png and the journal. With several processes, each may finish
+    one more trial. space: a shipped search space, or a YAML file. The score is the mean CCC of the best epoch on
+    validation, without smoothing. Raises ConfigError, MissingStageError, and WorkError if the folder contains another
+    search.
     """
     try:
         import optuna
@@ -76,8 +77,8 @@ def tune(
     study = _open(folder, config.runtime.seed)
     if study.user_attrs.get("key", key) != key:
         raise WorkError(
-            f"{folder} holds a search over other settings, features or another space",
-            "Give this one another --name, or remove the folder.",
+            f"{folder} already contains a search with other settings, features or search space",
+            "Choose another --name, or delete the folder.",
         )
     study.set_user_attr("key", key)
     write_text(base, dump(config))
@@ -102,13 +103,13 @@ def table(report: StageReport, most: int = 12) -> "Table":
         shown.add_column(column, justify="right", no_wrap=True)
     shown.add_column("settings")
     for row in report.facts["best_trials"][:most]:
-        said = (f"{key}={f'{it:.3g}' if isinstance(it, float) else it}" for key, it in row["settings"].items())
-        shown.add_row(str(row["trial"]), f"{row['ccc_mean']:.4f}", str(row["best_epoch"]), "  ".join(said))
+        values = (f"{key}={f'{it:.3g}' if isinstance(it, float) else it}" for key, it in row["settings"].items())
+        shown.add_row(str(row["trial"]), f"{row['ccc_mean']:.4f}", str(row["best_epoch"]), "  ".join(values))
     return shown
 
 
 def _open(folder: Path, seed: int) -> "optuna.Study":
-    """The study in a folder. The one who begins it draws by the seed; who joins, or goes on, must not draw the same."""
+    """The study in a folder. Only the process that creates it samples with the seed; others would repeat its trials."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -129,19 +130,19 @@ def _done(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
 
 
 def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
-    """Best first."""
+    """The finished trials, the best first."""
     found = [trial for trial in _done(study) if trial.state.name == "COMPLETE"]
     return sorted(found, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
 
 def _search(search: _Search) -> None:
-    """What one process does."""
+    """The work of one process."""
     import optuna
 
     from ..runs.trial import load_features, try_head
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    reporter, hushed = Reporter(search.quiet), Reporter(quiet=True)
+    reporter, quiet = Reporter(search.quiet), Reporter(quiet=True)
     config = load(str(search.folder / "base.yaml"))
     features = load_features(config, Work(search.work))
     study = _open(search.folder, config.runtime.seed)
@@ -156,27 +157,27 @@ def _search(search: _Search) -> None:
                 raise optuna.TrialPruned
 
         try:
-            found = try_head(load(str(search.folder / "base.yaml"), overrides(values)), features, hushed, on_epoch)
+            found = try_head(load(str(search.folder / "base.yaml"), overrides(values)), features, quiet, on_epoch)
         except AffectError as error:  # it diverged
             raise optuna.TrialPruned(error.problem) from error
         trial.set_user_attr("best_epoch", found.figures["epoch"])
         trial.set_user_attr("seconds", round(found.seconds, 2))
         return found.score
 
-    def told(study: optuna.Study, trial: "optuna.trial.FrozenTrial") -> None:
+    def report_trial(study: optuna.Study, trial: "optuna.trial.FrozenTrial") -> None:
         count = len(_done(study))
         given_up = trial.state == optuna.trial.TrialState.PRUNED
-        what = f"given up after epoch {trial.last_step or 0}" if given_up else f"mean CCC {trial.value:.4f}"
+        what = f"stopped early after epoch {trial.last_step or 0}" if given_up else f"mean CCC {trial.value:.4f}"
         best = f"  best {study.best_value:.4f}" if _finished(study) else ""
         reporter.info(f"{STAGE} {count}/{search.trials}  trial {trial.number}: {what}{best}")
         if count >= search.trials:
             study.stop()
 
-    study.optimize(objective, callbacks=[told])
+    study.optimize(objective, callbacks=[report_trial])
 
 
 def _suggest(trial: "optuna.Trial", key: str, given: tuple[Any, ...] | Range) -> Any:
-    if not isinstance(given, Range):  # by number: lists and other values that a journal does not take
+    if not isinstance(given, Range):  # by index, because a journal cannot store lists
         return given[trial.suggest_categorical(key, list(range(len(given))))]
     if given.whole:
         return trial.suggest_int(key, int(given.low), int(given.high), log=given.log, step=int(given.step or 1))
@@ -186,7 +187,7 @@ def _suggest(trial: "optuna.Trial", key: str, given: tuple[Any, ...] | Range) ->
 def _report(study: "optuna.Study", base: Path, folder: Path, before: int) -> StageReport:
     trials = _finished(study)
     if not trials:
-        raise WorkError(f"{folder}: no trial was finished", "Ask for more --trials, or narrow the search space.")
+        raise WorkError(f"{folder}: no trial finished", "Increase --trials, or use a smaller search space.")
     best = trials[0]
     rows = [
         {
@@ -224,7 +225,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _importance(study: "optuna.Study") -> dict[str, float]:
-    """Each setting's share in telling good trials from the rest, largest first (PED-ANOVA; Watanabe et al., 2023)."""
+    """The importance of each setting for good trials, the largest first (PED-ANOVA; Watanabe et al., 2023)."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
@@ -239,7 +240,7 @@ def _draw(path: Path, importance: dict[str, float], trials: int) -> None:
         names = list(importance)[::-1]
         bars = axes.barh(names, [importance[name] for name in names], color=LIGHT.mark, height=0.62)
         axes.bar_label(bars, fmt="%.2f", padding=4, fontsize=9, color=LIGHT.soft)
-        axes.set_title(f"What decides between good and bad, of {trials} trials", loc="left")
+        axes.set_title(f"Importance of the settings in {trials} trials", loc="left")
         axes.set_xlabel("importance (PED-ANOVA)")
         axes.set_xlim(0, 1.12 * max(importance.values()))
         axes.grid(visible=False, axis="y")

@@ -1,4 +1,4 @@
-"""verify: reads everything that a work folder holds, against its checksums, and names each fault with its remedy."""
+"""affect verify: checks all files of a work folder against their checksums, and lists each fault with its remedy."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -20,16 +20,16 @@ from ..storage.corruption import clear_mark
 from ..storage.shard import FEATURES, FRAMES, MADE_BY, Shard
 
 STAGE = "verify"
-REMEDY = "Delete it; its stage writes it again."
+REMEDY = "Delete it and run its stage again."
 ROWS = ("index", "pts")
-"""What every shard has a row of for each frame."""
+"""The datasets of every shard that have one row per frame."""
 
 
 def verify(config: Config, work: Work, reporter: Reporter, *, remove: bool = False) -> StageReport:
-    """Checks all shards, weights and runs of a work folder; `failed` holds the faults, `kept` what is sound.
+    """Checks all shards, weights and runs of a work folder. `failed` has the faults, `kept` the valid files.
 
-    Damaged shards are marked, so that no stage uses them and their own makes them anew. remove: deletes what is damaged
-    and can be made again by its stage. Nothing else is changed. Raises WorkError.
+    Damaged shards are marked, so that no stage uses them and their own stage writes them again. remove: deletes damaged
+    files that a stage can write again. Nothing else is changed. Raises WorkError.
     """
     checks = list(_checks(work))
     sound: list[str] = []
@@ -50,13 +50,13 @@ def verify(config: Config, work: Work, reporter: Reporter, *, remove: bool = Fal
                     _remove(path, reporter)
     left = [path for folder in _folders(work) for path in leftovers(folder)]
     if left:
-        reporter.info(f"{len(left)} temporaries of runs that were killed, which the next run sweeps away")
+        reporter.info(f"{len(left)} temporary files of killed runs; the next run deletes them")
     facts = {"files": len(checks), "bytes": size, "leftovers": len(left)}
     return StageReport(STAGE, work.root, kept=tuple(sound), failed=tuple(faults), facts=facts)
 
 
 def _checks(work: Work) -> Iterator[tuple[Path, Callable[[Path], object]]]:
-    """What there is, each with what checks it by raising an AffectError."""
+    """The files to check, each with a check that raises an AffectError."""
     for path, check in ((work.config, _config), (work.audit, lambda _: load_audit(work)), (work.failures, _json)):
         if path.is_file():
             yield path, check
@@ -91,12 +91,12 @@ def _shard(kind: str, path: Path) -> None:
         if set(lengths.values()) != {len(shard)} or not set(ROWS) <= lengths.keys():
             trouble = f"its datasets have {lengths} rows"
         elif any(len(shard) > 1 and (np.diff(shard.read(name)) <= 0).any() for name in ROWS):
-            trouble = "its frames are not in the order of time"
+            trouble = "its frames are not in time order"
         elif kind == FRAMES and not _lies_end_to_end(shard):
-            trouble = "its pictures do not lie end to end"
+            trouble = "its pictures are not stored without gaps"
     if trouble:
         shard.mark_corrupt()
-        raise ShardError(f"{path}: {trouble}", f"Run `{MADE_BY[kind]}` again, which makes it anew.")
+        raise ShardError(f"{path}: {trouble}", f"Run `{MADE_BY[kind]}` again to write a new one.")
 
 
 def _lies_end_to_end(shard: Shard) -> bool:
@@ -152,5 +152,5 @@ def _folders(work: Work) -> list[Path]:
 
 
 def _without(problem: str, path: Path) -> str:
-    """The problem, whose name is told anyway."""
+    """The problem without the path, which is printed separately."""
     return problem.removeprefix(f"{path}: ")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from ..errors import WeightsError
 from .atomic import write_bytes
 from .permissions import refuse_unreadable
+from .quantization import dequantize, quantize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +24,14 @@ _KEY = "affect"
 _REMEDY = "Remove the file and run the stage that wrote it again, or restore it from a copy."
 
 
-def save_weights(path: Path, state: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:
-    """Writes tensors by name with metadata (JSON values), atomically. Raises WorkError."""
+def save_weights(path: Path, state: Mapping[str, "Tensor"], metadata: Mapping[str, Any], *, int8: bool = False) -> None:
+    """Writes tensors by name with metadata (JSON values), atomically. int8: quantize large tensors.
+
+    Raises WorkError.
+    """
     from safetensors.torch import save
 
+    state = quantize(state) if int8 else state
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     header = _json({"metadata": dict(metadata), "sha256": _digest(tensors, metadata)})
     # Not `save_file`: it has its own temporary file with mode 0600, which `sweep` would not find after a kill.
@@ -39,7 +44,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Reads tensors by name, on the CPU, and the metadata.
+    """Reads tensors by name, on the CPU, and the metadata. Quantized tensors are returned as float32.
 
     Raises WeightsError if the file is missing, damaged or not from affect.
     """
@@ -53,7 +58,7 @@ def load_weights(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
         raise _damaged(path, error) from error
     if _digest(state, header["metadata"]) != header["sha256"]:
         raise WeightsError(f"{path}: is damaged (wrong checksum)", _REMEDY)
-    return state, header["metadata"]
+    return dequantize(state), header["metadata"]
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -272,16 +272,16 @@ class FrameShard(Shard):
 
     def jpegs(self, positions: ArrayLike) -> list[NDArray[np.uint8]]:
         """The JPEG bytes of these rows, in the given order. Adjacent rows are read together."""
-        wanted = np.atleast_1d(np.asarray(positions, np.int64))
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"{self.path}: positions {wanted.min()}..{wanted.max()}, the shard has {len(self)}")
+        rows = np.atleast_1d(np.asarray(positions, np.int64))
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"{self.path}: positions {rows.min()}..{rows.max()}, the shard has {len(self)}")
         found: dict[int, NDArray[np.uint8]] = {}
-        for run in np.split(unique := np.unique(wanted), np.flatnonzero(np.diff(unique) > 1) + 1):
+        for run in np.split(unique := np.unique(rows), np.flatnonzero(np.diff(unique) > 1) + 1):
             if len(run):
                 edges = self.read("offset", int(run[0]), int(run[-1]) + 2)
                 data = self.read("jpeg", int(edges[0]), int(edges[-1]))
                 found.update(zip(run.tolist(), np.split(data, edges[1:-1] - edges[0]), strict=True))
-        return [found[row] for row in wanted.tolist()]
+        return [found[row] for row in rows.tolist()]
 
 
 def read_rows(path: Path, name: str, start: int, stop: int) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from ..faults import one_input
 from ..names import shown
 from ..records import Problem
 from .style import PLANE_WORDS
-from .web_video import Film, make_film
+from .web_video import WebVideo, make_web_video
 
 FACTS = ".facts.json"
 MAX_ROWS = 20_000
@@ -33,8 +33,8 @@ class Clip:
 
     frame: int64 [n]. time: float64 [n], seconds. value: float64 [n, 2], valence and arousal, NaN if missing.
     face: float64 [n], probability. box: float64 [n, 4], x0 y0 x1 y1 in stored pixels of the upright video.
-    truth: float64 [n, 2], annotations, NaN if missing; None if the video has none. film: the copy to play, or None.
-    remark: a note below the player.
+    truth: float64 [n, 2], annotations, NaN if missing; None if the video has none. remark: a note below the
+    player. web_video: the copy to play, or None.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Clip:
     threshold: float
     facts: Mapping[str, Any]
     truth: NDArray[np.float64] | None = None
-    film: Film | None = None
+    web_video: WebVideo | None = None
     remark: str = ""
 
 
@@ -87,33 +87,33 @@ def moments(clip: Clip) -> dict[str, int]:
     }
 
 
-def with_film(clip: Clip, max_bytes: int) -> Clip:
+def with_web_video(clip: Clip, max_bytes: int) -> Clip:
     """Adds a copy of the video of at most `max_bytes`, or a remark why there is none."""
-    wanted = {int(clip.frame[row]) for row in moments(clip).values()}
-    film, problems = None, list[Problem]()
+    numbers = {int(clip.frame[row]) for row in moments(clip).values()}
+    web_video, problems = None, list[Problem]()
     with one_input(clip.name, problems):
-        film = make_film(clip.source, max_bytes, wanted)
-    if film is None:
+        web_video = make_web_video(clip.source, max_bytes, numbers)
+    if web_video is None:
         return replace(clip, remark=f"{clip.remark} The video cannot be shown: {problems[0].message}.".strip())
-    if not film.whole:
-        text = f"The video stops at {film.end:.0f} s to keep this page small. The curves show all frames."
-        return replace(clip, film=film, remark=f"{clip.remark} {text}".strip())
-    return replace(clip, film=film)
+    if not web_video.whole:
+        text = f"The video stops at {web_video.end:.0f} s to keep this page small. The curves show all frames."
+        return replace(clip, web_video=web_video, remark=f"{clip.remark} {text}".strip())
+    return replace(clip, web_video=web_video)
 
 
 def as_json(clip: Clip) -> dict[str, Any]:
     """The JSON of the player, with the video as base64."""
     kept = np.arange(0, len(clip.time), -(-len(clip.time) // MAX_ROWS))
-    film = clip.film
-    pictures = film.pictures if film else {}
-    box = clip.box * (film.stretch * 2 if film else 1.0)
+    web_video = clip.web_video
+    pictures = web_video.pictures if web_video else {}
+    box = clip.box * (web_video.stretch * 2 if web_video else 1.0)
     return {
         "name": shown(clip.name),
-        "video": base64.b64encode(film.data).decode() if film else "",
-        "start": round(film.start, 6) if film else 0,
-        "end": round(film.end, 6) if film else 0,
-        "width": film.width if film else 0,
-        "height": film.height if film else 0,
+        "video": base64.b64encode(web_video.data).decode() if web_video else "",
+        "start": round(web_video.start, 6) if web_video else 0,
+        "end": round(web_video.end, 6) if web_video else 0,
+        "width": web_video.width if web_video else 0,
+        "height": web_video.height if web_video else 0,
         "threshold": clip.threshold,
         "words": words(),
         "remark": clip.remark,

@@ -14,14 +14,14 @@ from ..records import Problem, StageReport
 from ..storage.atomic import write_text
 from ..storage.fingerprint import fingerprint
 from ..version import __version__
-from .clip import FACTS, Clip, as_json, moments, read_clip, with_film
+from .clip import FACTS, Clip, as_json, moments, read_clip, with_web_video
 from .html import PLAYER_SCRIPTS, assets, number, render, template_texts
 
 STAGE = "player"
 VERSION = 1
 STYLES = ("page.css", "player.css")
 SCRIPTS = (*PLAYER_SCRIPTS, "players.js")
-KEY_COMMENT = re.compile(r"<!-- made from ([0-9a-f]+) -->\s*$")
+KEY_COMMENT = re.compile(r"<!-- fingerprint ([0-9a-f]+) -->\s*$")
 
 
 def player_pages(config: Config, names: Sequence[str], folder: Path, reporter: Reporter) -> StageReport:
@@ -34,7 +34,7 @@ def player_pages(config: Config, names: Sequence[str], folder: Path, reporter: R
     failed: list[Problem] = []
     for name in names:
         page = folder / f"{name}.html"
-        with one_input(name, failed, part="its page cannot be made"):
+        with one_input(name, failed, part="its page cannot be written"):
             key = fingerprint(
                 version=VERSION, tool=__version__, report=config.report, threshold=config.predict.face_threshold,
                 facts=_text(folder / f"{name}{FACTS}"), table=str((folder / f"{name}.csv").stat().st_mtime_ns),
@@ -44,8 +44,8 @@ def player_pages(config: Config, names: Sequence[str], folder: Path, reporter: R
                 kept.append(name)
                 continue
             start = time.perf_counter()
-            clip = with_film(read_clip(folder, name, config.predict.face_threshold), max_video_bytes(config))
-            write_text(page, f"{render_clip(clip)}<!-- made from {key} -->\n")
+            clip = with_web_video(read_clip(folder, name, config.predict.face_threshold), max_video_bytes(config))
+            write_text(page, f"{render_clip(clip)}<!-- fingerprint {key} -->\n")
             reporter.debug(f"{STAGE} {name}: {page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s")
             made.append(name)
     _remove_stale(folder)

@@ -38,7 +38,7 @@ def write_overlay_video(
                         mp4.add(overlay.draw(picture, moments), float(time))
                 tracker.advance(len(batch))
         if mp4.silent:
-            reporter.warning(f"{traces[0].name}: the overlay video lacks sound, or a part of it ({mp4.silent})")
+            reporter.warning(f"{traces[0].name}: the overlay video has no sound or only a part of it ({mp4.silent})")
 
     decoded(source, None, write_frames, batch=BATCH, deadline=deadline)
 

@@ -182,10 +182,10 @@ def _strip(axes: "Axes", shown: Sequence[tuple[Peak, NDArray[np.uint8]]], time: 
     return centres
 
 
-def _spread(wanted: Sequence[float], apart: float, low: float, high: float) -> list[float]:
+def _spread(ideal: Sequence[float], apart: float, low: float, high: float) -> list[float]:
     """Positions close to the wanted ones, which rise: `apart` from each other, and half of it from both ends."""
     places: list[float] = []
-    for place in wanted:
+    for place in ideal:
         places.append(max(place, places[-1] + apart if places else low + apart / 2))
     limit = high - apart / 2
     for k in range(len(places) - 1, -1, -1):

@@ -46,7 +46,7 @@ GRADES = (
 
 
 @dataclass(frozen=True)
-class Film:
+class WebVideo:
     """data: the MP4, whose time 0 is `start` seconds into the video; it shows the video until `end` seconds.
 
     width, height: of the source as displayed, in square pixels. stretch: width and height of a stored pixel in square
@@ -63,7 +63,7 @@ class Film:
     stretch: tuple[float, float] = (1.0, 1.0)
 
 
-def make_film(path: Path, max_bytes: int, frames: Collection[int] = ()) -> Film:
+def make_web_video(path: Path, max_bytes: int, frames: Collection[int] = ()) -> WebVideo:
     """Encodes the video again in at most `max_bytes`. frames: numbers of frames to return as JPEGs too.
 
     Raises VideoError if no frame can be decoded.
@@ -101,7 +101,7 @@ def make_film(path: Path, max_bytes: int, frames: Collection[int] = ()) -> Film:
             origin = float(timeline.stamp[0] * _time_base(path))
             _copy_sound(out, sound, path, origin, end - start)
     whole = end >= float(timeline.time[-1]) - 2 / grade.rate
-    return Film(buffer.getvalue(), start, end, *shape, pictures, whole, timeline.facts.stretch)
+    return WebVideo(buffer.getvalue(), start, end, *shape, pictures, whole, timeline.facts.stretch)
 
 
 def _choose(seconds: float, max_bytes: int) -> tuple[_Grade, int, float]:

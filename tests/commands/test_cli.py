@@ -41,13 +41,13 @@ def shell(*arguments: object, **environment: str) -> "subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, **environment})
 
 
-def assert_one_line(result: Result, *said: str) -> None:
+def assert_one_line(result: Result, *expected: str) -> None:
     """An error that the user can mend: one line, on stderr, exit code 1."""
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
-    for text in said:
+    for text in expected:
         assert text in result.stderr
 
 
@@ -56,7 +56,7 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"[─-╿]", " ", text).split())
 
 
-def test_help_lists_the_commands_in_the_order_of_the_road() -> None:
+def test_help_lists_the_commands_in_the_order_of_use() -> None:
     result = run("--help")
     assert result.exit_code == 0
     found = re.findall(r"^│ (\S+) {2,}\S", result.stdout, flags=re.MULTILINE)
@@ -78,22 +78,22 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["trian"], "Did you mean 'train'"),
         (["pretrain", "stm"], "Did you mean 'stn'"),
         (["train", "--dta", "x"], "--data"),
         (["train"], "Missing option '--data'"),
-        (["predict", "a.mp4", "--out", "x"], "Missing option '--model'"),
+        (["export"], "Missing option '--out'"),
         (["extract-frames", "--data", ".", "--workers", "many"], "--workers"),
         (["extract-frames", "--data", ".", "--workers", "-2"], "--workers"),
     ],
     ids=str,
 )
-def test_wrong_usage_names_the_nearest(arguments: list[str], said: str) -> None:
+def test_wrong_usage_names_the_nearest(arguments: list[str], expected: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
-    assert said in plain(result.stderr)
+    assert expected in plain(result.stderr)
     assert result.stdout == ""
 
 
@@ -139,7 +139,7 @@ def test_a_work_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "expected"),
     [
         ("--set", "train.epochz=3", "Did you mean train.epochs?"),
         ("--set", "train.epochs=0", "train.epochs is 0"),
@@ -150,9 +150,11 @@ def test_a_work_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> Non
         ("--config", "nope.yaml", "does not exist"),
     ],
 )
-def test_a_wrong_setting_is_one_line_and_is_not_remembered(option: str, value: str, said: str, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_one_line_and_is_not_remembered(
+    option: str, value: str, expected: str, tmp_path: Path
+) -> None:
     work = tmp_path / "work"
-    assert_one_line(run("audit", "--data", tmp_path, "--work", work, option, value), said)
+    assert_one_line(run("audit", "--data", tmp_path, "--work", work, option, value), expected)
     assert not work.exists()
 
 
@@ -179,7 +181,7 @@ def test_output_that_cannot_be_written_is_one_line(command: list[str]) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == (
-        "error: the output cannot be written (No space left on device). Free space, or write elsewhere.\n"
+        "error: the output cannot be written (No space left on device). Free space, or choose another place.\n"
     )
 
 
@@ -206,19 +208,19 @@ def test_ctrl_c_exits_130(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def road(tree: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A work folder in which `affect all` has run on the small tree, and what it said."""
-    work = tmp_path_factory.mktemp("road") / "work"
+def finished_work(demo_data: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A work folder in which `affect all` has run on the demo data, and its stderr."""
+    work = tmp_path_factory.mktemp("finished") / "work"
     config = work.parent / "tiny.yaml"
-    config.write_text(dump(tiny), encoding="utf-8")
-    done = shell("all", "--data", tree, "--work", work, "--config", config)
+    config.write_text(dump(tiny_config), encoding="utf-8")
+    done = shell("all", "--data", demo_data, "--work", work, "--config", config)
     assert done.returncode == 3, done.stderr
     assert done.stdout == ""
     return work, done.stderr
 
 
-def test_the_road_makes_everything_and_lists_what_it_could_not_use(road: tuple[Path, str]) -> None:
-    work, said = road
+def test_affect_all_writes_all_outputs_and_lists_unusable_inputs(finished_work: tuple[Path, str]) -> None:
+    work, stderr = finished_work
     for name in ("config.yaml", "audit.json", "weights/stn.safetensors", "weights/backbone.safetensors",
                  "weights/adapted.safetensors", "train/default/model.safetensors", "report/index.html"):  # fmt: skip
         assert (work / name).is_file(), name
@@ -226,27 +228,29 @@ def test_the_road_makes_everything_and_lists_what_it_could_not_use(road: tuple[P
     names = {problem["name"] for problem in listed["audit"]}
     assert {"refused", "videoless"} <= names
     for problem in listed["audit"]:
-        assert problem["message"] in said
-    assert str(work / "report" / "index.html") in said
-    assert "Traceback" not in said
+        assert problem["message"] in stderr
+    assert str(work / "report" / "index.html") in stderr
+    assert "Traceback" not in stderr
     assert not list(work.rglob("*.part")) + list(work.rglob("*.tmp"))
 
 
-def test_the_road_predicts_every_frame_of_a_validation_video(road: tuple[Path, str], tree: Path) -> None:
-    work, _ = road
+def test_affect_all_predicts_every_frame_of_a_validation_video(
+    finished_work: tuple[Path, str], demo_data: Path
+) -> None:
+    work, _ = finished_work
     tables = [path for path in (work / "predict").glob("*.csv") if not path.name.endswith(".clips.csv")]
     assert tables
     for table in tables:
         lines = table.read_text(encoding="utf-8").splitlines()
         assert lines[0] == "frame,time,face,valence,arousal,x0,y0,x1,y1"
-        video = next(path for path in tree.rglob("videos/**/*") if path.stem == table.stem)
+        video = next(path for path in demo_data.rglob("videos/**/*") if path.stem == table.stem)
         assert len(lines) - 1 == probe(video).frames
 
 
 def test_a_second_run_of_all_decodes_no_video_writes_no_file_and_imports_no_torch(
-    road: tuple[Path, str], tree: Path
+    finished_work: tuple[Path, str], demo_data: Path
 ) -> None:
-    work, _ = road
+    work, _ = finished_work
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
     code = (
         "import sys\nfrom affect.cli import app\nstarted = []\n"
@@ -255,7 +259,7 @@ def test_a_second_run_of_all_decodes_no_video_writes_no_file_and_imports_no_torc
         "    print(sorted({'torch', 'dask', 'matplotlib', 'decord', 'av'} & sys.modules.keys()))\n"
         "    print([it for it in started if 'affect' in str(it)])\n"  # decoders are processes of their own
     )
-    command = [sys.executable, "-c", code, "all", "--data", str(tree), "--work", str(work)]
+    command = [sys.executable, "-c", code, "all", "--data", str(demo_data), "--work", str(work)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
     assert done.stdout == "[]\n[]\n"
@@ -265,11 +269,11 @@ def test_a_second_run_of_all_decodes_no_video_writes_no_file_and_imports_no_torc
 
 
 def test_labels_that_changed_after_caching_are_not_trained_on(
-    road: tuple[Path, str], tree: Path, tmp_path: Path
+    finished_work: tuple[Path, str], demo_data: Path, tmp_path: Path
 ) -> None:
     data, work = tmp_path / "data", tmp_path / "work"
-    shutil.copytree(tree, data)
-    shutil.copytree(road[0], work)
+    shutil.copytree(demo_data, data)
+    shutil.copytree(finished_work[0], work)
     label = next(
         path for path in sorted(data.rglob("Train_Set/*.txt")) if (work / f"features/{path.stem}.h5").is_file()
     )
@@ -282,37 +286,37 @@ def test_labels_that_changed_after_caching_are_not_trained_on(
     assert run("train", "--data", data, "--work", work, "--run", "again", "--set", "train.epochs=1").exit_code == 0
 
 
-def test_stages_without_trouble_exit_0(road: tuple[Path, str], tree: Path) -> None:
-    work, _ = road
+def test_stages_without_trouble_exit_0(finished_work: tuple[Path, str], demo_data: Path) -> None:
+    work, _ = finished_work
     for command in ("extract-frames", "pretrain stn", "adapt", "cache-features", "train", "evaluate"):
-        result = run(*command.split(), "--data", tree, "--work", work, "--quiet")
+        result = run(*command.split(), "--data", demo_data, "--work", work, "--quiet")
         assert (command, result.exit_code, result.stderr) == (command, 0, "")
 
 
-def test_evaluate_prints_its_figures_as_json_and_as_a_table(road: tuple[Path, str], tree: Path) -> None:
-    work, _ = road
-    result = run("evaluate", "--data", tree, "--work", work, "--json")
+def test_evaluate_prints_its_figures_as_json_and_as_a_table(finished_work: tuple[Path, str], demo_data: Path) -> None:
+    work, _ = finished_work
+    result = run("evaluate", "--data", demo_data, "--work", work, "--json")
     metrics = json.loads(result.stdout)
     for name in ("ccc_valence", "ccc_arousal", "ccc_mean", "mse_valence", "mse_arousal", "rmse_valence", "pcc_arousal"):
         assert isinstance(metrics[name], float)
     assert metrics["ccc_mean"] == pytest.approx((metrics["ccc_valence"] + metrics["ccc_arousal"]) / 2)
-    table = run("evaluate", "--data", tree, "--work", work).stdout
+    table = run("evaluate", "--data", demo_data, "--work", work).stdout
     assert f"{metrics['ccc_valence']:.3f}" in next(line for line in table.splitlines() if line.startswith("ccc"))
 
 
-def test_audit_prints_a_table_and_json_to_stdout(road: tuple[Path, str], tree: Path) -> None:
-    work, _ = road
-    table = run("audit", "--data", tree, "--work", work)
+def test_audit_prints_a_table_and_json_to_stdout(finished_work: tuple[Path, str], demo_data: Path) -> None:
+    work, _ = finished_work
+    table = run("audit", "--data", demo_data, "--work", work)
     assert table.exit_code == 3
     assert "refused" in table.stdout
-    report = json.loads(run("audit", "--data", tree, "--work", work, "--json").stdout)
+    report = json.loads(run("audit", "--data", demo_data, "--work", work, "--json").stdout)
     assert report["stage"] == "audit"
     assert "refused" in {problem["name"] for problem in report["failed"]}
 
 
-def test_predict_takes_any_video(road: tuple[Path, str], tree: Path, tmp_path: Path) -> None:
-    work, _ = road
-    video = next(tree.rglob("videos/**/*.mp4"))
+def test_predict_accepts_any_video(finished_work: tuple[Path, str], demo_data: Path, tmp_path: Path) -> None:
+    work, _ = finished_work
+    video = next(demo_data.rglob("videos/**/*.mp4"))
     model = work / "train" / "default"
     result = run("predict", video, "--model", model, "--out", tmp_path / "out", "--json")
     assert result.exit_code == 0
@@ -323,9 +327,11 @@ def test_predict_takes_any_video(road: tuple[Path, str], tree: Path, tmp_path: P
     assert times == sorted(set(times))
 
 
-def test_predict_of_a_missing_video_and_model_says_so(road: tuple[Path, str], tree: Path, tmp_path: Path) -> None:
-    work, _ = road
-    video = next(tree.rglob("videos/**/*.mp4"))
+def test_predict_of_a_missing_video_or_model_is_an_error(
+    finished_work: tuple[Path, str], demo_data: Path, tmp_path: Path
+) -> None:
+    work, _ = finished_work
+    video = next(demo_data.rglob("videos/**/*.mp4"))
     model = work / "train" / "default"
     assert_one_line(run("predict", video, "--model", tmp_path / "nope", "--out", tmp_path), "nope")
     assert_one_line(run("predict", video, "--model", tmp_path, "--out", tmp_path / "out"), str(tmp_path), "train")
@@ -334,27 +340,29 @@ def test_predict_of_a_missing_video_and_model_says_so(road: tuple[Path, str], tr
     assert "nope" in missing.stderr
 
 
-def test_an_unknown_run_is_one_line(road: tuple[Path, str], tree: Path) -> None:
-    work, _ = road
-    assert_one_line(run("evaluate", "--data", tree, "--work", work, "--run", "nope"), "nope", "affect train")
+def test_an_unknown_run_is_one_line(finished_work: tuple[Path, str], demo_data: Path) -> None:
+    work, _ = finished_work
+    assert_one_line(run("evaluate", "--data", demo_data, "--work", work, "--run", "nope"), "nope", "affect train")
 
 
-def test_a_changed_setting_remakes_only_what_hangs_on_it(road: tuple[Path, str], tree: Path) -> None:
-    work, _ = road
-    wide = ("--data", tree, "--work", work, "--set", "head.hidden=24")
+def test_a_changed_setting_makes_only_its_dependent_outputs_again(
+    finished_work: tuple[Path, str], demo_data: Path
+) -> None:
+    work, _ = finished_work
+    wide = ("--data", demo_data, "--work", work, "--set", "head.hidden=24")
     assert "0 made" in run("cache-features", *wide).stderr
     assert "1 made" in run("train", *wide, "--run", "wide").stderr
     assert "0 made" in run("train", *wide, "--run", "wide").stderr
-    assert "1 made" in run("train", "--data", tree, "--work", work, "--run", "wide").stderr
+    assert "1 made" in run("train", "--data", demo_data, "--work", work, "--run", "wide").stderr
 
 
 @pytest.mark.parametrize("stage", ["pretrain stn", "adapt", "cache-features", "train", "evaluate"])
-def test_a_stage_without_the_one_before_is_one_line(stage: str, tree: Path, tmp_path: Path) -> None:
-    result = run(*stage.split(), "--data", tree, "--work", tmp_path)
+def test_a_stage_without_the_one_before_is_one_line(stage: str, demo_data: Path, tmp_path: Path) -> None:
+    result = run(*stage.split(), "--data", demo_data, "--work", tmp_path)
     assert_one_line(result, "affect ")
 
 
-def test_a_report_of_nothing_is_one_line(tmp_path: Path) -> None:
+def test_a_report_without_runs_is_a_one_line_error(tmp_path: Path) -> None:
     assert_one_line(run("report", "--work", tmp_path), "affect ")
 
 
@@ -384,13 +392,13 @@ def test_every_command_that_is_advised_exists(where: str, line: str) -> None:
     assert given <= options, f"{where} advises `affect {line}`"
 
 
-def test_ferplus_is_counted_by_class_and_rule(tree: Path, tmp_path: Path) -> None:
-    counted = run("pretrain", "backbone", "--ferplus", tree / "ferplus", "--count", "--json", "--work", tmp_path)
+def test_ferplus_is_counted_by_class_and_rule(demo_data: Path, tmp_path: Path) -> None:
+    counted = run("pretrain", "backbone", "--ferplus", demo_data / "ferplus", "--count", "--json", "--work", tmp_path)
     counts = json.loads(counted.stdout)
-    lines = (tree / "ferplus" / "fer2013new.csv").read_text().splitlines()
+    lines = (demo_data / "ferplus" / "fer2013new.csv").read_text().splitlines()
     assert sum(own["rows"] for own in counts.values()) == len(lines) - 1
     assert all(sum(own["classes"].values()) == own["majority"] for own in counts.values())
-    shown = run("pretrain", "backbone", "--ferplus", tree / "ferplus", "--count", "--work", tmp_path)
+    shown = run("pretrain", "backbone", "--ferplus", demo_data / "ferplus", "--count", "--work", tmp_path)
     assert "contempt" in shown.stdout
     missing = run("pretrain", "backbone", "--ferplus", tmp_path, "--count", "--work", tmp_path)
     assert_one_line(missing, "fer2013new.csv")
@@ -423,7 +431,7 @@ def test_runs_are_completed_from_the_work_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_colour_only_on_a_terminal_that_wants_it(terminal: bool, tmp_path: Path) -> None:
+def test_colour_is_used_only_on_terminals(terminal: bool, tmp_path: Path) -> None:
     """A pipe gets none; a terminal does, unless NO_COLOR says otherwise."""
     import pty
 
@@ -453,14 +461,14 @@ def test_colour_only_on_a_terminal_that_wants_it(terminal: bool, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_tutorials_commands_run(road: tuple[Path, str], tree: Path, tmp_path: Path) -> None:
-    """In their order, on the small tree, in a work folder in which the road has run."""
+def test_the_tutorials_commands_run(finished_work: tuple[Path, str], demo_data: Path, tmp_path: Path) -> None:
+    """In their order, on the demo data, in a work folder in which `affect all` has run."""
     text = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("affect ")]
     assert len(lines) >= 8
-    (tmp_path / "demo").symlink_to(tree)
-    shutil.copytree(road[0], tmp_path / "work")
+    (tmp_path / "demo").symlink_to(demo_data)
+    shutil.copytree(finished_work[0], tmp_path / "work")
     for line in lines:
         words = line.split()[1:]
         if words[0] == "demo-data":  # drawn already

@@ -51,7 +51,7 @@ def test_set_reaches_every_setting(section: str) -> None:
 
 
 @given(epochs=st.integers(1, 10_000), rate=st.floats(1e-8, 1.0), valence=st.floats(0, 1))
-def test_overrides_are_taken_as_written(epochs: int, rate: float, valence: float) -> None:
+def test_overrides_are_used_as_written(epochs: int, rate: float, valence: float) -> None:
     config = load(
         "demo", [f"train.epochs={epochs}", f"train.learning_rate={rate!r}", f"train.valence_weight={valence!r}"]
     )
@@ -63,7 +63,7 @@ def test_the_last_override_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("train.epochz=3", "Did you mean train.epochs?"),
         ("trian.epochs=3", "Did you mean train?"),
@@ -79,17 +79,17 @@ def test_the_last_override_wins() -> None:
         ("train.epochs=[", "not valid YAML"),
     ],
 )
-def test_a_wrong_override_is_named_with_its_remedy(override: str, said: str) -> None:
+def test_a_wrong_override_is_named_with_its_remedy(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load("demo", [override])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "--set" in str(caught.value)
     assert caught.value.remedy
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("train: {epochz: 3}", "unknown setting train.epochz. Did you mean train.epochs?"),
         ("train: 3", "train is 3"),
@@ -97,27 +97,27 @@ def test_a_wrong_override_is_named_with_its_remedy(override: str, said: str) -> 
         ("train: [", "not valid YAML"),
     ],
 )
-def test_a_wrong_file_is_named_with_its_remedy(text: str, said: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_named_with_its_remedy(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load(str(path))
     assert str(caught.value).startswith(str(path))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.remedy
 
 
-def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.touch()
     assert load(str(path)) == Config(name="mine")
 
 
-@pytest.mark.parametrize(("name", "said"), [("dmeo", "Did you mean demo?"), ("zzz", "affwild2, demo, seed")])
-def test_an_unknown_config_names_the_known_ones(name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "message"), [("dmeo", "Did you mean demo?"), ("zzz", "affwild2, demo, seed")])
+def test_an_unknown_config_names_the_known_ones(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match="does not exist") as caught:
         load(name)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_the_first_config_is_demo_and_is_remembered(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_the_first_config_is_demo_and_is_remembered(tmp_path: Path) -> None:
     assert text == dump(config)
 
 
-def test_a_named_config_is_remembered_and_overrides_are_not(tmp_path: Path) -> None:
+def test_a_named_config_is_stored_and_overrides_are_not(tmp_path: Path) -> None:
     remembered = tmp_path / "config.yaml"
     config, text = resolve_config(remembered, "affwild2", ["train.epochs=3"])
     assert config.train.epochs == 3
@@ -138,7 +138,7 @@ def test_a_named_config_is_remembered_and_overrides_are_not(tmp_path: Path) -> N
     assert resolve_config(remembered, "seed", []) == (load("seed"), dump(load("seed")))
 
 
-def test_a_spoiled_memory_says_how_to_replace_it(tmp_path: Path) -> None:
+def test_a_broken_config_file_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     remembered = tmp_path / "config.yaml"
     remembered.write_text("trian: {}", encoding="utf-8")
     with pytest.raises(ConfigError, match="--config NAME"):
@@ -146,6 +146,6 @@ def test_a_spoiled_memory_says_how_to_replace_it(tmp_path: Path) -> None:
     assert resolve_config(remembered, "seed", [])[0] == load("seed")
 
 
-def test_settings_cannot_be_changed_in_flight() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load("demo").train.epochs = 3

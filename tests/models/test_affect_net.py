@@ -47,8 +47,8 @@ def test_known_boxes_replace_the_localiser(net: AffectNet) -> None:
     theta = torch.tensor([[[0.3, 0.0, 0.1], [0.0, 0.4, -0.2]]]).repeat(4, 1, 1)
     with torch.inference_mode():
         encoding = net.encode(frames(4), theta=theta)
-        wanted = net.backbone.features(net.stn.sample(frames(4), theta))
-    torch.testing.assert_close(encoding.feature, wanted)
+        expected = net.backbone.features(net.stn.sample(frames(4), theta))
+    torch.testing.assert_close(encoding.feature, expected)
     assert (encoding.presence == 1).all()
     assert torch.equal(encoding.theta, theta)
 

@@ -29,6 +29,8 @@ from torchvision.models import resnet50
 DEPTHS = {2: 3, 3: 4, 4: 6, 5: 3}
 MEAN = (131.0912, 103.8827, 91.4953)
 
+pytestmark = pytest.mark.usefixtures("full_resnet")
+
 
 def dag_weights(counters: bool = False) -> dict[str, Tensor]:
     """Random weights in the layout of resnet50_ferplus_dag.pth, from its description and not from our module."""
@@ -106,9 +108,9 @@ def test_the_ferplus_dialect_is_the_graph_of_the_file(tmp_path: Path, crops: Ten
     backbone = load_ferplus_dag(tmp_path / "dag.pth").eval()
     with torch.inference_mode():
         features, logits = backbone(crops)
-        wanted_features, wanted_logits = read_dag(state, crops)
-    assert close(features, wanted_features)
-    assert close(logits, wanted_logits)
+        expected_features, expected_logits = read_dag(state, crops)
+    assert close(features, expected_features)
+    assert close(logits, expected_logits)
     assert features.shape == (2, 2048)
     assert (backbone.dialect, backbone.classes) == ("ferplus", CLASSES)
 
@@ -160,7 +162,7 @@ def test_each_key_of_the_file_has_its_place_and_only_one() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda state: state.pop("conv3_2_3x3_bn.bias"), "lacks conv3_2_3x3_bn.bias"),
+        (lambda state: state.pop("conv3_2_3x3_bn.bias"), "does not contain conv3_2_3x3_bn.bias"),
         (lambda state: state.update({"conv6.weight": torch.zeros(1)}), "has unknown conv6.weight"),
         (
             lambda state: state.update({"classifier.weight": torch.zeros(7, 2048, 1, 1)}),
@@ -170,7 +172,7 @@ def test_each_key_of_the_file_has_its_place_and_only_one() -> None:
             lambda state: state.update({"conv1_7x7_s2.weight": torch.zeros(64, 3, 3, 3)}),
             r"conv1_7x7_s2.weight is \[64, 3, 3, 3\], expected \[64, 3, 7, 7\]",
         ),
-        (lambda state: state.update({"conv1_7x7_s2.weight": 3}), "holds a dict, expected tensors"),
+        (lambda state: state.update({"conv1_7x7_s2.weight": 3}), "contains a dict, expected tensors"),
         (lambda state: [state.pop(key) for key in list(state)[:9]], "and 4 more"),
     ],
     ids=["missing", "unknown", "classes", "shape", "no tensor", "many"],
@@ -221,10 +223,10 @@ def test_a_wrong_or_damaged_file_is_named(
 
 def test_scratch_is_the_same_for_the_same_seed_and_leaves_the_generator_alone() -> None:
     torch.manual_seed(5)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(5)
     one, same, other = scratch(seed=1), scratch(seed=1), scratch(seed=2)
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True))
     assert not torch.equal(one.network.conv1.weight, other.network.conv1.weight)
 
@@ -241,13 +243,13 @@ def test_metadata_rebuild_the_module() -> None:
 
 @pytest.mark.parametrize("change", [{"dialect": "caffe"}, {"mean": [1, 2]}, {"classes": 3}, {"scale": "much"}])
 def test_metadata_that_describe_no_backbone_are_refused(change: dict) -> None:
-    with pytest.raises(WeightsError, match="do not describe a backbone"):
+    with pytest.raises(WeightsError, match="does not describe a backbone"):
         from_metadata(scratch().metadata() | change)
-    with pytest.raises(WeightsError, match="do not describe a backbone"):
+    with pytest.raises(WeightsError, match="does not describe a backbone"):
         from_metadata({})
 
 
-def test_without_a_network_imagenet_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_without_a_network_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("Network is unreachable")
 

@@ -108,7 +108,7 @@ def test_a_causal_head_does_not_look_ahead(kind: str) -> None:
     assert not torch.allclose(small(kind=kind)(x).frame[:, :6], small(kind=kind)(y).frame[:, :6])
 
 
-def test_convolutions_look_as_far_as_they_say() -> None:
+def test_convolutions_have_the_documented_receptive_field() -> None:
     """4 x (2 ** blocks - 1) frames back, and no further."""
     head, x = small(bidirectional=False, kind="tcn", blocks=2), clips(b=1, t=40)
     y = x.clone()
@@ -148,7 +148,7 @@ def test_it_starts_near_zero_and_remembers() -> None:
     assert (bias.chunk(4)[1] == 1).all()
 
 
-def test_calibration_travels_with_the_weights() -> None:
+def test_calibration_is_saved_with_the_weights() -> None:
     head = small()
     head.calibrate(torch.arange(12.0), torch.arange(12.0))  # the first feature never moves
     again = small()
@@ -159,7 +159,7 @@ def test_calibration_travels_with_the_weights() -> None:
 
 
 @pytest.mark.parametrize(("kind", "calibrated"), [("lstm", True), ("lstm", False), ("tcn", True)])
-def test_it_learns_from_a_backbones_features(kind: Any, calibrated: bool) -> None:
+def test_the_head_learns_from_features_of_a_backbone(kind: Any, calibrated: bool) -> None:
     """Features of at least 0 whose means are far above what moves in them, the signal in a few directions."""
     generator = torch.Generator().manual_seed(0)
     drift = torch.randn(48, 32, 2, generator=generator).cumsum(1)

@@ -17,7 +17,7 @@ def pairs(n: int = 50, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def lin(x: np.ndarray, y: np.ndarray) -> float:
-    """Lin's formula by another road: correlation times bias correction."""
+    """Lin's formula computed another way: correlation times bias correction."""
     scale, shift = x.std() / y.std(), (x.mean() - y.mean()) / np.sqrt(x.std() * y.std())
     return float(np.corrcoef(x, y)[0, 1] * 2 / (scale + 1 / scale + shift**2))
 
@@ -75,12 +75,12 @@ def test_two_constants_score_0() -> None:
 def test_masked_frames_do_not_count(kind) -> None:
     a, b = (x.view(5, 10, 2).clone() for x in pairs())
     mask = torch.rand(5, 10, generator=torch.Generator().manual_seed(1)) < 0.6
-    wanted = affect_loss(kind, a[mask], b[mask])
+    expected = affect_loss(kind, a[mask], b[mask])
     a[~mask], b[~mask] = float("nan"), -5.0
     a.requires_grad_()
     loss = affect_loss(kind, a, b, mask)
     loss.backward()
-    torch.testing.assert_close(loss.detach(), wanted)
+    torch.testing.assert_close(loss.detach(), expected)
     assert a.grad is not None
     assert not a.grad[~mask].any()
     assert a.grad[mask].isfinite().all()

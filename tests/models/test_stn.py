@@ -61,7 +61,7 @@ def test_it_starts_as_the_identity(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("by", [0.3, 3.0, 100.0])
-def test_no_weights_make_it_fly_away(kind: Kind, by: float) -> None:
+def test_no_weights_move_the_box_out_of_the_picture(kind: Kind, by: float) -> None:
     theta, presence = shaken(kind, by=by).locate(noise(8))
     assert theta.isfinite().all()
     assert presence.isfinite().all()
@@ -78,7 +78,7 @@ def test_no_weights_make_it_fly_away(kind: Kind, by: float) -> None:
         assert (roll.abs() <= math.pi / 4 + 1e-5).all()
 
 
-def test_beyond_a_bound_there_is_a_way_back() -> None:
+def test_values_beyond_a_bound_have_a_gradient_back() -> None:
     stn = SpatialTransformer("crop", 32, 32, 0.1)
     last = stn.localiser.says[-1]
     assert isinstance(last, torch.nn.Conv2d)
@@ -91,7 +91,7 @@ def test_beyond_a_bound_there_is_a_way_back() -> None:
     assert (last.bias.grad[1:] != 0).all()
 
 
-def test_the_last_glance_leans_the_other_way() -> None:
+def test_the_last_pass_sees_a_mirrored_view() -> None:
     """A lean that the network has in every view is added by the second glance and taken back by the mirrored third."""
     stn = SpatialTransformer("crop", 32, 32, 0.1)
     last = stn.localiser.says[-1]
@@ -230,7 +230,7 @@ def test_theta_gets_the_true_gradient() -> None:
 
 
 @pytest.mark.parametrize("region", [LEFT, RIGHT, (0.25, 0.125, 0.75, 0.625)])
-def test_a_region_is_a_picture_of_its_own(region: tuple[float, float, float, float]) -> None:
+def test_a_region_is_processed_as_its_own_picture(region: tuple[float, float, float, float]) -> None:
     """What lies outside the region changes nothing, and the box comes back in the whole picture's coordinates."""
     stn, frames = shaken(by=0.2), noise(3, 64, 64)
     x0, y0, x1, y1 = (round(64 * edge) for edge in region)
@@ -245,7 +245,7 @@ def test_a_region_is_a_picture_of_its_own(region: tuple[float, float, float, flo
     assert (centre <= torch.tensor(region[2:]) + 1e-6).all()
 
 
-def test_a_region_is_seen_as_if_cut_out() -> None:
+def test_a_region_gives_the_result_of_its_cut_out() -> None:
     stn, alone = shaken(by=0.2), noise(3, 32, 32)
     frames = F.pad(alone.float(), (16, 16, 8, 24), mode="replicate")  # what lies beside is blended into the edge
     regions = torch.tensor((0.25, 0.125, 0.75, 0.625)).expand(3, 4)
@@ -264,7 +264,7 @@ def test_it_is_the_same_in_half_precision_but_for_rounding() -> None:
     torch.testing.assert_close(look.theta, exact, atol=0.03, rtol=0)
 
 
-def test_looking_everywhere_sees_a_face_everywhere() -> None:
+def test_the_whole_picture_counts_as_a_face() -> None:
     stn = shaken()
     stn.reset_to_whole_picture()
     theta, presence = stn.locate(noise(4))
@@ -301,7 +301,7 @@ def test_a_face_that_rolls_is_no_larger() -> None:
     torch.testing.assert_close(box_iou(rolled, upright), torch.ones(1))
 
 
-def test_it_costs_little() -> None:
+def test_the_stn_costs_little(full_resnet: None) -> None:
     """At the settings of affwild2, against the backbone at 224."""
     stn, backbone = SpatialTransformer("crop", 96, 224, 0.1).eval(), Backbone().eval()
     with FlopCounterMode(display=False) as looking:
@@ -312,7 +312,7 @@ def test_it_costs_little() -> None:
     assert sum(p.numel() for p in stn.parameters()) < 250_000
 
 
-def test_two_places_are_told_apart() -> None:
+def test_two_places_are_distinguished() -> None:
     """What lies between two faces is neither: each candidate is one place and its neighbours."""
     beliefs = torch.zeros(1, 144)
     beliefs[0, 14], beliefs[0, 15], beliefs[0, 100] = 5.0, 4.0, 4.5

@@ -1,5 +1,5 @@
 """Draws the demo data set: synthetic people in synthetic videos, with the layout and irregularities of Aff-Wild2."""
 
-from .tree import draw_tree
+from .demo_data import draw_demo_data
 
-__all__ = ["draw_tree"]
+__all__ = ["draw_demo_data"]

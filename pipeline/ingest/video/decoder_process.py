@@ -149,7 +149,7 @@ class DecoderProcess:
                     raise ProcessDied(f"the decoder returned nothing for {deadline:g} s and was killed")
             got = os.readv(self._pipe, [view[done:]])
             if not got:
-                raise ProcessDied(f"the decoder died ({self._last_error()})")
+                raise ProcessDied(f"the decoder process stopped unexpectedly ({self._last_error()})")
             done += got
         return data
 

@@ -73,7 +73,7 @@ class LatestFrame(Iterator[tuple[CapturedFrame, int]]):
             while self._slot is None and not self._ended and not self._stop.is_set():
                 self._changed.wait(0.1)
                 if time.monotonic() > end:
-                    raise VideoError(f"no frame came for {self._deadline:g} s", "Check the camera or the stream.")
+                    raise VideoError(f"no frame arrived for {self._deadline:g} s", "Check the camera or the stream.")
             if self._stop.is_set() or self._slot is None:
                 if self._error is not None:
                     raise self._error
@@ -140,14 +140,14 @@ def _from_camera(number: int, wait: Wait) -> Iterator[CapturedFrame]:
         if not camera.isOpened():
             raise VideoError(
                 f"camera {number}: cannot be opened",
-                "Check connection and permissions.",
+                "Check the connection and the permissions.",
             )
         began = time.monotonic()
         count = 0
         while wait(0.0):
             ok, picture = camera.read()
             if not ok:
-                raise VideoError(f"camera {number}: returns no more frames", "Connect it again.")
+                raise VideoError(f"camera {number}: stopped sending frames", "Connect it again.")
             yield CapturedFrame(count, time.monotonic() - began, np.asarray(picture[..., ::-1], np.uint8))
             count += 1
     finally:
@@ -166,7 +166,7 @@ def _from_stream(source: str, wait: Wait, timeout: float | None = None) -> Itera
     with container:
         stream = best_video(container)
         if stream is None:
-            raise VideoError(f"{source}: has no video", "Give a file or a stream with a video stream.")
+            raise VideoError(f"{source}: has no video", "Give a source with a video stream.")
         began, first, count = time.monotonic(), None, 0
         try:
             for frame in frames_of(container, stream):
@@ -184,5 +184,5 @@ def _from_stream(source: str, wait: Wait, timeout: float | None = None) -> Itera
                 remedy = "If the server cannot send parts of the file, download it first."
                 raise VideoError(
                     f"{source}: cannot be decoded ({error.strerror})",
-                    remedy if "://" in source else "Check it with a player.",
+                    remedy if "://" in source else "Check whether a video player can play it.",
                 ) from error

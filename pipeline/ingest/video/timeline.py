@@ -77,7 +77,7 @@ def open_video(path: Path) -> "tuple[InputContainer, VideoStream]":
     if stream is None:
         if not len(container.streams):
             container.close()
-            raise VideoError(f"{path}: holds no stream that can be read", REMEDY)
+            raise VideoError(f"{path}: has no readable stream", REMEDY)
         cover = any(isinstance(stream, av.VideoStream) for stream in container.streams)
         container.close()
         what = "has no video, only sound with a cover image" if cover else "has no video"
@@ -142,8 +142,8 @@ def read_timeline(path: Path, tick: Callable[[], None] = lambda: None) -> Timeli
         reordered = bool(stream.codec_context.has_b_frames)
         origin = (container.start_time or 0) / av.time_base
     if kind == "mpegts" and packets and continues_elsewhere(path, identifier):
-        problem = f"{path}: its video goes on in another stream, as in recordings that were joined"
-        raise VideoError(problem, "Give the parts as files of their own, or join them with ffmpeg's concat filter.")
+        problem = f"{path}: the video continues in another stream, as in concatenated recordings"
+        raise VideoError(problem, "Give the parts as separate files, or join them with the concat filter of ffmpeg.")
     read = len(packets)
     if read > 1 and packets[-1].is_corrupt:
         packets.pop()  # a truncated file ends with an incomplete frame
@@ -182,7 +182,7 @@ def read_timeline(path: Path, tick: Callable[[], None] = lambda: None) -> Timeli
     if read and not len(packets):
         raise VideoError(f"{path}: frames are missing, and the file does not show which", REMEDY)
     if not len(stamp) or not width:
-        raise VideoError(f"{path}: has no frame that can be decoded", REMEDY)
+        raise VideoError(f"{path}: has no decodable frame", REMEDY)
     if kind == "avi":
         time = _chunk_times([packet for packet in packets if not packet.is_discard], number) * base
     else:

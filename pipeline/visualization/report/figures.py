@@ -125,40 +125,40 @@ def _draw_changes(
     axes.scatter(*tail.T, s=12, color=theme.ink, linewidths=0, zorder=4)
 
 
-def draw_looks(path: Path, looks: Sequence[StnSample], theme: Theme) -> Path:
+def draw_crops(path: Path, samples: Sequence[StnSample], theme: Theme) -> Path:
     """A grid of frames with the box of the STN and the true box, each above its crop."""
-    columns = min(6, len(looks))
-    rows = -(-len(looks) // columns)
-    tall = min(max(look.picture.shape[0] / look.picture.shape[1] for look in looks), 1.0)
+    columns = min(6, len(samples))
+    rows = -(-len(samples) // columns)
+    tall = min(max(sample.picture.shape[0] / sample.picture.shape[1] for sample in samples), 1.0)
     width = 2.2
     with drawing(theme, width * columns, rows * (width * (1 + tall) + 0.5) + 0.4) as figure:
         figure.set_layout_engine("constrained", w_pad=0.05, h_pad=0.04)
         figure.suptitle(
-            "What the STN sees: its box in colour, the true box dashed, and the crop below", x=0.01, ha="left",
+            "Output of the STN: its box in colour, the true box dashed, and the crop below", x=0.01, ha="left",
             fontsize=11.5, fontweight="bold",
         )  # fmt: skip
         grid = figure.add_gridspec(2 * rows, columns, height_ratios=[tall, 1] * rows)
-        for number, look in enumerate(looks):
+        for number, sample in enumerate(samples):
             row, column = divmod(number, columns)
             above, below = (figure.add_subplot(grid[2 * row + k, column]) for k in (0, 1))
-            for axes, picture, side in ((above, look.picture, "S"), (below, look.crop, "N")):
+            for axes, picture, side in ((above, sample.picture, "S"), (below, sample.crop, "N")):
                 axes.imshow(picture, interpolation="bicubic")
                 axes.set_axis_off()
                 axes.set_anchor(side)
-            _boxes(above, look)
-            above.set_title(shorten(look.subject, 22), loc="left", fontsize=9, pad=4, parse_math=False)
-            remark = "no face" if look.presence < 0.5 else f"IoU {look.iou:.2f}" if look.iou is not None else ""
+            _boxes(above, sample)
+            above.set_title(shorten(sample.subject, 22), loc="left", fontsize=9, pad=4, parse_math=False)
+            remark = "no face" if sample.presence < 0.5 else f"IoU {sample.iou:.2f}" if sample.iou is not None else ""
             above.set_title(remark, loc="right", fontsize=8.5, pad=4, color=theme.soft, fontweight="normal")
         return save(figure, path, dpi=130)
 
 
-def _boxes(axes: "Axes", look: StnSample) -> None:
+def _boxes(axes: "Axes", sample: StnSample) -> None:
     from matplotlib.patches import Polygon
 
-    axes.add_patch(Polygon(look.box - 0.5, closed=True, fill=False, edgecolor="#00000070", linewidth=3.4))
-    axes.add_patch(Polygon(look.box - 0.5, closed=True, fill=False, edgecolor=STN_COLOUR, linewidth=2))
-    if look.true is not None:
-        x0, y0, x1, y1 = look.true - 0.5
+    axes.add_patch(Polygon(sample.box - 0.5, closed=True, fill=False, edgecolor="#00000070", linewidth=3.4))
+    axes.add_patch(Polygon(sample.box - 0.5, closed=True, fill=False, edgecolor=STN_COLOUR, linewidth=2))
+    if sample.true is not None:
+        x0, y0, x1, y1 = sample.true - 0.5
         corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
         axes.add_patch(
             Polygon(corners, closed=True, fill=False, edgecolor="white", linewidth=1.3, linestyle=(0, (3, 2)))

@@ -21,7 +21,7 @@ SECTIONS = {
     "truth": "Prediction and truth",
     "subjects": "Best and worst",
     "plane": "The plane",
-    "stn": "What the STN sees",
+    "stn": "Boxes and crops of the STN",
     "backbone": "The backbone",
     "numbers": "Numbers",
     "settings": "Settings",
@@ -33,8 +33,8 @@ SECTIONS = {
 class Page:
     """What the page shows. runs: best first. clips: data of the player by video. cards: best and worst subjects.
 
-    pictures: by section, the light file and perhaps the dark one. looks: samples of the STN. iou: mean by subject.
-    stn: its figures by name. weights: the reports in weights files. missing: by section, why it is empty.
+    pictures: by section, the light file and perhaps the dark one. samples: frames with boxes and crops. iou: mean by
+    subject. stn: its figures by name. weights: the reports in weights files. missing: by section, why it is empty.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Page:
     clips: tuple[Mapping[str, Any], ...]
     cards: tuple[Card, ...]
     pictures: Mapping[str, tuple[Path, ...]]
-    looks: tuple[StnSample, ...]
+    samples: tuple[StnSample, ...]
     iou: Mapping[str, float]
     stn: Mapping[str, Any]
     weights: Mapping[str, dict[str, Any]]

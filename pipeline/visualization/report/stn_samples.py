@@ -73,14 +73,14 @@ def measure(shards: Sequence[Cached], boxes: dict[str, Path], reporter: Reporter
     return fits, problems
 
 
-def look(
+def sample_crops(
     work: Work, shards: Sequence[Cached], boxes: dict[str, Path], *, margin: float, size: int, total: int = 12
 ) -> tuple[list[StnSample], list[Problem]]:
     """About `total` frames, at even intervals over the subjects and their time, and the problems.
 
     margin, size: of the crops, if a shard does not have them.
     """
-    looks: list[StnSample] = []
+    samples: list[StnSample] = []
     problems: list[Problem] = []
     ready = [cached for cached in shards if work.frames(cached.video).is_file()]
     ready = [ready[k] for k in np.linspace(0, len(ready) - 1, min(total, len(ready))).round().astype(int)]
@@ -89,10 +89,10 @@ def look(
         with one_input(cached.subject, problems):
             seen = _read(cached)
             known = read_boxes(boxes[cached.subject]) if cached.subject in boxes else None
-            looks += _samples_of(cached.subject, seen, work.frames(cached.video), known, count, {
+            samples += _samples_of(cached.subject, seen, work.frames(cached.video), known, count, {
                 "margin": margin, "crop": size, **seen.stn,
             })  # fmt: skip
-    return looks, problems
+    return samples, problems
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _samples_of(
         pictures = frames.jpegs(places)
     shape = np.array([seen.width, seen.height]) * MAX_SIDE / max(seen.width, seen.height)
     shape = shape.round().astype(int).clip(1)
-    looks = []
+    samples = []
     for row, jpeg in zip(rows, pictures, strict=True):
         square = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
         if square is None:
@@ -151,10 +151,10 @@ def _samples_of(
                 true = corners[0] * np.tile(shape, 2)
         picture = np.asarray(cv2.resize(square, shape.tolist(), interpolation=cv2.INTER_AREA), np.uint8)
         crop = cut(square, theta, stn["margin"], min(stn["crop"], MAX_SIDE))
-        looks.append(
+        samples.append(
             StnSample(subject, float(seen.time[row]), picture, crop, box, true, overlap, float(seen.presence[row]))
         )  # fmt: skip
-    return looks
+    return samples
 
 
 def cut(frame: NDArray[np.uint8], theta: NDArray[np.float64], margin: float, size: int) -> NDArray[np.uint8]:

@@ -9,18 +9,22 @@ import numpy as np
 
 from ....configs.schema import Config
 from ...faults import one_input
+from ...inference.outputs import recorded
+from ...inference.picture_table import PICTURES
 from ...progress import Reporter
 from ...records import Problem, Work
-from ..clip import FACTS, Clip, as_json, read_clip, with_film
+from ..clip import FACTS, Clip, as_json, read_clip, with_web_video
 from .data import Series
 
 MAX_VIDEOS = 4
 
 
 def predicted(work: Work) -> list[str]:
-    """Names of the videos in the report: predicted into predict/ of the work folder."""
-    names = sorted(path.name.removesuffix(FACTS) for path in (work.root / "predict").glob(f"*{FACTS}"))
-    return names[:MAX_VIDEOS]
+    """Names of the videos in the report: predicted into predict/ of the work folder. Pictures are left out."""
+    folder = work.root / "predict"
+    names = sorted(path.name.removesuffix(FACTS) for path in folder.glob(f"*{FACTS}"))
+    known = {name: recorded(folder, name) for name in names}
+    return [name for name, it in known.items() if it is None or PICTURES not in it.facts][:MAX_VIDEOS]
 
 
 def read_by(work: Work) -> list[Path]:
@@ -44,8 +48,8 @@ def clips_of(
         for place, name in enumerate(names):
             with one_input(name, problems):
                 clip = read_clip(work.root / "predict", name, config.predict.face_threshold)
-                clip = with_film(_with_truth(clip, truth.get(name)), int(bytes_left / (len(names) - place)))
-                bytes_left -= len(clip.film.data) if clip.film else 0
+                clip = with_web_video(_with_truth(clip, truth.get(name)), int(bytes_left / (len(names) - place)))
+                bytes_left -= len(clip.web_video.data) if clip.web_video else 0
                 clips.append(as_json(clip))
             tracker.advance()
     return clips, problems

@@ -5,7 +5,7 @@ const jobList = document.querySelector('.jobs'), fileInput = document.querySelec
 const errorLine = document.querySelector('.error');
 const MAX_BYTES = Number(document.body.dataset.maxBytes), SUFFIXES = document.body.dataset.suffixes.split(',');
 const UPLOAD_SHARE = 0.1; // of the progress bar
-const NO_ANSWER = 'affect does not answer any more';
+const NO_ANSWER = 'affect no longer responds';
 
 function showError(text) { errorLine.textContent = text; errorLine.hidden = !text; }
 

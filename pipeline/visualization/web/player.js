@@ -29,7 +29,7 @@ function makePlayer(root, clip) {
     beyondVideo = Boolean(clip.end) && target > clip.end + 0.2;
     // A little after the start of the frame: browsers may show the frame before at its exact time.
     video.currentTime = Math.max(0, (beyondVideo ? clip.end : target) - clip.start + 0.002);
-    screen.setMessage(beyondVideo ? 'no picture here' : '');
+    screen.setMessage(beyondVideo ? 'the video copy ends before this time' : '');
     show(target);
   }
 

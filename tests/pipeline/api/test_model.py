@@ -29,8 +29,8 @@ def model(run: Path) -> affect.Model:
 
 
 @pytest.fixture(scope="module")
-def trace(model: affect.Model, talk: Path) -> affect.Trace:
-    return model.predict(talk, emotions=True)
+def trace(model: affect.Model, video_with_sound: Path) -> affect.Trace:
+    return model.predict(video_with_sound, emotions=True)
 
 
 def test_import_affect_imports_no_heavy_library() -> None:
@@ -41,12 +41,12 @@ def test_import_affect_imports_no_heavy_library() -> None:
 
 
 @pytest.mark.parametrize("policy", ["hold", "interpolate", "empty"])
-def test_predict_gives_the_bytes_of_the_command(run: Path, talk: Path, tmp_path: Path, policy: str) -> None:
+def test_predict_gives_the_bytes_of_the_command(run: Path, video_with_sound: Path, tmp_path: Path, policy: str) -> None:
     """In every format, and with every setting of predict.no_face."""
-    face = affect.load(run).predict(talk).face
+    face = affect.load(run).predict(video_with_sound).face
     overrides = [f"predict.no_face={policy}", f"predict.face_threshold={float(np.median(face))}"]
-    found = affect.load(run, settings=overrides).predict(talk)
-    predict(settings_for(run, overrides), [talk], run, tmp_path / "out", Reporter(quiet=True))
+    found = affect.load(run, settings=overrides).predict(video_with_sound)
+    predict(settings_for(run, overrides), [video_with_sound], run, tmp_path / "out", Reporter(quiet=True))
     assert 0 < found.seen.sum() < len(found)
     assert found.save(tmp_path / "a.csv").read_bytes() == (tmp_path / "out" / "talk.csv").read_bytes()
     assert np.isnan(found.valence).any() == (policy == "empty")
@@ -58,12 +58,12 @@ def test_predict_gives_the_bytes_of_the_command(run: Path, talk: Path, tmp_path:
 
 
 def test_predict_writes_the_requested_files_and_keeps_those_with_the_same_values(
-    run: Path, talk: Path, tmp_path: Path
+    run: Path, video_with_sound: Path, tmp_path: Path
 ) -> None:
     config = settings_for(run)
 
     def run_predict(**options: bool | str) -> tuple[int, set[str]]:
-        report = predict(config, [talk], run, tmp_path, Reporter(quiet=True), PredictOptions(**options))  # pyright: ignore[reportArgumentType]
+        report = predict(config, [video_with_sound], run, tmp_path, Reporter(quiet=True), PredictOptions(**options))  # pyright: ignore[reportArgumentType]
         return len(report.made), {path.name.removeprefix("talk") for path in tmp_path.iterdir()}
 
     tables = {".json", ".clips.json", ".facts.json"}
@@ -76,8 +76,8 @@ def test_predict_writes_the_requested_files_and_keeps_those_with_the_same_values
     assert run_predict() == (1, {".csv", ".clips.csv", ".png", ".facts.json"}), "files with other values are removed"
 
 
-def test_a_trace_has_a_row_per_frame(trace: affect.Trace, talk: Path) -> None:
-    with decode(talk, 32) as decoding:
+def test_a_trace_has_a_row_per_frame(trace: affect.Trace, video_with_sound: Path) -> None:
+    with decode(video_with_sound, 32) as decoding:
         frames = sum(len(batch) for batch in decoding)
     assert len(trace) == frames == len(trace.time) == len(trace.valence) == len(trace.box)
     frame = trace.to_dataframe()
@@ -126,18 +126,18 @@ def test_a_missing_package_is_an_error_that_names_it(
 
 @pytest.mark.parametrize("both_ways", ["true", "false"])
 def test_a_stream_depends_only_on_earlier_frames(
-    tmp_path: Path, tiny_run: Callable[..., Path], talk: Path, both_ways: str
+    tmp_path: Path, tiny_run: Callable[..., Path], video_with_sound: Path, both_ways: str
 ) -> None:
     model = affect.load(tiny_run(tmp_path, f"head.bidirectional={both_ways}", "predict.face_threshold=0"))
     assert model.causal == (both_ways == "false")
-    moments = list(model.stream(talk))
-    trace = model.predict(talk)
+    moments = list(model.stream(video_with_sound))
+    trace = model.predict(video_with_sound)
     assert [it.frame for it in moments] == trace.frame.tolist()
     assert [it.time for it in moments] == trace.time.tolist()
     np.testing.assert_allclose([it.face for it in moments], trace.face, atol=1e-5)
     np.testing.assert_allclose([it.box for it in moments], trace.box, atol=1e-2)
     assert all(-1 <= it.valence <= 1 and -1 <= it.arousal <= 1 for it in moments)
-    with decode(talk, None) as decoding:
+    with decode(video_with_sound, None) as decoding:
         pictures = np.concatenate([batch.pixels for batch in decoding])
     first = list(model.stream(pictures[:25], rate=25))
     again = list(model.stream(iter(pictures), rate=25))
@@ -149,11 +149,11 @@ def test_a_stream_depends_only_on_earlier_frames(
     assert (distance < 4).mean() > 0.85
 
 
-def test_a_stream_repeats_the_last_values_without_a_face_or_has_none(run: Path, talk: Path) -> None:
-    face = affect.load(run).predict(talk).face
+def test_a_stream_repeats_the_last_values_without_a_face_or_has_none(run: Path, video_with_sound: Path) -> None:
+    face = affect.load(run).predict(video_with_sound).face
     threshold = f"predict.face_threshold={float(np.median(face))}"
-    held = list(affect.load(run, settings=[threshold]).stream(talk))
-    empty = list(affect.load(run, settings=[threshold, "predict.no_face=empty"]).stream(talk))
+    held = list(affect.load(run, settings=[threshold]).stream(video_with_sound))
+    empty = list(affect.load(run, settings=[threshold, "predict.no_face=empty"]).stream(video_with_sound))
     assert [it.seen for it in held] == [not np.isnan(it.valence) for it in empty]
     last = float("nan")
     for one in held:

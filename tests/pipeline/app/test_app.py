@@ -23,7 +23,7 @@ from affect.models.backbone import scratch
 from affect.models.head import HeadSettings, TemporalHead
 from affect.models.stn import SpatialTransformer
 from affect.pipeline.app.jobs import safe_name
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.timeline import read_timeline
 from affect.pipeline.learning.model_file import NAME, save_model
 from typer.testing import CliRunner
@@ -72,9 +72,9 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
     environment = {**os.environ, "TMPDIR": str(place)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr
-        said = process.stderr.readline()
-        assert said.startswith("http://127.0.0.1:"), said
-        yield Served(int(said.split(":")[2].split("/")[0]), place, process)
+        line = process.stderr.readline()
+        assert line.startswith("http://127.0.0.1:"), line
+        yield Served(int(line.split(":")[2].split("/")[0]), place, process)
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0
     assert not list(place.glob("affect-app-*")), "temporary files stay"
@@ -83,7 +83,7 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "talk.mp4"
-    draw_film(Film(path, 5, 40, 25.0, 1, 160, 120, variable=True))
+    draw_video(SyntheticVideo(path, 5, 40, 25.0, 1, 160, 120, variable=True))
     return path
 
 
@@ -106,7 +106,7 @@ def request(port: int, method: str, path: str, body: bytes = b"", **headers: str
     return response
 
 
-def test_a_dropped_video_comes_in_plays_and_can_be_taken_home(
+def test_a_dropped_video_is_predicted_plays_and_can_be_downloaded(
     browser: "WebDriver", served: Served, video: Path, tmp_path: Path
 ) -> None:
     browser.get(f"http://127.0.0.1:{served.port}/")
@@ -116,8 +116,8 @@ def test_a_dropped_video_comes_in_plays_and_can_be_taken_home(
     wait(browser, "document.querySelectorAll('.job').length === 2")
     wait(browser, "document.querySelectorAll('.job.done').length === 2")
     frames = len(read_timeline(video).time)
-    said = ask(browser, "[...document.querySelectorAll('.job .status')].map(it => it.textContent)")
-    assert said == [f"{frames} frames"] * 2
+    statuses = ask(browser, "[...document.querySelectorAll('.job .status')].map(it => it.textContent)")
+    assert statuses == [f"{frames} frames"] * 2
     assert ask(browser, "document.querySelectorAll('.job .panel .line[d^=M]').length") == 4
     wait(browser, "document.querySelector('.job video').readyState >= 3")
     browser.find_element("css selector", ".job .play").send_keys(ENTER)
@@ -134,7 +134,7 @@ def test_a_dropped_video_comes_in_plays_and_can_be_taken_home(
     wait(browser, "document.querySelectorAll('.job').length === 1")
 
 
-def test_a_broken_video_says_what_is_wrong_with_it(browser: "WebDriver", served: Served, tmp_path: Path) -> None:
+def test_the_error_for_a_broken_video_states_the_fault(browser: "WebDriver", served: Served, tmp_path: Path) -> None:
     browser.get(f"http://127.0.0.1:{served.port}/")
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 200)
     (tmp_path / "notes.txt").write_text("words")
@@ -147,7 +147,7 @@ def test_a_broken_video_says_what_is_wrong_with_it(browser: "WebDriver", served:
     assert str(served.scratch) not in ask(browser, "document.body.textContent")
 
 
-def test_only_its_own_page_on_this_machine_is_answered(served: Served) -> None:
+def test_only_requests_from_its_own_page_are_accepted(served: Served) -> None:
     assert request(served.port, "GET", "/").status == 200
     assert request(served.port, "GET", "/", Host="example.org").status == 403
     assert request(served.port, "PUT", "/videos/new/x.mp4", b"1", Sec_Fetch_Site="cross-site").status == 403

@@ -16,7 +16,7 @@ from affect.pipeline.storage.shard import FrameShard
 FRAMES = {"long": 260, "short": 12}
 
 
-def film(path: Path, frames: int, codec: str = "libx264") -> None:
+def write_video(path: Path, frames: int, codec: str = "libx264") -> None:
     """Moving noise, with keyframes every 35 frames and B-frames, which are decoded in another order than shown."""
     noise = np.random.default_rng(3).integers(0, 255, (96, 128 + frames, 3), np.uint8)
     with av.open(str(path), "w") as out:
@@ -37,7 +37,7 @@ def data(tmp_path: Path) -> Path:
     labels = root / "annotations" / "VA_Set" / "Train_Set"
     labels.mkdir(parents=True)
     for name, frames in FRAMES.items():
-        film(root / "videos" / f"{name}.mp4", frames)
+        write_video(root / "videos" / f"{name}.mp4", frames)
         (labels / f"{name}.txt").write_text("valence,arousal\n" + "0.1,-0.2\n" * frames)
     return root
 
@@ -183,7 +183,7 @@ def test_a_damaged_segment_is_not_joined(
 
 @pytest.fixture
 def long(tmp_path: Path) -> Path:
-    film(tmp_path / "long.mp4", 200)
+    write_video(tmp_path / "long.mp4", 200)
     return tmp_path / "long.mp4"
 
 
@@ -198,6 +198,6 @@ def test_only_long_videos_with_timestamps_are_split(long: Path, tmp_path: Path) 
     assert edges(60, 100, 2) == [(0, 66), (66, 133), (133, 200)]
     assert edges(100, 100, 2) == [(0, 50), (50, 100), (100, 150), (150, 200)]
     assert len(edges(100, 100, 64)) == 5, "no segment has fewer than 40 frames"
-    film(tmp_path / "old.avi", 200, "mpeg4")
+    write_video(tmp_path / "old.avi", 200, "mpeg4")
     assert edges(100, 100, 2, tmp_path / "old.avi") == [], "an AVI has no presentation times"
     assert edges(100, 100, 2, tmp_path / "gone.mp4") == [], "the stage says so"

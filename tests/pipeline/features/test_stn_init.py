@@ -12,7 +12,7 @@ from affect.models.theta import box_iou, theta_from_corners
 from affect.pipeline.errors import InputError, WeightsError
 from affect.pipeline.features.encoder import build_stn
 from affect.pipeline.features.stn_init import SHIPPED, init_from, start_weights
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.decode import decode
 from affect.pipeline.learning.stn.objective import area_under_roc
 from affect.pipeline.progress import Reporter
@@ -29,14 +29,14 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def strangers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, Tensor, np.ndarray]:
+def unknown_people(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, Tensor, np.ndarray]:
     """Frames of people that the shipped STN was not trained on: uint8 [n, 3, 256, 256], true theta [n, 2, 3], and
     whether the face is visible, bool [n]."""
     folder, pixels, theta, seen = tmp_path_factory.mktemp("strangers"), [], [], []
     for seed in range(12):
-        film = Film(folder / f"{seed}.mp4", 77_000 + seed, FRAMES, 0.5, 1, 640, 360)
-        acted = draw_film(film)[0]
-        with decode(film.path, 256) as decoding:
+        video = SyntheticVideo(folder / f"{seed}.mp4", 77_000 + seed, FRAMES, 0.5, 1, 640, 360)
+        acted = draw_video(video)[0]
+        with decode(video.path, 256) as decoding:
             pixels += [torch.from_numpy(batch.pixels).permute(0, 3, 1, 2) for batch in decoding]
         theta.append(theta_from_corners(torch.from_numpy(acted.box).float(), 640, 360))
         seen.append(acted.seen)
@@ -49,8 +49,8 @@ def shipped(kind: Kind = "crop", view: int = 96) -> SpatialTransformer:
     return stn
 
 
-def test_the_shipped_stn_finds_unknown_people(strangers: tuple[Tensor, Tensor, np.ndarray]) -> None:
-    pixels, true, seen = strangers
+def test_the_shipped_stn_finds_unknown_people(unknown_people: tuple[Tensor, Tensor, np.ndarray]) -> None:
+    pixels, true, seen = unknown_people
     with torch.inference_mode():
         theta, presence = shipped().locate(pixels)
     iou = box_iou(theta, true).numpy()[seen]
@@ -61,8 +61,10 @@ def test_the_shipped_stn_finds_unknown_people(strangers: tuple[Tensor, Tensor, n
 
 
 @pytest.mark.parametrize("kind", ["similarity", "affine"])
-def test_other_kinds_of_stn_start_with_the_same_boxes(strangers: tuple[Tensor, Tensor, np.ndarray], kind: Kind) -> None:
-    pixels, true, seen = strangers
+def test_other_kinds_of_stn_start_with_the_same_boxes(
+    unknown_people: tuple[Tensor, Tensor, np.ndarray], kind: Kind
+) -> None:
+    pixels, true, seen = unknown_people
     with torch.inference_mode():
         theta, _ = shipped(kind).locate(pixels[::3])
     assert (theta[:, 0, 1] == 0).all(), "no rotation"
@@ -71,9 +73,9 @@ def test_other_kinds_of_stn_start_with_the_same_boxes(strangers: tuple[Tensor, T
 
 @pytest.mark.parametrize("view", [80, 128])
 def test_an_stn_with_another_view_starts_with_the_same_boxes(
-    strangers: tuple[Tensor, Tensor, np.ndarray], view: int
+    unknown_people: tuple[Tensor, Tensor, np.ndarray], view: int
 ) -> None:
-    pixels, true, seen = strangers
+    pixels, true, seen = unknown_people
     with torch.inference_mode():
         theta, _ = shipped(view=view).locate(pixels[::3])
     assert box_iou(theta, true[::3]).numpy()[seen[::3]].mean() > 0.85
@@ -91,10 +93,10 @@ def test_the_shipped_stn_can_be_made_again(tmp_path: Path) -> None:
     make_stn = runpy.run_path(str(ROOT / "tools" / "make_stn.py"))
     out = tmp_path / "made.safetensors"
     data = tmp_path / "data"
-    films = make_stn["films"](data, 4)
-    assert sum(film.people for film in films) == 4
-    for film in films:
-        make_stn["draw"](film)
+    planned_videos = make_stn["planned_videos"](data, 4)
+    assert sum(video.people for video in planned_videos) == 4
+    for video in planned_videos:
+        make_stn["draw"](video)
     make_stn["make"](
         tmp_path, 4, ["pretrain_stn.start=scratch", "pretrain_stn.frames=32", "pretrain_stn.epochs=1"], out=out
     )
@@ -123,25 +125,25 @@ def test_pretrain_stn_start_selects_the_initial_weights(tmp_path: Path) -> None:
         init_from(SpatialTransformer("crop", 96, 224, 0.1), tmp_path / "w.safetensors")
 
 
-def _trained(tree: Path, work: Path, *settings: str) -> dict[str, float]:
+def _trained(demo_data: Path, work: Path, *settings: str) -> dict[str, float]:
     config: Config = load(
         "demo", ["frames.size=128", "pretrain_stn.frames=64", "pretrain_stn.batch=16", "runtime.workers=0", *settings]
     )
-    audit(config, tree, Work(work), QUIET)
-    extract_frames(config, tree, Work(work), QUIET)
-    return pretrain_stn(config, tree, Work(work), QUIET).facts
+    audit(config, demo_data, Work(work), QUIET)
+    extract_frames(config, demo_data, Work(work), QUIET)
+    return pretrain_stn(config, demo_data, Work(work), QUIET).facts
 
 
-def test_the_shipped_stn_helps_a_small_data_set(tree: Path, tmp_path: Path) -> None:
-    untrained = _trained(tree, tmp_path, "pretrain_stn.epochs=0")
+def test_the_shipped_stn_helps_a_small_data_set(demo_data: Path, tmp_path: Path) -> None:
+    untrained = _trained(demo_data, tmp_path, "pretrain_stn.epochs=0")
     assert not untrained["trained"]
     assert untrained["iou"] > 0.8
-    trained = _trained(tree, tmp_path, "pretrain_stn.epochs=1", "pretrain_stn.learning_rate=1e-4")
+    trained = _trained(demo_data, tmp_path, "pretrain_stn.epochs=1", "pretrain_stn.learning_rate=1e-4")
     assert trained["iou"] > untrained["iou"] - 0.02
     kept = tmp_path / "kept.safetensors"
     Work(tmp_path).weights("stn").rename(kept)
     stn = build_stn(load("demo"), kept)
-    other = _trained(tree, tmp_path, "pretrain_stn.epochs=0", f"pretrain_stn.start={kept}")
+    other = _trained(demo_data, tmp_path, "pretrain_stn.epochs=0", f"pretrain_stn.start={kept}")
     assert other["iou"] == pytest.approx(trained["iou"], abs=1e-6)
     assert stn.kind == "crop"
-    assert _trained(tree, tmp_path, "pretrain_stn.epochs=1", "pretrain_stn.start=scratch")["iou"] < 0.6
+    assert _trained(demo_data, tmp_path, "pretrain_stn.epochs=1", "pretrain_stn.start=scratch")["iou"] < 0.6

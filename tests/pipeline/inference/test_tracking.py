@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affect.pipeline.inference.tracking import regions, track_faces
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 
 W, H = 160, 120
 
@@ -37,17 +37,17 @@ def centre(box: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_people_of_a_film_are_never_swapped(tmp_path: Path, seed: int) -> None:
+def test_the_people_of_a_video_are_never_swapped(tmp_path: Path, seed: int) -> None:
     """Two drawn people who move, and may leave the picture at their side and come back."""
-    film = Film(tmp_path / "two.mp4", seed, 75, 25.0, 2, W, H)
-    acted = draw_film(film)
+    video = SyntheticVideo(tmp_path / "two.mp4", seed, 75, 25.0, 2, W, H)
+    acted = draw_video(video)
     boxes, seen = [it.box for it in acted], [it.seen for it in acted]
-    time = np.arange(film.frames) / film.rate
+    time = np.arange(video.frames) / video.rate
     tracks = track_faces(*candidates(boxes, seen, seed, ball=seed % 2 == 1), time, 2)
     assert len(tracks) == 2
-    for own, other, track, there in zip(boxes, boxes[::-1], tracks, seen, strict=True):
-        near = np.linalg.norm(centre(track) - centre(own), axis=1)[there]
-        far = np.linalg.norm(centre(track) - centre(other), axis=1)[there]
+    for own, other, track, visible in zip(boxes, boxes[::-1], tracks, seen, strict=True):
+        near = np.linalg.norm(centre(track) - centre(own), axis=1)[visible]
+        far = np.linalg.norm(centre(track) - centre(other), axis=1)[visible]
         assert (near < far).all()
         assert np.median(near) < 3
 
@@ -57,7 +57,7 @@ def walk(n: int, x: float, y: float = 60.0, half: float = 12.0) -> np.ndarray:
     return np.stack((across - half, np.full(n, y - half), across + half, np.full(n, y + half)), 1)
 
 
-def test_people_who_come_late_or_come_back_keep_their_number() -> None:
+def test_people_who_appear_late_or_return_keep_their_number() -> None:
     """The right person appears first, but the left one is person 0. Both leave and come back at different times."""
     n, time = 200, np.arange(200) / 25
     boxes = [walk(n, 40), walk(n, 120)]
@@ -66,8 +66,8 @@ def test_people_who_come_late_or_come_back_keep_their_number() -> None:
     seen[0][110:140] = False
     seen[1][130:170] = False
     tracks = track_faces(*candidates(boxes, seen, 7), time, 2)
-    for track, box, there in zip(tracks, boxes, seen, strict=True):
-        assert np.abs(centre(track) - centre(box))[there].max() < 6
+    for track, box, visible in zip(tracks, boxes, seen, strict=True):
+        assert np.abs(centre(track) - centre(box))[visible].max() < 6
 
 
 def test_fewer_tracks_are_returned_if_fewer_people_are_visible() -> None:

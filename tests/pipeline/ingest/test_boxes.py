@@ -43,16 +43,16 @@ def test_the_file_counts_frames_from_1_and_omits_frames_without_a_face(tmp_path:
     [
         ("", "line 1 is missing"),
         ("frame,x,y,w,h\n1,0,0,1,1\n", "line 1 is 'frame,x,y,w,h'"),
-        (HEADER + "0,0,0,1,1\n", "line 2 holds frame 0, expected a whole number from 1"),
-        (HEADER + "1.5,0,0,1,1\n", "line 2 holds frame 1.5"),
-        (HEADER + "1e300,0,0,1,1\n", "line 2 holds frame 1e+300"),
-        (HEADER + "2,0,0,1,1\n2,0,0,1,1\n", "line 3 holds frame 2, expected increasing frame numbers"),
-        (HEADER + "2,0,0,1,1\n1,0,0,1,1\n", "line 3 holds frame 1"),
-        (HEADER + "1,5,0,5,1\n", "line 2 holds x1 5, expected x1 > x0"),
-        (HEADER + "1,0,5,1,4\n", "line 2 holds y1 4"),
-        (HEADER + "1,0,0,1,1e300\n", "line 2 holds"),
-        (HEADER + "1,0,0,1\n", "line 2 holds 4 values"),
-        (HEADER + "1,0,0,1,nan\n", "line 2 holds 'nan' as y1"),
+        (HEADER + "0,0,0,1,1\n", "line 2 has frame 0, expected a whole number from 1"),
+        (HEADER + "1.5,0,0,1,1\n", "line 2 has frame 1.5"),
+        (HEADER + "1e300,0,0,1,1\n", "line 2 has frame 1e+300"),
+        (HEADER + "2,0,0,1,1\n2,0,0,1,1\n", "line 3 has frame 2, expected increasing frame numbers"),
+        (HEADER + "2,0,0,1,1\n1,0,0,1,1\n", "line 3 has frame 1"),
+        (HEADER + "1,5,0,5,1\n", "line 2 has x1 5, expected x1 > x0"),
+        (HEADER + "1,0,5,1,4\n", "line 2 has y1 4"),
+        (HEADER + "1,0,0,1,1e300\n", "line 2 has"),
+        (HEADER + "1,0,0,1\n", "line 2 has 4 values"),
+        (HEADER + "1,0,0,1,nan\n", "line 2 has 'nan' as y1"),
         (HEADER + "1,0,0,1,1\n\n2,0,0,1,1\n", "line 3 is blank"),
     ],
 )
@@ -111,12 +111,12 @@ def test_pts_files_are_read_in_order_of_frame_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "points", "message"),
     [
-        ("a.pts", "1 2\n3 4\n", "is not named after its frame"),
+        ("a.pts", "1 2\n3 4\n", "its name is not a frame number"),
         ("1.pts", "1 2\n3\n", "line 5 is '3', expected two numbers"),
         ("1.pts", "1 2\n3 x\n", "line 5 is '3 x'"),
-        ("1.pts", "1 2\n1 2\n", "its 2 points do not span a box"),
-        ("1.pts", "", "its 0 points do not span a box"),
-        ("1.pts", "1 2\n1e300 4\n", "do not span a box"),
+        ("1.pts", "1 2\n1 2\n", "its 2 points do not enclose an area"),
+        ("1.pts", "", "its 0 points do not enclose an area"),
+        ("1.pts", "1 2\n1e300 4\n", "do not enclose an area"),
     ],
 )
 def test_an_invalid_pts_file_is_refused_with_its_name(tmp_path: Path, name: str, points: str, message: str) -> None:
@@ -137,7 +137,7 @@ def test_duplicate_frames_and_truncated_pts_files_are_refused(tmp_path: Path) ->
         read_pts(tmp_path / "105")
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     found = Boxes(np.arange(2, dtype=np.int64), np.array([[1, 2, 3, 4], [2, 3, 4, 5]], np.float32))
     with pytest.raises(WorkError, match=r"s\.csv: cannot be written \(.*\)\. Choose another --out"):

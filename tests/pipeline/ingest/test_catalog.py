@@ -194,10 +194,10 @@ def test_links_are_followed_without_endless_loops(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((), "holds 0 videos and 0 valence-arousal annotations"),
-        (("1.mp4",), "holds 1 videos and 0"),
-        ((f"{VA}/Train_Set/1.txt",), "holds 0 videos and 1"),
-        (("1.mp4", "Annotations/EXPR_Set/Train_Set/1.txt"), "holds 1 videos and 0"),
+        ((), "contains 0 videos and 0 valence-arousal annotations"),
+        (("1.mp4",), "contains 1 videos and 0"),
+        ((f"{VA}/Train_Set/1.txt",), "contains 0 videos and 1"),
+        (("1.mp4", "Annotations/EXPR_Set/Train_Set/1.txt"), "contains 1 videos and 0"),
     ],
 )
 def test_a_folder_without_videos_or_annotations_is_refused(

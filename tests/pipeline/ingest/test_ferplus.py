@@ -57,16 +57,16 @@ ZEROS = " ".join(["0"] * 2304)
 @pytest.mark.parametrize(
     ("faces", "message"),
     [
-        ([f"0,{ZEROS},Training"], "holds 1 faces, but fer2013new.csv holds 5"),
-        ([f"0,{ZEROS},{usage}" for usage in (*USAGES, "Training")], "holds 6 faces, but fer2013new.csv holds 5"),
+        ([f"0,{ZEROS},Training"], "has 1 faces, but fer2013new.csv has 5"),
+        ([f"0,{ZEROS},{usage}" for usage in (*USAGES, "Training")], "has 6 faces, but fer2013new.csv has 5"),
         ([f"0,{ZEROS},PublicTest"], "line 2 has usage 'PublicTest', but fer2013new.csv has 'Training' in this row"),
-        ([f"0,{ZEROS} 0,Training"], "line 2 does not hold 2304 pixels"),
-        ([f"0,{ZEROS[:-1]}256,Training"], "line 2 does not hold"),
-        ([f"0,{ZEROS[:-1]}1000,Training"], "line 2 does not hold"),
-        ([f"0,{ZEROS[:-1]}-1,Training"], "line 2 does not hold"),
-        ([f"0,{ZEROS[:-1]}é,Training"], "line 2 does not hold"),
-        (["0,,Training"], "line 2 does not hold"),
-        (["0,Training"], "line 2 holds 2 fields, expected 3"),
+        ([f"0,{ZEROS} 0,Training"], "line 2 does not have 2304 pixels"),
+        ([f"0,{ZEROS[:-1]}256,Training"], "line 2 does not have"),
+        ([f"0,{ZEROS[:-1]}1000,Training"], "line 2 does not have"),
+        ([f"0,{ZEROS[:-1]}-1,Training"], "line 2 does not have"),
+        ([f"0,{ZEROS[:-1]}é,Training"], "line 2 does not have"),
+        (["0,,Training"], "line 2 does not have"),
+        (["0,Training"], "line 2 has 2 fields, expected 3"),
     ],
 )
 def test_faces_that_do_not_match_the_votes_are_refused(tmp_path: Path, faces: list[str], message: str) -> None:

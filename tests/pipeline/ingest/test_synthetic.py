@@ -15,11 +15,11 @@ from affect.pipeline.ingest.annotations import read_labels
 from affect.pipeline.ingest.boxes import read_boxes
 from affect.pipeline.ingest.catalog import find_catalog
 from affect.pipeline.ingest.ferplus import majority, read_ferplus
-from affect.pipeline.ingest.synthetic import draw_tree
+from affect.pipeline.ingest.synthetic import draw_demo_data
 from affect.pipeline.ingest.synthetic.faces import Expression, Portrait, Pose
 from affect.pipeline.ingest.synthetic.ferplus import draw_portion, portions, write_ferplus
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
 from affect.pipeline.ingest.synthetic.identity import draw_identity
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.decode import probe
 from affect.pipeline.ingest.video.timeline import read_timeline
 
@@ -49,21 +49,21 @@ SMALLEST: dict[str, Any] = {"videos": 8, "frames": 16, "faces": 40, "seed": 1}
 def smallest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A tree drawn in this process, and what was said of it. Read only."""
     root = tmp_path_factory.mktemp("smallest") / "tree"
-    return root, draw_tree(root, **SMALLEST)
+    return root, draw_demo_data(root, **SMALLEST)
 
 
 @pytest.fixture(scope="module")
 def redrawn(
-    tree: Path, smallest: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+    demo_data: Path, smallest: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     """The same tree, drawn by three workers over a larger one that is unfinished and has files of the user."""
-    copy = Path(shutil.copytree(tree, tmp_path_factory.mktemp("redrawn") / "tree"))
+    copy = Path(shutil.copytree(demo_data, tmp_path_factory.mktemp("redrawn") / "tree"))
     mark = json.loads((copy / "demo.json").read_text())
     (copy / "demo.json").write_text(json.dumps({"wanted": mark["wanted"]}))
     (copy / "videos" / "stale.mp4").write_bytes(b"")
     (copy / "work").mkdir()
     (copy / "work" / "mine.txt").write_text("mine")
-    return copy, draw_tree(copy, **SMALLEST, workers=3)
+    return copy, draw_demo_data(copy, **SMALLEST, workers=3)
 
 
 def test_same_seed_draws_the_same_bytes_whatever_the_number_of_workers(
@@ -75,18 +75,18 @@ def test_same_seed_draws_the_same_bytes_whatever_the_number_of_workers(
 
 
 def test_another_seed_gives_other_people_and_positions(tmp_path: Path) -> None:
-    films = [Film(tmp_path / f"{seed}.mp4", seed, 4, 30.0) for seed in (1, 2)]
-    (one,), (two,) = (draw_film(film) for film in films)
+    videos = [SyntheticVideo(tmp_path / f"{seed}.mp4", seed, 4, 30.0) for seed in (1, 2)]
+    (one,), (two,) = (draw_video(synthetic) for synthetic in videos)
     assert not np.array_equal(one.label, two.label)
     assert not np.array_equal(one.box, two.box)
-    assert films[0].path.read_bytes() != films[1].path.read_bytes()
+    assert videos[0].path.read_bytes() != videos[1].path.read_bytes()
 
 
 def test_the_drawings_are_those_of_their_version(tmp_path: Path) -> None:
-    """Change tree.DRAWING together with these values. Block means, because encoders differ in the last bit."""
-    film = Film(tmp_path / "two.mp4", 5, 3, 10.0, 2, 160, 96)
-    draw_film(film)
-    with av.open(str(film.path)) as video:
+    """Change demo_data.DRAWING together with these values. Block means, because encoders differ in the last bit."""
+    synthetic = SyntheticVideo(tmp_path / "two.mp4", 5, 3, 10.0, 2, 160, 96)
+    draw_video(synthetic)
+    with av.open(str(synthetic.path)) as video:
         last = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)][-1]
     assert last.reshape(4, 24, 4, 40, 3).mean((1, 3)) == pytest.approx(np.array(DRAWN_FRAME), abs=1.5)
     faces, _ = draw_portion(portions(50, 0)[0])
@@ -94,15 +94,17 @@ def test_the_drawings_are_those_of_their_version(tmp_path: Path) -> None:
     assert pixels.mean(0).reshape(4, 12, 4, 12).mean((1, 3)) == pytest.approx(np.array(DRAWN_FACES), abs=0.5)
 
 
-def test_an_existing_data_set_is_not_drawn_again(tree: Path) -> None:
-    wanted = json.loads((tree / "demo.json").read_text())
-    before = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
-    asked = {key: wanted["wanted"][key] for key in ("videos", "frames", "seed", "faces")}
-    assert draw_tree(tree, **asked) == wanted["facts"]
-    assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == before
+def test_an_existing_data_set_is_not_drawn_again(demo_data: Path) -> None:
+    record = json.loads((demo_data / "demo.json").read_text())
+    before = {path: path.stat().st_mtime_ns for path in demo_data.rglob("*")}
+    asked = {key: record["wanted"][key] for key in ("videos", "frames", "seed", "faces")}
+    assert draw_demo_data(demo_data, **asked) == record["facts"]
+    assert {path: path.stat().st_mtime_ns for path in demo_data.rglob("*")} == before
 
 
-def test_an_unfinished_tree_is_drawn_anew_and_keeps_what_is_not_its_own(redrawn: tuple[Path, dict[str, Any]]) -> None:
+def test_an_unfinished_data_set_is_drawn_again_and_files_of_the_user_are_kept(
+    redrawn: tuple[Path, dict[str, Any]],
+) -> None:
     assert not (redrawn[0] / "videos" / "stale.mp4").exists()
     assert (redrawn[0] / "work" / "mine.txt").read_text() == "mine"
 
@@ -111,32 +113,32 @@ def test_an_unfinished_tree_is_drawn_anew_and_keeps_what_is_not_its_own(redrawn:
 def test_a_folder_with_other_content_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / content).write_text("not a mark")
     with pytest.raises(InputError, match="is not a demo data set"):
-        draw_tree(tmp_path, videos=8, frames=16, faces=40)
+        draw_demo_data(tmp_path, videos=8, frames=16, faces=40)
     assert (tmp_path / content).read_text() == "not a mark"
 
 
 def test_a_file_instead_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "demo").write_text("")
     with pytest.raises(InputError, match="is not a demo data set"):
-        draw_tree(tmp_path / "demo", videos=8, frames=16, faces=40)
+        draw_demo_data(tmp_path / "demo", videos=8, frames=16, faces=40)
 
 
 def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkError, match="cannot be written"):
-        draw_tree(tmp_path / "file" / "demo", videos=8, frames=16, faces=40)
+        draw_demo_data(tmp_path / "file" / "demo", videos=8, frames=16, faces=40)
 
 
 @pytest.mark.parametrize("few", [{"videos": 7}, {"frames": 15}, {"faces": 39}])
 def test_too_few_videos_frames_or_faces_are_refused(tmp_path: Path, few: dict[str, int]) -> None:
     asked: dict[str, Any] = {"videos": 8, "frames": 16, "faces": 40, **few}
     with pytest.raises(InputError, match="too few"):
-        draw_tree(tmp_path / "demo", **asked)
+        draw_demo_data(tmp_path / "demo", **asked)
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_data_set_has_the_irregularities_of_the_real_one(tree: Path) -> None:
-    catalog = find_catalog(tree)
+def test_the_data_set_has_the_irregularities_of_the_real_one(demo_data: Path) -> None:
+    catalog = find_catalog(demo_data)
     names = {subject.name for subject in catalog.subjects}
     assert {subject.split for subject in catalog.subjects} == {"train", "validation", "test"}
     assert {video.path.suffix for video in catalog.videos} == {".mp4", ".avi"}
@@ -159,8 +161,8 @@ def test_the_data_set_has_the_irregularities_of_the_real_one(tree: Path) -> None
     assert rate < 31
 
 
-def test_labels_have_the_format_of_the_real_ones(tree: Path) -> None:
-    for path in sorted((tree / "annotations").rglob("*.txt")):
+def test_labels_have_the_format_of_the_real_ones(demo_data: Path) -> None:
+    for path in sorted((demo_data / "annotations").rglob("*.txt")):
         assert path.read_text().splitlines()[0] == "valence,arousal"
         labels = read_labels(path)
         if path.stem == "videoless":
@@ -170,8 +172,8 @@ def test_labels_have_the_format_of_the_real_ones(tree: Path) -> None:
         assert np.all(np.ptp(known, axis=0) > 0.7), path
 
 
-def test_boxes_are_inside_the_frame_and_on_the_right_side(tree: Path) -> None:
-    catalog = find_catalog(tree)
+def test_boxes_are_inside_the_frame_and_on_the_right_side(demo_data: Path) -> None:
+    catalog = find_catalog(demo_data)
     for subject in catalog.subjects:
         if not subject.boxes or subject.name == "damaged":
             continue

@@ -15,13 +15,14 @@ import pytest
 from affect.cli import app
 from affect.pipeline.app.jobs import safe_name
 from affect.pipeline.errors import CatalogError
-from affect.pipeline.inference.outputs import find_videos, output_names
+from affect.pipeline.inference.inputs import find_videos
+from affect.pipeline.inference.outputs import output_names
 from affect.pipeline.ingest.catalog import find_catalog
 from affect.pipeline.ingest.walk import VIDEO_SUFFIXES
 from affect.pipeline.records import Catalog, Problem
 from typer.testing import CliRunner, Result
 
-Film = Callable[[Path, int], Path]
+WriteVideo = Callable[[Path, int], Path]
 Form = Literal["NFC", "NFD"]
 VA = "annotations/VA_Set/Train_Set"
 LABELS = "valence,arousal\n0,0\n"
@@ -36,7 +37,7 @@ def put(path: Path, content: bytes | str = MP4) -> Path:
     return path
 
 
-def tree(root: Path, *names: str) -> Path:
+def write_files(root: Path, *names: str) -> Path:
     """A data folder: .txt files have labels, all other files start like a video."""
     for name in names:
         put(root / name, LABELS if name.endswith(".txt") else MP4)
@@ -169,7 +170,7 @@ def test_folders_without_permission_are_reported(open_folder: Path) -> None:
 
 
 def test_audit_continues_past_folders_without_permission(open_folder: Path) -> None:
-    tree(open_folder, "v/1.mp4", f"{VA}/1.txt", "lost/2.mp4", "dim/3.mp4")
+    write_files(open_folder, "v/1.mp4", f"{VA}/1.txt", "lost/2.mp4", "dim/3.mp4")
     (open_folder / "dim/3.mp4").unlink()
     (open_folder / "dim/3.mp4").symlink_to("../v/1.mp4")
     (open_folder / "lost").chmod(0)
@@ -233,10 +234,10 @@ def test_a_video_named_like_an_overlay_is_reported(tmp_path: Path) -> None:
 
 
 def test_predict_reports_skipped_files_and_exits_with_3(
-    tmp_path: Path, film: Film, tiny_run: Callable[..., Path]
+    tmp_path: Path, write_video: WriteVideo, tiny_run: Callable[..., Path]
 ) -> None:
     (tmp_path / "v").mkdir()
-    film(tmp_path / "v/one.mp4", 12)
+    write_video(tmp_path / "v/one.mp4", 12)
     (tmp_path / "v/gone.mp4").symlink_to("/nowhere/gone.mp4")
     (tmp_path / "v/alias.mp4").symlink_to("one.mp4")
     model, out = tiny_run(tmp_path / "run"), tmp_path / "out"
@@ -260,7 +261,7 @@ LITTER = (
 
 @pytest.mark.parametrize("litter", LITTER)
 def test_files_of_file_managers_are_ignored(tmp_path: Path, litter: str) -> None:
-    tree(tmp_path, "v/1.mp4", f"{VA}/1.txt", litter)
+    write_files(tmp_path, "v/1.mp4", f"{VA}/1.txt", litter)
     catalog = find_catalog(tmp_path)
     assert (catalog.video("1").path, catalog.problems) == (tmp_path / "v/1.mp4", ())
     assert catalog.subjects[0].annotation == tmp_path / VA / "1.txt"
@@ -268,7 +269,7 @@ def test_files_of_file_managers_are_ignored(tmp_path: Path, litter: str) -> None
 
 
 def test_unreadable_folders_of_file_managers_are_not_reported(open_folder: Path) -> None:
-    tree(open_folder, "v/1.mp4", f"{VA}/1.txt")
+    write_files(open_folder, "v/1.mp4", f"{VA}/1.txt")
     for name in ("lost+found", "System Volume Information", ".Trash-0"):
         (open_folder / name).mkdir()
         (open_folder / name).chmod(0)
@@ -280,7 +281,7 @@ def test_unreadable_folders_of_file_managers_are_not_reported(open_folder: Path)
 @pytest.mark.parametrize("name", ["README.txt", "readme.TXT", "LIESMICH.txt", "notes.txt", "file_list.txt"])
 @pytest.mark.parametrize("folder", [VA, "annotations/Train_Set", "annotations/train/valence"])
 def test_text_files_next_to_annotations_are_not_subjects(tmp_path: Path, folder: str, name: str) -> None:
-    tree(tmp_path, "v/1.mp4", f"{folder}/1.txt")
+    write_files(tmp_path, "v/1.mp4", f"{folder}/1.txt")
     if folder.endswith("valence"):
         put(tmp_path / "annotations/train/arousal/1.txt", "0.1\n")
     put(tmp_path / folder / name, "These labels were made in 2024.\n\nThank you.\n")
@@ -290,13 +291,13 @@ def test_text_files_next_to_annotations_are_not_subjects(tmp_path: Path, folder:
 
 
 def test_a_readme_in_a_task_folder_does_not_hide_labels_in_other_folders(tmp_path: Path) -> None:
-    tree(tmp_path, "v/1.mp4", "mine/Train_Set/1.txt")
+    write_files(tmp_path, "v/1.mp4", "mine/Train_Set/1.txt")
     put(tmp_path / "VA/Train_Set/README.txt", "Labels are in mine/.\n")
     assert [subject.name for subject in find_catalog(tmp_path).subjects] == ["1"]
 
 
 def test_labels_that_are_not_used_are_noted(tmp_path: Path) -> None:
-    tree(tmp_path, "v/1.mp4", "v/2.mp4", "v/3.mp4", "VA/Train_Set/1.txt", "mine/Train_Set/2.txt", "labels/3.txt")
+    write_files(tmp_path, "v/1.mp4", "v/2.mp4", "v/3.mp4", "VA/Train_Set/1.txt", "mine/Train_Set/2.txt", "labels/3.txt")
     problems = problems_by_name(find_catalog(tmp_path))
     assert "mine/Train_Set/2.txt" in str([it for it in find_catalog(tmp_path).problems if it.name == "2"])
     assert "labels/3.txt" in str([it for it in find_catalog(tmp_path).problems if it.name == "3"])
@@ -304,18 +305,18 @@ def test_labels_that_are_not_used_are_noted(tmp_path: Path) -> None:
 
 
 def test_a_video_takes_precedence_over_its_gif_preview(tmp_path: Path) -> None:
-    catalog = find_catalog(tree(tmp_path, "a/1.gif", "a/1.flv", "z/1.mp4", f"{VA}/1.txt"))
+    catalog = find_catalog(write_files(tmp_path, "a/1.gif", "a/1.flv", "z/1.mp4", f"{VA}/1.txt"))
     assert catalog.video("1").path == tmp_path / "z/1.mp4"
     files, _ = find_videos([tmp_path / "a"])
     assert [file.name for file in files] == ["1.flv", "1.gif"]
 
 
-def test_audit_prints_the_full_paths_of_two_videos_with_one_name(tmp_path: Path, film: Film) -> None:
+def test_audit_prints_the_full_paths_of_two_videos_with_one_name(tmp_path: Path, write_video: WriteVideo) -> None:
     first = "a study of some length/recordings of the first day of spring/camera-on-the-left-hand-side/batch1/talk.mp4"
     second = f"recordings-{'and-more-' * 14}/talk.mp4"
     for name in (first, second):
         (tmp_path / "data" / name).parent.mkdir(parents=True)
-        film(tmp_path / "data" / name, 2)
+        write_video(tmp_path / "data" / name, 2)
     put(tmp_path / "data" / VA / "talk.txt", f"{LABELS}0,0\n")
     done = affect("audit", "--data", tmp_path / "data", "--work", tmp_path / "work")
     assert done.exit_code == 0
@@ -344,7 +345,7 @@ def test_composed_and_decomposed_names_are_equal(tmp_path: Path, form: Form) -> 
 
 def test_composed_and_decomposed_names_in_one_folder_are_a_conflict(tmp_path: Path) -> None:
     names = [unicodedata.normalize(form, "é") for form in ("NFC", "NFD")]
-    tree(tmp_path, f"a/{names[0]}.mp4", f"b/{names[1]}.mp4", f"{VA}/{names[1]}.txt")
+    write_files(tmp_path, f"a/{names[0]}.mp4", f"b/{names[1]}.mp4", f"{VA}/{names[1]}.txt")
     (problem,) = find_catalog(tmp_path).problems
     assert "two videos have this name" in problem.message
     planned = [name for name, _ in output_names(find_videos([tmp_path])[0])]
@@ -363,40 +364,40 @@ def test_the_app_keeps_decomposed_accents() -> None:
 
 
 @pytest.mark.parametrize(
-    ("video", "annotation", "wanted"),
+    ("video", "annotation", "suggestion"),
     [
         ("ABC.mp4", "abc", "ABC.txt"), ("abc.MP4", "Abc", "abc.txt"), ("day 1.mp4", "day_1", "day 1.txt"),
         ("007.mp4", "7", "007.txt"), ("abc.mp4", "abc_LEFT", "abc_left.txt"), ("ABC.mp4", "abc_right", "ABC_right.txt"),
         ("Straße.mp4", "STRASSE", "Straße.txt"),
     ],
 )  # fmt: skip
-def test_a_video_with_a_similar_name_is_suggested(tmp_path: Path, video: str, annotation: str, wanted: str) -> None:
-    tree(tmp_path, "v/1.mp4", f"{VA}/1.txt", f"v/{video}", f"{VA}/{annotation}.txt")
+def test_a_video_with_a_similar_name_is_suggested(tmp_path: Path, video: str, annotation: str, suggestion: str) -> None:
+    write_files(tmp_path, "v/1.mp4", f"{VA}/1.txt", f"v/{video}", f"{VA}/{annotation}.txt")
     problem = problems_by_name(find_catalog(tmp_path))[annotation]
     assert problem.kind == "missing"
     assert f"v/{video} is similar" in problem.message
-    assert wanted in problem.remedy
+    assert suggestion in problem.remedy
     assert "Aff-Wild" not in str(problem)
 
 
 @pytest.mark.parametrize("name", ["abc.xyz", "abc", "abc.mp4_", "ABC.mjpg"])
 def test_a_file_with_an_unknown_suffix_is_suggested(tmp_path: Path, name: str) -> None:
-    tree(tmp_path, "v/1.mp4", f"{VA}/1.txt", f"v/{name}", f"{VA}/abc.txt")
+    write_files(tmp_path, "v/1.mp4", f"{VA}/1.txt", f"v/{name}", f"{VA}/abc.txt")
     problem = problems_by_name(find_catalog(tmp_path))["abc"]
     assert f"v/{name} exists" in problem.message
     assert ".mp4" in problem.remedy
 
 
 def test_boxes_and_crops_with_a_similar_name_are_noted(tmp_path: Path) -> None:
-    tree(tmp_path, "abc.mp4", f"{VA}/abc.txt", "bounding_boxes/ABC.csv", "cropped_aligned/Abc/00001.jpg")
+    write_files(tmp_path, "abc.mp4", f"{VA}/abc.txt", "bounding_boxes/ABC.csv", "cropped_aligned/Abc/00001.jpg")
     messages = [problem.message for problem in find_catalog(tmp_path).problems]
-    assert any("bounding_boxes/ABC.csv has boxes of no subject" in message for message in messages)
-    assert any("cropped_aligned/Abc has crops of no subject" in message for message in messages)
+    assert any("bounding_boxes/ABC.csv has boxes of an unknown subject" in message for message in messages)
+    assert any("cropped_aligned/Abc has crops of an unknown subject" in message for message in messages)
 
 
 @pytest.mark.parametrize("name", ["own.csv", "own", "own.tsv"])
 def test_labels_without_the_suffix_txt_are_reported(tmp_path: Path, name: str) -> None:
-    tree(tmp_path, "1.mp4", "own.mp4", f"{VA}/1.txt")
+    write_files(tmp_path, "1.mp4", "own.mp4", f"{VA}/1.txt")
     put(tmp_path / VA / name, LABELS)
     problem = next(it for it in find_catalog(tmp_path).problems if it.kind == "refused")
     assert f"{VA}/{name}" in problem.message
@@ -434,10 +435,10 @@ def test_the_error_for_an_unusable_folder_names_the_nearest_file(
     ],
 )  # fmt: skip
 def test_the_remedy_for_a_wrong_header_says_how_to_correct_it(
-    tmp_path: Path, film: Film, header: str, remedy: str
+    tmp_path: Path, write_video: WriteVideo, header: str, remedy: str
 ) -> None:
     (tmp_path / "data").mkdir()
-    film(tmp_path / "data/talk.mp4", 2)
+    write_video(tmp_path / "data/talk.mp4", 2)
     put(tmp_path / "data" / VA / "talk.txt", f"{header}\n0,0\n0,0\n")
     done = affect("audit", "--data", tmp_path / "data", "--work", tmp_path / "work")
     assert done.exit_code == 3
@@ -476,9 +477,9 @@ def test_predict_refuses_pipes_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_predict_processes_videos_given_together_with_urls_and_pipes(
-    tmp_path: Path, film: Film, tiny_run: Callable[..., Path]
+    tmp_path: Path, write_video: WriteVideo, tiny_run: Callable[..., Path]
 ) -> None:
-    video, out = film(tmp_path / "one.mp4", 12), tmp_path / "out"
+    video, out = write_video(tmp_path / "one.mp4", 12), tmp_path / "out"
     os.mkfifo(tmp_path / "pipe.mp4")
     sources = ["https://host/talk.mp4", "/dev/stdin", "-", tmp_path / "pipe.mp4", video]
     done = affect("predict", *sources, "--model", tiny_run(tmp_path / "run"), "--out", out, "--no-plot")

@@ -36,7 +36,7 @@ def test_every_crop_is_changed_in_its_own_way() -> None:
     assert all(not torch.equal(out[0], out[k]) for k in range(1, 6))
 
 
-def test_switched_off_it_leaves_the_crop_as_it_is(crops: torch.Tensor) -> None:
+def test_without_augmentation_the_crop_is_unchanged(crops: torch.Tensor) -> None:
     torch.testing.assert_close(augment(crops, 40, STILL, seeded()), crops.float(), atol=1e-2, rtol=0)
 
 
@@ -57,7 +57,7 @@ def test_rotation_stays_within_its_reach() -> None:
     assert 0.6 * 36 * math.tan(math.radians(10)) < drift <= 36 * math.tan(math.radians(10)) + 2
 
 
-def test_blur_keeps_brightness_and_takes_detail(crops: torch.Tensor) -> None:
+def test_blur_keeps_brightness_and_removes_detail(crops: torch.Tensor) -> None:
     out = blur(crops.float(), 1.0, 2.0, seeded())
     assert (out.std((1, 2, 3)) < crops.float().std((1, 2, 3))).all()
     torch.testing.assert_close(out.mean((1, 2, 3)), crops.float().mean((1, 2, 3)), atol=4, rtol=0)

@@ -62,12 +62,12 @@ def in_two(function: str, *words: str) -> list[dict[str, Any]]:
             )
         )
     try:
-        told = [process.communicate() for process in both]
+        outputs = [process.communicate() for process in both]
     finally:
         for process in both:
             process.kill()
-    assert all(process.returncode == 0 for process in both), "\n".join(errors for _, errors in told)
-    return [json.loads(text) for text, _ in told]
+    assert all(process.returncode == 0 for process in both), "\n".join(errors for _, errors in outputs)
+    return [json.loads(text) for text, _ in outputs]
 
 
 def gradients(text: str, root: str) -> None:
@@ -83,14 +83,14 @@ def _gradients(config: Config, root: Path) -> dict[str, list[float]]:
 
     found = {}
     for end_to_end in (False, True):
-        road = _road(config, root, end_to_end)
-        road.model.train()
-        for number, batch in zip(range(3), road.batches(1), strict=False):
-            road.model.zero_grad()
-            value, _ = road.loss(batch)
+        task = _task(config, root, end_to_end)
+        task.model.train()
+        for number, batch in zip(range(3), task.batches(1), strict=False):
+            task.model.zero_grad()
+            value, _ = task.loss(batch)
             value.backward()
-            add_gradients(road.model.parameters())
-            found[f"{'end to end' if end_to_end else 'cache'} {number}"] = [value.item(), *_norms(road.model)]
+            add_gradients(task.model.parameters())
+            found[f"{'end to end' if end_to_end else 'cache'} {number}"] = [value.item(), *_norms(task.model)]
     return found
 
 
@@ -104,7 +104,7 @@ def _norms(model: torch.nn.Module) -> list[float]:
     return found
 
 
-def _road(config: Config, root: Path, end_to_end: bool) -> Any:
+def _task(config: Config, root: Path, end_to_end: bool) -> Any:
     from affect.models.affect_net import AffectNet
     from affect.models.backbone import scratch
     from affect.models.head import HeadSettings, TemporalHead
@@ -140,11 +140,11 @@ def _frame_track(seed: int, n: int) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_processes_have_the_gradient_of_one(cached: Work, whole: Config) -> None:
+def test_two_processes_have_the_gradient_of_one(cached_work: Work, whole_frame_config: Config) -> None:
     """Also where a batch has less than a window for each process, and where they differ in boxes and lengths."""
-    config = changed(whole, batch=3, batch_end_to_end=2)
-    together = in_two("gradients", config.model_dump_json(), str(cached.root))
-    alone = _gradients(config, cached.root)
+    config = changed(whole_frame_config, batch=3, batch_end_to_end=2)
+    together = in_two("gradients", config.model_dump_json(), str(cached_work.root))
+    alone = _gradients(config, cached_work.root)
     assert len(alone) == 5
     for other in together:
         assert other.keys() == alone.keys()
@@ -154,8 +154,8 @@ def test_two_processes_have_the_gradient_of_one(cached: Work, whole: Config) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_torchrun_trains_as_one_process_does(cached: Work, whole: Config) -> None:
-    work, config = cached, changed(whole)
+def test_torchrun_trains_as_one_process_does(cached_work: Work, whole_frame_config: Config) -> None:
+    work, config = cached_work, changed(whole_frame_config)
     train(config, Path("nowhere"), work, QUIET, run="one")
     work.config.write_text(dump(config), encoding="utf-8")
     torchrun = [
@@ -193,21 +193,23 @@ def trainings(text: str, root: str, port: str, *runs: str) -> None:
 
     for number, run in enumerate(runs):
         os.environ["MASTER_PORT"] = str(int(port) + number)
-        talk = Impatient() if run.endswith("!") else QUIET
+        reporter = Impatient() if run.endswith("!") else QUIET
         with contextlib.suppress(KeyboardInterrupt):
-            train(Config.model_validate_json(text), Path("nowhere"), Work(Path(root)), talk, run=run.rstrip("!"))
+            train(Config.model_validate_json(text), Path("nowhere"), Work(Path(root)), reporter, run=run.rstrip("!"))
     print("{}")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_processes_that_were_stopped_end_as_if_they_had_not_been(cached: Work, whole: Config) -> None:
+def test_two_processes_that_were_stopped_end_as_if_they_had_not_been(
+    cached_work: Work, whole_frame_config: Config
+) -> None:
     """Each has its own dropout and noise, and goes on with it."""
-    words = [whole.model_dump_json(), str(cached.root)]
+    words = [whole_frame_config.model_dump_json(), str(cached_work.root)]
     in_two("trainings", *words, str(free_port()), "whole", "stopped!")
-    folder = cached.run("stopped")
+    folder = cached_work.run("stopped")
     assert (folder / "state.pt").is_file()
     assert not (folder / "model.safetensors").exists()
     in_two("trainings", *words, str(free_port()), "stopped")
-    never, stopped = (load_model(cached.run(name))[0].state_dict() for name in ("whole", "stopped"))
+    never, stopped = (load_model(cached_work.run(name))[0].state_dict() for name in ("whole", "stopped"))
     assert all(torch.equal(never[name], stopped[name]) for name in never)

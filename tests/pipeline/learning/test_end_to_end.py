@@ -66,13 +66,13 @@ def boxes(n: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("balance", "least", "most"), [("none", 0.8, 0.95), ("subject", 0.4, 0.6)])
-def test_a_short_subject_teaches_as_much_as_a_long_one_where_that_is_asked(
+def test_with_balance_a_short_subject_gets_as_many_windows_as_a_long_one(
     balance: str, least: float, most: float
 ) -> None:
     config = settings(f"train.balance={balance}")
     tracks = [replace(track(str(n), n, n), target=np.full((n, 2), n > 20, np.float32)) for n in (72, 12)]
-    road = EndToEnd(network(config), tracks, tracks, config, CPU, calibrate=False)
-    targets = [batch.target[batch.present] for epoch in range(4) for batch in road.batches(epoch)]
+    task = EndToEnd(network(config), tracks, tracks, config, CPU, calibrate=False)
+    targets = [batch.target[batch.present] for epoch in range(4) for batch in task.batches(epoch)]
     assert least < torch.cat(targets).mean() < most, "of the frames shown, this share is the long subject's"
 
 
@@ -92,7 +92,7 @@ def test_cache_and_raw_frames_give_the_same_values(n: int) -> None:
         np.testing.assert_allclose(seen.values, output.frame[0].detach(), atol=1e-5)
 
 
-def way(config: Config, *tracks: FrameTrack) -> EndToEnd:
+def make_task(config: Config, *tracks: FrameTrack) -> EndToEnd:
     return EndToEnd(network(config), tracks, tracks[-1:], config, CPU, calibrate=True)
 
 
@@ -100,19 +100,19 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor], part: str) -> l
     return [name for name in before if name.startswith(part) and not torch.equal(before[name], after[name])]
 
 
-def train(road: EndToEnd, epochs: int = 1) -> tuple[dict[str, Tensor], dict[str, Tensor], list[dict[str, Any]]]:
-    before = {name: value.clone() for name, value in road.model.state_dict().items()}
-    decay = road.config.train.weight_decay
+def train(task: EndToEnd, epochs: int = 1) -> tuple[dict[str, Tensor], dict[str, Tensor], list[dict[str, Any]]]:
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    decay = task.config.train.weight_decay
     settings = FitSettings(
         "validation_ccc_mean", epochs, ema=0.0, warmup=0.0, weight_decay=decay, gradient_clip=1.0, schedule="cosine"
     )
-    result = fit(road, settings, CPU, Reporter(quiet=True), "t")
-    return before, road.model.state_dict(), result.history
+    result = fit(task, settings, CPU, Reporter(quiet=True), "t")
+    return before, task.model.state_dict(), result.history
 
 
 def test_all_parts_learn_and_running_statistics_stay() -> None:
-    road = way(settings(), track("a", 14, 1, **boxes(14)), track("b", 9, 2))
-    before, after, history = train(road)
+    task = make_task(settings(), track("a", 14, 1, **boxes(14)), track("b", 9, 2))
+    before, after, history = train(task)
     for part in ("stn.", "backbone.", "head."):
         assert changed(before, after, part)
     assert not [name for name in changed(before, after, "") if "running" in name or "num_batches" in name]
@@ -121,26 +121,26 @@ def test_all_parts_learn_and_running_statistics_stay() -> None:
 
 @pytest.mark.parametrize(("part", "frozen"), [("stn", "stn."), ("backbone", "backbone.")])
 def test_a_rate_of_zero_freezes(part: str, frozen: str) -> None:
-    road = way(settings(f"train.learning_rate_{part}=0"), track("a", 14, 1))
-    before, after, _ = train(road)
+    task = make_task(settings(f"train.learning_rate_{part}=0"), track("a", 14, 1))
+    before, after, _ = train(task)
     assert not changed(before, after, frozen)
     assert changed(before, after, "head.")
 
 
-def test_known_places_leave_the_stn_alone_and_are_where_it_looks() -> None:
+def test_given_crops_replace_the_stn() -> None:
     theta = np.tile(np.array([[0.4, 0, 0.1], [0, 0.5, 0]], np.float32), (14, 1, 1))
-    road = way(settings(), track("a", 14, 1, theta=theta))
-    before, after, history = train(road)
+    task = make_task(settings(), track("a", 14, 1, theta=theta))
+    before, after, history = train(task)
     assert not changed(before, after, "stn.")
     assert "train_box_loss" not in history[0]
-    seen = road.predict(road.validation_tracks[0])
+    seen = task.predict(task.validation_tracks[0])
     np.testing.assert_array_equal(seen.theta, theta)
 
 
-def test_the_boxes_pull_the_stn_and_their_iou_is_told() -> None:
+def test_the_boxes_train_the_stn_and_their_iou_is_recorded() -> None:
     config = settings("train.box_weight=20", "train.learning_rate_backbone=0", "train.learning_rate_stn=3e-3")
-    road = way(config, track("a", 24, 1, **boxes(24)))
-    _, _, history = train(road, epochs=6)
+    task = make_task(config, track("a", 24, 1, **boxes(24)))
+    _, _, history = train(task, epochs=6)
     assert history[-1]["train_box_loss"] < history[0]["train_box_loss"] / 2
     assert history[-1]["validation_iou"] > history[0]["validation_iou"]
 
@@ -152,11 +152,11 @@ def test_without_boxes_the_stn_is_held_where_it_looked() -> None:
 
 def moved(config: Config) -> float:
     """How far training moves where the STN looks, in the mean."""
-    road = way(config, track("a", 18, 1))
+    task = make_task(config, track("a", 18, 1))
     looks = []
     for epochs in (0, 2):
-        train(road, epochs=epochs)
-        looks.append(road.predict(road.validation_tracks[0]).theta)
+        train(task, epochs=epochs)
+        looks.append(task.predict(task.validation_tracks[0]).theta)
     return float(np.abs(looks[1] - looks[0]).mean())
 
 
@@ -164,11 +164,11 @@ def test_small_pieces_give_the_gradient_of_the_whole() -> None:
     tracks = (track("a", 14, 1, **boxes(14)), track("b", 4, 2))
     gradients = []
     for size in (64, 5):
-        road = way(settings(f"features.batch={size}"), *tracks)
+        task = make_task(settings(f"features.batch={size}"), *tracks)
         torch.manual_seed(1)
-        loss, _ = road.loss(read_windows(tracks, np.array([[0, 3], [1, 0]]), 6))
+        loss, _ = task.loss(read_windows(tracks, np.array([[0, 3], [1, 0]]), 6))
         loss.backward()
-        gradients.append({name: p.grad for name, p in road.model.named_parameters() if p.grad is not None})
+        gradients.append({name: p.grad for name, p in task.model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5)
@@ -176,27 +176,27 @@ def test_small_pieces_give_the_gradient_of_the_whole() -> None:
 
 def test_what_is_padded_changes_nothing() -> None:
     short = track("b", 4, 2)
-    road = way(settings("train.box_weight=0"), track("a", 14, 1))
+    task = make_task(settings("train.box_weight=0"), track("a", 14, 1))
     losses = []
     for length in (4, 9):
         torch.manual_seed(1)
-        road.model.eval()
-        losses.append(road.loss(read_windows([short], np.array([[0, 0]]), length))[0].item())
+        task.model.eval()
+        losses.append(task.loss(read_windows([short], np.array([[0, 0]]), length))[0].item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_the_change_of_colour_is_one_for_a_window() -> None:
     same = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (1, 3, SIDE, SIDE), dtype=np.uint8))
     still = replace(track("a", 12, 1), frames=lambda rows: same.expand(len(rows), -1, -1, -1))
-    road = way(settings(), still)
+    task = make_task(settings(), still)
     changes = draw_window_changes(2, np.random.default_rng(3))
-    feature, _ = road._encode(read_windows([still], np.array([[0, 0], [0, 6]]), 6, changes))
+    feature, _ = task._encode(read_windows([still], np.array([[0, 0], [0, 6]]), 6, changes))
     first, second = feature.split(6)
     assert torch.allclose(first, first[:1].expand_as(first), atol=1e-5)
     assert not torch.allclose(first[0], second[0], atol=1e-5)
 
 
-def test_augmentation_does_what_it_says_and_nothing_else() -> None:
+def test_each_augmentation_changes_only_its_own_property() -> None:
     """Grey has one value in all channels, blur takes detail away, what is erased is even, and `unchanged` changes
     nothing."""
     crop = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255

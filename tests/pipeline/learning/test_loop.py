@@ -92,7 +92,7 @@ def test_the_best_weights_are_left_in_the_model() -> None:
     assert task.validate()["score"] == pytest.approx(result.best_score)
 
 
-def test_patience_ends_it() -> None:
+def test_training_stops_after_patience_epochs() -> None:
     task = Task()
     result = task.fit(groups=[{"params": task.net.parameters(), "lr": 0.0}], patience=2, epochs=50)
     worse = len(result.history) - result.best_epoch
@@ -137,7 +137,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
-def test_a_stop_within_an_epoch_costs_no_step_that_was_kept(tmp_path: Path) -> None:
+def test_a_stop_within_an_epoch_loses_no_saved_step(tmp_path: Path) -> None:
     """The batches before are not computed again."""
     seen: list[int] = []
     for stop in (5, None):
@@ -173,7 +173,7 @@ def test_gradients_of_several_batches_are_those_of_one(tmp_path: Path) -> None:
     torch.testing.assert_close(*found)
 
 
-def test_parts_learn_from_their_epoch_on() -> None:
+def test_parts_are_trained_from_their_epoch_on() -> None:
     layers = {name: nn.Linear(4, 4) for name in ("at once", "later")}
     net, before, learned = nn.ModuleDict(layers), {}, []
     for name, layer in layers.items():
@@ -197,8 +197,8 @@ def test_parts_learn_from_their_epoch_on() -> None:
 def test_the_start_is_epoch_0_and_may_stay_the_best() -> None:
     task = Task()
     before = {name: value.clone() for name, value in task.state.items()}
-    ruin = [{"params": task.net.parameters(), "lr": 50.0}]
-    result = task.fit(validate_start=True, groups=ruin, epochs=3, gradient_clip=0.0, schedule="constant")
+    diverging = [{"params": task.net.parameters(), "lr": 50.0}]
+    result = task.fit(validate_start=True, groups=diverging, epochs=3, gradient_clip=0.0, schedule="constant")
     assert [line["epoch"] for line in task.lines] == [0, 1, 2, 3]
     assert result.best_epoch == 0
     assert result.best_score == task.lines[0]["score"]
@@ -206,7 +206,7 @@ def test_the_start_is_epoch_0_and_may_stay_the_best() -> None:
     assert not equal(before, result.last)
 
 
-def test_a_finished_state_is_not_trained_further(tmp_path: Path) -> None:
+def test_a_finished_training_is_not_continued(tmp_path: Path) -> None:
     first, again = Task(), Task()
     first.fit(state=tmp_path / "state.pt")
     again.fit(state=tmp_path / "state.pt")
@@ -215,7 +215,7 @@ def test_a_finished_state_is_not_trained_further(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoilt", ["other key", "cut", "rubbish", "empty"])
-def test_a_state_that_does_not_fit_is_left_aside(
+def test_an_unsuitable_training_state_is_ignored(
     tmp_path: Path, spoilt: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "state.pt"
@@ -245,7 +245,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted() -> None:
 def test_a_loss_that_never_recovers_ends_in_an_error_with_a_remedy(epochs: int) -> None:
     task = Task()
     task.spoil = lambda epoch, step: True
-    with pytest.raises(AffectError, match=r"not finite.*Lower the learning rate"):
+    with pytest.raises(AffectError, match=r"not finite.*Reduce the learning rate"):
         task.fit(epochs=epochs)
 
 

@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AffectNet]:
 
 
 @pytest.mark.parametrize("by", ["file", "folder"])
-def test_a_model_comes_back_as_it_was(made: tuple[Path, AffectNet], by: str) -> None:
+def test_a_saved_model_is_loaded_unchanged(made: tuple[Path, AffectNet], by: str) -> None:
     path, net = made
     again, info = load_model(path if by == "file" else path.parent)
     frames = torch.randint(0, 256, (4, 3, 60, 60), dtype=torch.uint8)
@@ -70,5 +70,5 @@ def test_what_is_no_model_is_refused(made: tuple[Path, AffectNet], tmp_path: Pat
         load_model(tmp_path)
     state, metadata = load_weights(path)
     save_weights(tmp_path / NAME, state, {**metadata, "head": {**metadata["head"], "hidden": 16}})
-    with pytest.raises(WeightsError, match="do not fit"):
+    with pytest.raises(WeightsError, match="do not match"):
         load_model(tmp_path)

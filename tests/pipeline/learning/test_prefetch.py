@@ -41,7 +41,7 @@ def test_it_passes_errors_on_and_stops_when_it_is_left() -> None:
     assert not any(worker.is_alive() for worker in workers)
 
 
-def test_the_network_leaves_the_loaders_their_cores_and_gets_them_back() -> None:
+def test_loader_threads_get_cores_and_return_them() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)

@@ -10,7 +10,7 @@ from affect.pipeline.inference.ensemble import AveragingReader
 from affect.pipeline.learning.smoothing import Smoother, smooth
 from affect.pipeline.learning.tracks import FeatureTracks, read_track
 from affect.pipeline.learning.windows import OverlapAverage
-from affect.pipeline.runs.splits import evaluated, redeal
+from affect.pipeline.runs.splits import evaluated, split_by_fold
 from affect.pipeline.storage.shard import FEATURES, ShardWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,23 +24,23 @@ VIDEOS = {name: name.removesuffix("_left").removesuffix("_right") for name in SP
 def test_in_five_folds_everybody_validates_once_and_videos_stay_together() -> None:
     held_out: list[str] = []
     for which in range(1, 6):
-        dealt = redeal(SPLITS, VIDEOS, f"{which}/5")
+        dealt = split_by_fold(SPLITS, VIDEOS, f"{which}/5")
         assert dealt["t"] == "test"
         own = [name for name, split in dealt.items() if split == "validation"]
         assert 3 <= len({VIDEOS[name] for name in own}) <= 4
         assert not {VIDEOS[name] for name in own} & {VIDEOS[name] for name, split in dealt.items() if split == "train"}
-        assert redeal(dict(reversed(SPLITS.items())), VIDEOS, f"{which}/5") == dealt
+        assert split_by_fold(dict(reversed(SPLITS.items())), VIDEOS, f"{which}/5") == dealt
         held_out += own
     assert sorted(held_out) == sorted(name for name in SPLITS if name != "t")
 
 
 @pytest.mark.parametrize("text", ["0/5", "6/5", "1/1", "2", "a/b", "-1/5", "2/5/6", "1/99"])
-def test_a_fold_that_cannot_be_is_refused(text: str) -> None:
+def test_an_impossible_fold_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--fold"):
-        redeal(SPLITS, VIDEOS, text)
+        split_by_fold(SPLITS, VIDEOS, text)
 
 
-def test_a_run_on_a_fold_is_judged_by_whom_it_held_out() -> None:
+def test_a_run_on_a_fold_is_evaluated_on_its_validation_subjects() -> None:
     run = {"fold": "1/5", "train": ["v1", "w2"], "validation": ["v2", "w1", "gone"]}
     assert evaluated(SPLITS, "validation", run) == ["v2", "w1"]
     assert evaluated(SPLITS, "train", run) == ["v1", "w2"]
@@ -65,12 +65,12 @@ def test_several_readers_of_different_delay_give_the_mean_of_what_each_gives(pie
         ]
 
     both = AveragingReader(parts())
-    said = [both.push(rows) for rows in features.split(pieces)] + [both.finish()]
+    pushed = [both.push(rows) for rows in features.split(pieces)] + [both.finish()]
     alone = []
     for (columns, own, _), width in zip(parts(), (9, 1), strict=True):
         values = np.concatenate((own.push(features[:, columns]), own.finish()))
         alone.append(smooth(values, "gaussian" if width > 1 else "none", width))
-    np.testing.assert_allclose(np.concatenate(said), np.mean(alone, 0), atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(pushed), np.mean(alone, 0), atol=1e-5)
 
 
 def test_rows_without_a_face_do_not_leak_into_their_neighbours() -> None:

@@ -21,7 +21,7 @@ from affect.pipeline.learning.runtime import (
 CPU = torch.device("cpu")
 
 
-def test_cpu_is_always_there() -> None:
+def test_the_cpu_is_always_available() -> None:
     assert pick_device("cpu") == CPU
     assert pick_device("auto").type in ("cpu", "cuda")
 
@@ -55,7 +55,7 @@ def test_processes_take_the_gpus_in_turn_unless_one_is_named(monkeypatch: pytest
     assert [gpu_count(wish) for wish in ("auto", "cuda", "cuda:2", "cpu")] == [3, 3, 1, 0]
 
 
-def test_precision_is_what_was_asked_for() -> None:
+def test_the_requested_precision_is_used() -> None:
     assert pick_dtype("fp32", CPU) == torch.float32
     assert pick_dtype("bf16", CPU) == torch.bfloat16
     assert pick_dtype("auto", CPU) in (torch.float32, torch.bfloat16)

@@ -47,7 +47,7 @@ def test_each_subject_has_as_many_windows_as_the_next() -> None:
     assert len(np.unique(windows[windows[:, 0] == 1, 1])) > 40, "a short track's windows come at many offsets"
 
 
-def test_rare_feelings_come_more_often_and_none_is_lost() -> None:
+def test_rare_labels_are_sampled_more_often_and_none_is_left_out() -> None:
     """Nine tracks sit at rest, one is excited: its share of the windows grows, by the root of how rare it is."""
     valid = [np.ones(LENGTH * 40, bool) for _ in range(10)]
     targets = [np.full((LENGTH * 40, 2), 0.1, np.float32) for _ in range(9)] + [

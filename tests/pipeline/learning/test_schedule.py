@@ -13,7 +13,7 @@ SCHEDULES = ("cosine", "one-cycle", "plateau", "constant")
 @given(
     schedule=st.sampled_from(SCHEDULES), total=st.integers(1, 400), warmup=st.floats(0, 0.9), step=st.integers(0, 500)
 )
-def test_the_rate_stays_between_nothing_and_all(schedule: Any, total: int, warmup: float, step: int) -> None:
+def test_the_rate_stays_between_0_and_1(schedule: Any, total: int, warmup: float, step: int) -> None:
     assert 0 <= rate_factor(schedule, step, total, warmup) <= 1
 
 

@@ -39,7 +39,7 @@ def test_the_median_is_scipys_away_from_the_ends() -> None:
         np.testing.assert_allclose(own[4:-4, column], medfilt(values[:, column], 9)[4:-4], atol=1e-6)
 
 
-def test_a_gaussian_takes_noise_and_leaves_the_wave() -> None:
+def test_a_gaussian_removes_noise_and_keeps_the_wave() -> None:
     time = np.linspace(0, 4 * np.pi, 400)
     wave = np.stack((np.sin(time), np.cos(time)), 1)
     noisy = wave + np.random.default_rng(0).normal(0, 0.3, wave.shape)

@@ -74,7 +74,7 @@ def test_each_row_of_a_batch_is_a_row_of_its_shard(shards: list[Path], memory: i
     assert views == {0, 1}
 
 
-def test_an_epoch_is_as_many_batches_as_asked_for_and_of_even_size(shards: list[Path]) -> None:
+def test_an_epoch_has_the_requested_number_of_batches_of_even_size(shards: list[Path]) -> None:
     sizes = [len(batch.features) for batch in tracks_of(shards).batches(8, 4, seed=0, epoch=5)]
     assert len(sizes) == 4
     assert max(sizes) - min(sizes) <= 1

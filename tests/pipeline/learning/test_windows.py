@@ -96,7 +96,7 @@ def test_a_stream_in_pieces_gives_what_the_whole_gives(pieces: list[int], length
 
 @settings(deadline=None, max_examples=40)
 @given(pieces=st.lists(st.integers(0, 40), min_size=1, max_size=8), kind=st.sampled_from(["lstm", "tcn"]), **sizes)
-def test_carried_each_row_is_seen_once_and_clips_do_not_matter(
+def test_with_carry_each_row_is_read_once_and_clips_do_not_matter(
     pieces: list[int], kind: Any, n: int, length: int, hop: int
 ) -> None:
     """The values of the whole track, however it comes; and then another track begins."""
@@ -112,8 +112,8 @@ def test_carried_each_row_is_seen_once_and_clips_do_not_matter(
             np.testing.assert_allclose(values, head(track[None]).frame[0].detach(), atol=1e-5)
 
 
-def test_only_a_head_that_looks_back_can_be_carried() -> None:
-    with pytest.raises(ConfigError, match=r"looks ahead.*head\.bidirectional=false"):
+def test_only_a_causal_head_can_be_carried() -> None:
+    with pytest.raises(ConfigError, match=r"needs later frames.*head\.bidirectional=false"):
         track_reader(head_of(), Clip(length=16, hop=8, carry=True), CPU)
 
 

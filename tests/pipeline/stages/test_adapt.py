@@ -32,7 +32,7 @@ SPLITS = {"a": "Train_Set", "b": "Train_Set", "duo_left": "Train_Set", "duo_righ
 UNKNOWN = range(10, 16)
 
 
-def film(path: Path, second: int = 0) -> None:
+def write_video(path: Path, second: int = 0) -> None:
     """Frame k is 30 + 4 k bright; its right half `second` more."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25, options={"crf": "4"})
@@ -65,8 +65,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "videos").mkdir()
     (root / "bounding_boxes").mkdir()
     for name in ("a", "b", "v"):
-        film(root / "videos" / f"{name}.mp4")
-    film(root / "videos" / "duo.mp4", second=20)
+        write_video(root / "videos" / f"{name}.mp4")
+    write_video(root / "videos" / "duo.mp4", second=20)
     for name, split in SPLITS.items():
         folder = root / "annotations" / "VA_Set" / split
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,11 +91,11 @@ def adapted(data: Path, work: Work) -> StageReport:
 
 
 @given(st.lists(st.integers(0, 50), max_size=12), st.integers(0, 400))
-def test_shares_are_even_and_use_what_there_is(available: list[int], total: int) -> None:
+def test_frames_are_shared_evenly_between_subjects(available: list[int], total: int) -> None:
     shares = allocate_evenly(available, total)
     assert sum(shares) == min(total, sum(available))
-    assert all(0 <= share <= there for share, there in zip(shares, available, strict=True))
-    short = [share for share, there in zip(shares, available, strict=True) if share < there]
+    assert all(0 <= share <= possible for share, possible in zip(shares, available, strict=True))
+    short = [share for share, possible in zip(shares, available, strict=True) if share < possible]
     assert not short or max(shares) - min(short) <= 1
 
 
@@ -132,7 +132,7 @@ def test_the_crop_without_jitter_is_the_crop_that_is_cached(data: Path, work: Wo
     torch.testing.assert_close(crop_centre(crops, 32, surround=margin), stn.sample(frames, theta), atol=0.6, rtol=0)
 
 
-def test_leaves_weights_that_caching_uses_and_says_how_good_they_are(
+def test_adapt_writes_weights_for_caching_and_prints_their_accuracy(
     adapted: StageReport, data: Path, work: Work
 ) -> None:
     assert adapted.made == ("adapted.safetensors",)
@@ -145,7 +145,7 @@ def test_leaves_weights_that_caching_uses_and_says_how_good_they_are(
     assert adapt(settings(), data, work, QUIET).kept == ("adapted.safetensors",)
 
 
-def test_another_video_or_label_or_setting_adapts_anew(
+def test_another_video_label_or_setting_adapts_again(
     adapted: StageReport, data: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object) -> None:
@@ -175,7 +175,7 @@ def test_with_no_epochs_there_is_nothing_to_do(data: Path, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
-def test_says_what_is_missing(data: Path, work: Work, tmp_path: Path) -> None:
+def test_the_report_lists_what_is_missing(data: Path, work: Work, tmp_path: Path) -> None:
     bare = Work(tmp_path)
     audit(settings(), data, bare, QUIET)
     with pytest.raises(MissingStageError, match="affect extract-frames"):

@@ -105,7 +105,7 @@ def test_every_subject_has_its_fate(data: Path, work: Work) -> None:
         "wrong": "refused",
     }  # fmt: skip
     assert all(problem.message and problem.remedy for problem in report.failed)
-    assert "VA/Train_Set/wrong.txt: line 2 holds arousal 7" in failed["wrong"].message
+    assert "VA/Train_Set/wrong.txt: line 2 has arousal 7" in failed["wrong"].message
     assert "16 rows for 12 frames (+4)" in failed["far"].message
     assert "bounding_boxes/misboxed.csv: line 3" in failed["misboxed"].message
     assert "broken.mp4" in failed["broken"].message
@@ -122,7 +122,7 @@ def test_writes_what_files_hold(data: Path, work: Work) -> None:
     assert len(video["digest"]) == 64
 
 
-def test_a_second_audit_looks_only_at_what_changed_and_says_the_same(data: Path, work: Work) -> None:
+def test_a_second_audit_reads_only_changed_files_and_gives_the_same_result(data: Path, work: Work) -> None:
     first = run(data, work)
     before = load_audit(work)
     assert set(first.made) == {entry["name"] for entry in before["subjects"]}
@@ -133,7 +133,7 @@ def test_a_second_audit_looks_only_at_what_changed_and_says_the_same(data: Path,
     assert {"exact", "two_left", "far"} <= set(second.kept)
 
 
-def test_a_mended_file_is_seen_at_once(data: Path, work: Work, clip: Path) -> None:
+def test_a_repaired_file_is_used_at_once(data: Path, work: Work, clip: Path) -> None:
     run(data, work)
     annotate(data, "far", FRAMES, row="0.1,0.1")
     annotate(data, "wrong", FRAMES, row="0.2,0.2")
@@ -147,7 +147,7 @@ def test_a_mended_file_is_seen_at_once(data: Path, work: Work, clip: Path) -> No
     assert next(entry["crops"] for entry in load_audit(work)["subjects"] if entry["name"] == "boxed") == 2
 
 
-def test_an_edit_that_keeps_size_and_time_is_seen_too(data: Path, work: Work) -> None:
+def test_an_edit_that_keeps_size_and_time_is_detected(data: Path, work: Work) -> None:
     run(data, work)
     path = data / "VA" / "Train_Set" / "exact.txt"
     times = path.stat()
@@ -171,7 +171,7 @@ def test_accepted_subjects_are_those_of_the_catalogue_and_of_this_very_data(data
         accepted_subjects(work, find_catalog(data))
 
 
-def test_without_a_usable_audit_says_how_to_make_one(work: Work) -> None:
+def test_the_error_without_a_usable_audit_names_the_command(work: Work) -> None:
     for content in (None, "{", "[]", json.dumps({"format": "affect-audit", "version": 0}), "\ud800"):
         if content is not None:
             work.root.mkdir(exist_ok=True)
@@ -180,14 +180,14 @@ def test_without_a_usable_audit_says_how_to_make_one(work: Work) -> None:
             load_audit(work)
 
 
-def test_a_damaged_audit_is_made_anew(data: Path, work: Work) -> None:
+def test_a_damaged_audit_is_written_again(data: Path, work: Work) -> None:
     work.root.mkdir()
     work.audit.write_text("{")
     run(data, work)
     assert load_audit(work)["subjects"]
 
 
-def test_nothing_is_written_where_there_is_no_data_or_no_room(data: Path, work: Work, tmp_path: Path) -> None:
+def test_nothing_is_written_without_data_or_space(data: Path, work: Work, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CatalogError):
         run(tmp_path / "empty", work)
@@ -212,8 +212,8 @@ def test_the_table_names_what_failed_and_counts_equal_notes_together(data: Path,
     assert "validation" in text
 
 
-def test_the_demo_tree_passes_with_its_quirks_named(tree: Path, work: Work) -> None:
-    report = run(tree, work)
+def test_the_audit_of_the_demo_data_lists_its_irregularities(demo_data: Path, work: Work) -> None:
+    report = run(demo_data, work)
     result = load_audit(work)
     assert len(accepted(result)) >= 4
     assert {entry["split"] for entry in accepted(result)} >= {"train", "validation"}

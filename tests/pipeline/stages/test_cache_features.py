@@ -46,9 +46,9 @@ def settings(*more: str) -> Config:
 
 
 @pytest.fixture(scope="module")
-def prepared(tree_frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
+def prepared(demo_frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
     """A work folder with frames, an STN that has been nudged to look somewhere, and a backbone."""
-    work = Work(shutil.copytree(tree_frames, tmp_path_factory.mktemp("cache") / "work"))
+    work = Work(shutil.copytree(demo_frames, tmp_path_factory.mktemp("cache") / "work"))
     torch.manual_seed(0)
     stn = SpatialTransformer("crop", 32, 32, 0.1)
     for parameter in stn.parameters():
@@ -62,14 +62,14 @@ def prepared(tree_frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Wor
 
 
 @pytest.fixture(scope="module")
-def cached(tree: Path, prepared: Work) -> StageReport:
-    return cache_features(settings(), tree, prepared, QUIET)
+def cached_report(demo_data: Path, prepared: Work) -> StageReport:
+    return cache_features(settings(), demo_data, prepared, QUIET)
 
 
 @pytest.fixture
-def copy(prepared: Work, cached: StageReport, tmp_path: Path) -> Work:
+def copy(prepared: Work, cached_report: StageReport, tmp_path: Path) -> Work:
     """The same work folder, to be changed."""
-    assert cached.made
+    assert cached_report.made
     shutil.copytree(prepared.root, tmp_path / "work", copy_function=os.link)
     return Work(tmp_path / "work")
 
@@ -79,9 +79,9 @@ def features(work: Work, name: str, what: str = "feature") -> np.ndarray:
         return shard.read(what)
 
 
-def shortest(work: Work, cached: StageReport) -> str:
+def shortest(work: Work, cached_report: StageReport) -> str:
     """The subject with the fewest frames: bfloat16 takes seconds for each dozen on most CPUs."""
-    return min(cached.made, key=lambda name: len(features(work, name, "index")))
+    return min(cached_report.made, key=lambda name: len(features(work, name, "index")))
 
 
 def fewer(work: Work, names: Sequence[str]) -> None:
@@ -90,10 +90,12 @@ def fewer(work: Work, names: Sequence[str]) -> None:
         work.features(name).unlink()
 
 
-def test_every_accepted_subject_has_its_labels_frame_by_frame(tree: Path, prepared: Work, cached: StageReport) -> None:
-    subjects = accepted_subjects(prepared, find_catalog(tree))
-    assert cached.made == tuple(sorted(subject.name for subject in subjects))
-    assert not cached.failed
+def test_every_accepted_subject_has_its_labels_frame_by_frame(
+    demo_data: Path, prepared: Work, cached_report: StageReport
+) -> None:
+    subjects = accepted_subjects(prepared, find_catalog(demo_data))
+    assert cached_report.made == tuple(sorted(subject.name for subject in subjects))
+    assert not cached_report.failed
     for subject in subjects:
         with Shard(prepared.features(subject.name), FEATURES) as shard:
             index, target, valid = shard.read("index"), shard.read("target"), shard.read("valid")
@@ -115,7 +117,7 @@ def test_every_accepted_subject_has_its_labels_frame_by_frame(tree: Path, prepar
 
 
 def test_a_feature_is_what_the_whole_network_gives_for_that_frame(
-    tree: Path, prepared: Work, cached: StageReport
+    demo_data: Path, prepared: Work, cached_report: StageReport
 ) -> None:
     from affect.pipeline.storage.checkpoint import load_weights
 
@@ -123,7 +125,9 @@ def test_a_feature_is_what_the_whole_network_gives_for_that_frame(
     stn.load_state_dict(load_weights(prepared.weights("stn"))[0])
     head = TemporalHead(2048, HeadSettings(**Head(project=4, hidden=4, dense=()).model_dump()))
     net = AffectNet(stn, scratch("torchvision", 1), head).eval()
-    sided = [subject for subject in accepted_subjects(prepared, find_catalog(tree)) if subject.side is not None][:2]
+    sided = [subject for subject in accepted_subjects(prepared, find_catalog(demo_data)) if subject.side is not None][
+        :2
+    ]
     for subject in sided:
         with FrameShard(prepared.frames(subject.video)) as shard:
             frames = shard.frames(np.arange(12))
@@ -137,8 +141,10 @@ def test_a_feature_is_what_the_whole_network_gives_for_that_frame(
         assert np.abs(got).max() > 0
 
 
-def test_the_two_people_of_a_video_are_seen_apart(tree: Path, prepared: Work, cached: StageReport) -> None:
-    subjects = accepted_subjects(prepared, find_catalog(tree))
+def test_the_two_people_of_a_video_get_their_own_crops(
+    demo_data: Path, prepared: Work, cached_report: StageReport
+) -> None:
+    subjects = accepted_subjects(prepared, find_catalog(demo_data))
     pairs = [(a, b) for a in subjects for b in subjects if a.video == b.video and (a.side, b.side) == ("left", "right")]
     assert pairs
     for left, right in pairs:
@@ -149,24 +155,26 @@ def test_the_two_people_of_a_video_are_seen_apart(tree: Path, prepared: Work, ca
 
 
 def test_nothing_is_computed_twice_and_finding_that_out_needs_no_torch(
-    tree: Path, prepared: Work, cached: StageReport, tmp_path: Path
+    demo_data: Path, prepared: Work, cached_report: StageReport, tmp_path: Path
 ) -> None:
     (tmp_path / "config.yaml").write_text(dump(settings("train.epochs=3", "features.batch=8", "runtime.workers=2")))
     code = (
         "import sys; from pathlib import Path; from affect.configs.schema import load; "
         "from affect.pipeline.progress import Reporter; from affect.pipeline.records import Work; "
         "from affect.pipeline.stages.cache_features import cache_features; "
-        f"report = cache_features(load({str(tmp_path / 'config.yaml')!r}), Path({str(tree)!r}), "
+        f"report = cache_features(load({str(tmp_path / 'config.yaml')!r}), Path({str(demo_data)!r}), "
         f"Work(Path({str(prepared.root)!r})), Reporter(quiet=True)); "
-        f"assert len(report.kept) == {len(cached.made)} and not report.made; assert 'torch' not in sys.modules"
+        f"assert len(report.kept) == {len(cached_report.made)} and not report.made; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_dask_workers_compute_the_same_bits(tree: Path, prepared: Work, cached: StageReport, copy: Work) -> None:
-    names = cached.made[:6]
+def test_dask_workers_compute_the_same_bits(
+    demo_data: Path, prepared: Work, cached_report: StageReport, copy: Work
+) -> None:
+    names = cached_report.made[:6]
     fewer(copy, names)
-    report = cache_features(settings("runtime.workers=2"), tree, copy, QUIET)
+    report = cache_features(settings("runtime.workers=2"), demo_data, copy, QUIET)
     assert report.made == names
     for name in names:
         for what in ("feature", "theta", "presence", "target"):
@@ -175,13 +183,15 @@ def test_dask_workers_compute_the_same_bits(tree: Path, prepared: Work, cached: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_number_of_threads_changes_nothing(tree: Path, copy: Work, cached: StageReport, precision: str) -> None:
+def test_the_number_of_threads_changes_nothing(
+    demo_data: Path, copy: Work, cached_report: StageReport, precision: str
+) -> None:
     """Or a shard would depend on how many workers shared the cores."""
-    name = shortest(copy, cached)
+    name = shortest(copy, cached_report)
     config = settings("stn.crop=96", f"runtime.precision={precision}")
-    (subject,) = (subject for subject in accepted_subjects(copy, find_catalog(tree)) if subject.name == name)
+    (subject,) = (subject for subject in accepted_subjects(copy, find_catalog(demo_data)) if subject.name == name)
     plan = plan_encoder(config, copy)
-    video = find_catalog(tree).video(subject.video).path
+    video = find_catalog(demo_data).video(subject.video).path
     item = FeatureJob(subject, video, copy.frames(subject.video), copy.features(name), "x", config, plan)
     before, seen = torch.get_num_threads(), []
     try:
@@ -197,7 +207,13 @@ def test_the_number_of_threads_changes_nothing(tree: Path, copy: Work, cached: S
 
 @pytest.mark.parametrize(("setting", "gpus", "workers"), [("-1", 3, 3), ("-1", 0, 4), ("2", 3, 2)])
 def test_each_gpu_has_a_worker(
-    tree: Path, cached: StageReport, copy: Work, monkeypatch: pytest.MonkeyPatch, setting: str, gpus: int, workers: int
+    demo_data: Path,
+    cached_report: StageReport,
+    copy: Work,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    gpus: int,
+    workers: int,
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr("dask.system.CPU_COUNT", 8)
@@ -205,13 +221,13 @@ def test_each_gpu_has_a_worker(
     monkeypatch.setattr(
         "affect.pipeline.stages.cache_features.run_tasks", lambda *_, workers, **__: asked.append(workers)
     )
-    fewer(copy, cached.made[:2])
-    cache_features(settings(f"runtime.workers={setting}"), tree, copy, QUIET)
+    fewer(copy, cached_report.made[:2])
+    cache_features(settings(f"runtime.workers={setting}"), demo_data, copy, QUIET)
     assert asked == [workers]
 
 
-def test_the_gpus_of_a_cluster_are_its_own_affair(
-    tree: Path, cached: StageReport, copy: Work, monkeypatch: pytest.MonkeyPatch
+def test_affect_does_not_assign_the_gpus_of_a_cluster(
+    demo_data: Path, cached_report: StageReport, copy: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The machine that hands out the work may have none."""
     asked: list[tuple[int, str]] = []
@@ -219,19 +235,21 @@ def test_the_gpus_of_a_cluster_are_its_own_affair(
         "affect.pipeline.stages.cache_features.run_tasks",
         lambda *_, workers, scheduler, **__: asked.append((workers, scheduler)),
     )
-    fewer(copy, cached.made[:2])
-    cache_features(settings("runtime.device=cuda:7", "runtime.workers=-1"), tree, copy, QUIET, scheduler="tcp://there")
+    fewer(copy, cached_report.made[:2])
+    cache_features(
+        settings("runtime.device=cuda:7", "runtime.workers=-1"), demo_data, copy, QUIET, scheduler="tcp://there"
+    )
     assert asked == [(0, "tcp://there")]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gpu_gives_the_features_of_the_cpu(
-    tree: Path, prepared: Work, cached: StageReport, copy: Work, precision: str
+    demo_data: Path, prepared: Work, cached_report: StageReport, copy: Work, precision: str
 ) -> None:
-    names = cached.made[:2]
+    names = cached_report.made[:2]
     fewer(copy, names)
-    cache_features(settings("runtime.device=cuda", f"runtime.precision={precision}"), tree, copy, QUIET)
+    cache_features(settings("runtime.device=cuda", f"runtime.precision={precision}"), demo_data, copy, QUIET)
     for name in names:
         ours, theirs = (features(work, name).astype(np.float64) for work in (copy, prepared))
         cosine = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
@@ -240,10 +258,10 @@ def test_a_gpu_gives_the_features_of_the_cpu(
 
 
 @pytest.mark.parametrize(("workers", "at_once"), [("0", 3), ("-1", 3), ("1", 1)])
-def test_one_subject_has_all_cores_unless_told_otherwise_and_the_same_bits(
-    tree: Path,
+def test_one_subject_uses_all_cores_by_default_with_the_same_bits(
+    demo_data: Path,
     prepared: Work,
-    cached: StageReport,
+    cached_report: StageReport,
     copy: Work,
     monkeypatch: pytest.MonkeyPatch,
     workers: str,
@@ -260,9 +278,9 @@ def test_one_subject_has_all_cores_unless_told_otherwise_and_the_same_bits(
         return plain(self, crop)
 
     monkeypatch.setattr(Backbone, "features", counted)
-    name = cached.made[0]
+    name = cached_report.made[0]
     fewer(copy, [name])
-    report = cache_features(settings(f"runtime.workers={workers}"), tree, copy, QUIET)
+    report = cache_features(settings(f"runtime.workers={workers}"), demo_data, copy, QUIET)
     assert report.made == (name,)
     assert len(set(threads)) == at_once
     for what in ("index", "pts", "feature", "theta", "presence", "target"):
@@ -270,22 +288,22 @@ def test_one_subject_has_all_cores_unless_told_otherwise_and_the_same_bits(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_log_says_the_precision(
-    tree: Path, cached: StageReport, copy: Work, capfd: pytest.CaptureFixture[str], precision: str
+def test_the_log_states_the_precision(
+    demo_data: Path, cached_report: StageReport, copy: Work, capfd: pytest.CaptureFixture[str], precision: str
 ) -> None:
-    fewer(copy, [shortest(copy, cached)])
-    cache_features(settings(f"runtime.precision={precision}"), tree, copy, Reporter())
+    fewer(copy, [shortest(copy, cached_report)])
+    cache_features(settings(f"runtime.precision={precision}"), demo_data, copy, Reporter())
     named = {"fp32": "float32", "bf16": "bfloat16"}[precision]
     assert capfd.readouterr().err.count(f"cache-features: {named} on cpu") == 1
 
 
 def test_damaged_shards_and_changed_labels_are_made_again_and_only_they(
-    tree: Path, cached: StageReport, copy: Work, tmp_path: Path
+    demo_data: Path, cached_report: StageReport, copy: Work, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
-    shutil.copytree(tree, data)
+    shutil.copytree(demo_data, data)
     audit(settings(), data, copy, QUIET)
-    damaged, relabelled = cached.made[0], cached.made[-1]
+    damaged, relabelled = cached_report.made[0], cached_report.made[-1]
     path = copy.features(damaged)
     half = path.read_bytes()[: path.stat().st_size // 2]
     path.unlink()
@@ -300,11 +318,11 @@ def test_damaged_shards_and_changed_labels_are_made_again_and_only_they(
 
 
 def test_without_extracted_frames_the_video_is_decoded(
-    tree: Path, prepared: Work, cached: StageReport, copy: Work
+    demo_data: Path, prepared: Work, cached_report: StageReport, copy: Work
 ) -> None:
-    subject = accepted_subjects(copy, find_catalog(tree))[0]
+    subject = accepted_subjects(copy, find_catalog(demo_data))[0]
     copy.frames(subject.video).unlink()
-    made = cache_features(settings(), tree, copy, QUIET).made
+    made = cache_features(settings(), demo_data, copy, QUIET).made
     assert subject.name in made
     with Shard(copy.features(subject.name), FEATURES) as shard:
         assert shard.attributes["source"] == "video"
@@ -313,17 +331,17 @@ def test_without_extracted_frames_the_video_is_decoded(
     assert np.abs(near - far).mean() < 0.2 * near.std(), "only JPEG lies between them"
 
 
-def test_frames_of_another_size_are_not_used(tree: Path, copy: Work, cached: StageReport) -> None:
+def test_frames_of_another_size_are_not_used(demo_data: Path, copy: Work, cached_report: StageReport) -> None:
     other = settings("frames.size=48")
-    name = cached.made[0]
-    cache_features(other, tree, copy, QUIET)
+    name = cached_report.made[0]
+    cache_features(other, demo_data, copy, QUIET)
     with Shard(copy.features(name), FEATURES) as shard:
         assert shard.attributes["source"] == "video"
 
 
-def test_boxes_say_where_to_look_if_asked(tree: Path, copy: Work, cached: StageReport) -> None:
-    report = cache_features(settings("stn.localiser=box"), tree, copy, QUIET)
-    subjects = {subject.name: subject for subject in accepted_subjects(copy, find_catalog(tree))}
+def test_crops_come_from_the_boxes_if_set(demo_data: Path, copy: Work, cached_report: StageReport) -> None:
+    report = cache_features(settings("stn.localiser=box"), demo_data, copy, QUIET)
+    subjects = {subject.name: subject for subject in accepted_subjects(copy, find_catalog(demo_data))}
     assert {problem.name for problem in report.failed} == {name for name, s in subjects.items() if s.boxes is None}
     for name in report.made:
         boxes = read_boxes(subjects[name].boxes or Path())
@@ -339,11 +357,11 @@ def test_boxes_say_where_to_look_if_asked(tree: Path, copy: Work, cached: StageR
 
 
 def test_extra_views_are_mirrored_and_moved_and_leave_the_plain_one(
-    tree: Path, prepared: Work, cached: StageReport, copy: Work
+    demo_data: Path, prepared: Work, cached_report: StageReport, copy: Work
 ) -> None:
-    report = cache_features(settings("features.views=3"), tree, copy, QUIET)
-    assert report.made == cached.made
-    name = cached.made[0]
+    report = cache_features(settings("features.views=3"), demo_data, copy, QUIET)
+    assert report.made == cached_report.made
+    name = cached_report.made[0]
     views = [features(copy, name, what) for what in ("feature", "feature_1", "feature_2")]
     assert np.array_equal(views[0], features(prepared, name))
     assert not np.array_equal(views[0], views[1])
@@ -357,20 +375,20 @@ def test_extra_views_are_mirrored_and_moved_and_leave_the_plain_one(
     assert (odd.abs() - theta.abs()).abs().max() < 0.1
 
 
-def test_weights_that_are_missing_or_do_not_fit_stop_it_at_once(tree: Path, copy: Work) -> None:
+def test_weights_that_are_missing_or_do_not_fit_stop_it_at_once(demo_data: Path, copy: Work) -> None:
     other = settings("stn.view=48")
     with pytest.raises(WeightsError, match=r"stn\.view"):
-        cache_features(other, tree, copy, QUIET)
+        cache_features(other, demo_data, copy, QUIET)
     copy.weights("backbone").unlink()
     with pytest.raises(MissingStageError, match="affect pretrain backbone"):
-        cache_features(settings(), tree, copy, QUIET)
+        cache_features(settings(), demo_data, copy, QUIET)
 
 
-def test_provided_crops_may_take_the_stn_s_place(tree: Path, copy: Work, tmp_path: Path) -> None:
+def test_provided_crops_can_replace_the_stn(demo_data: Path, copy: Work, tmp_path: Path) -> None:
     from affect.pipeline.features.crops import configured_boxes, read_crops
     from affect.pipeline.storage.jpeg import encode
 
-    subject = accepted_subjects(copy, find_catalog(tree))[0]
+    subject = accepted_subjects(copy, find_catalog(demo_data))[0]
     folder = tmp_path / "cropped_aligned" / subject.name
     folder.mkdir(parents=True)
     for number in (1, 2, 5):

@@ -74,7 +74,7 @@ def test_finds_the_man_and_not_the_titles(detected: dict[str, Boxes]) -> None:
     assert iou(boxes.corners, truth).min() > 0.6
 
 
-def test_nothing_named_and_no_model_are_refused(tmp_path: Path) -> None:
+def test_missing_inputs_and_a_missing_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--data"):
         detect_boxes(Config(), Reporter(quiet=True))
     with pytest.raises(WeightsError, match="yunet"):

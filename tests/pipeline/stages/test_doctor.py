@@ -52,9 +52,7 @@ def test_doctor_reports_the_unrelated_package_affect(tmp_path: Path, monkeypatch
     assert "pip install --force-reinstall" in check["remedy"]
 
 
-def test_an_installation_under_the_old_name_is_not_called_unrelated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_installation_under_the_old_name_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_fake_affect(tmp_path, "[console_scripts]\naffect = affect.cli:app\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     checks = examine(tmp_path)

@@ -99,7 +99,7 @@ def test_a_split_without_labels_is_refused(work: Work) -> None:
         evaluate(settings(), NOWHERE, work, QUIET, split="test")
 
 
-def test_the_stand_ins_of_a_missing_validation_split_are_evaluated(tmp_path: Path) -> None:
+def test_the_substitutes_of_a_missing_validation_split_are_evaluated(tmp_path: Path) -> None:
     work, config = Work(tmp_path), settings()
     for name in "abcdef":
         write(work, config, name, "train", 20)
@@ -128,7 +128,7 @@ def test_of_several_runs_each_frame_has_the_mean(work: Work) -> None:
     assert evaluate(settings(), NOWHERE, work, QUIET, run=["default", "other"]).kept
 
 
-def test_a_fold_is_recorded_and_evaluated_on_whom_it_held_out(work: Work) -> None:
+def test_a_fold_is_recorded_and_evaluated_on_its_validation_subjects(work: Work) -> None:
     held_out = []
     for which in (1, 2):
         train(settings("train.epochs=1"), NOWHERE, work, QUIET, run=f"fold{which}", fold=f"{which}/2")

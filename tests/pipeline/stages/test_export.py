@@ -45,12 +45,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(
-    model: Path, film: Callable[[Path, int], Path], tmp_path_factory: pytest.TempPathFactory
+    model: Path, write_video: Callable[[Path, int], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict]:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     folder = tmp_path_factory.mktemp("out")
-    videos = [film(folder / "film.mp4", 20)]
+    videos = [write_video(folder / "film.mp4", 20)]
     out = folder / "exported"
     report = export(CONFIG, model, out, QUIET, check=[*videos, folder / "nothing.mp4"])
     assert [problem.name for problem in report.failed] == [str(folder / "nothing.mp4")]
@@ -84,16 +84,16 @@ def test_the_encoder_takes_any_batch(exported: tuple[Path, dict], model: Path, c
     assert np.abs(feature - seen.feature.numpy()).max() <= 1e-4 * max(1.0, float(seen.feature.max()))
 
 
-def test_the_card_says_what_the_model_is(exported: tuple[Path, dict], model: Path) -> None:
+def test_the_card_describes_the_model(exported: tuple[Path, dict], model: Path) -> None:
     card = (exported[0] / "README.md").read_text()
-    for said in ("`wide`", "12 subjects", "s7 and 4 more", "0.123", "0.312", "drawn", "FER2013", "EULA", "head.onnx"):
-        assert said in card
+    for text in ("`wide`", "12 subjects", "s7 and 4 more", "0.123", "0.312", "drawn", "FER2013", "EULA", "head.onnx"):
+        assert text in card
     bare = model_card(read_model_info(model).metadata, card_facts(model))
     assert "encoder.onnx" not in bare
     assert "affect predict" in bare
 
 
-def test_what_cannot_be_exported_is_said(model: Path, tmp_path: Path) -> None:
+def test_an_impossible_export_is_an_error(model: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingStageError, match="there is no model"):
         export(CONFIG, tmp_path, tmp_path / "out", QUIET)
     with pytest.raises(InputError, match=r"tflite.*onnx, pt2"):

@@ -17,7 +17,7 @@ from affect.pipeline.storage.shard import FrameShard
 LENGTHS = {"short": 12, "long": 150, "odd": 67}
 
 
-def film(path: Path, frames: int) -> None:
+def write_video(path: Path, frames: int) -> None:
     """A video whose frame k is k grey levels bright."""
     with av.open(str(path), "w", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=30, options={"crf": "10"})
@@ -37,9 +37,9 @@ def data(tmp_path: Path) -> Path:
     labels = root / "annotations" / "VA_Set" / "Train_Set"
     labels.mkdir(parents=True)
     for name, frames in LENGTHS.items():
-        film(root / "videos" / f"{name}.mp4", frames)
+        write_video(root / "videos" / f"{name}.mp4", frames)
         (labels / f"{name}.txt").write_text("valence,arousal\n" + "0.1,-0.2\n" * frames)
-    film(root / "videos" / "unwanted.mp4", 5)
+    write_video(root / "videos" / "unwanted.mp4", 5)
     return root
 
 
@@ -83,7 +83,7 @@ def test_shards_are_the_same_for_any_number_of_workers(data: Path, tmp_path: Pat
     assert made[0] == made[1]
 
 
-def test_a_second_run_makes_nothing_and_needs_nothing(data: Path, tmp_path: Path) -> None:
+def test_a_second_run_writes_nothing(data: Path, tmp_path: Path) -> None:
     extract(data, tmp_path / "work", 2)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "frames").iterdir()}
     code = (
@@ -103,7 +103,7 @@ def test_a_second_run_makes_nothing_and_needs_nothing(data: Path, tmp_path: Path
 def test_only_what_changed_is_made_again(data: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     extract(data, work)
-    film(data / "videos" / "short.mp4", 14)
+    write_video(data / "videos" / "short.mp4", 14)
     assert extract(data, work).made == ("short",)
     (work / "frames" / "odd.h5").unlink()
     (work / "frames" / "long.h5").write_bytes(b"")
@@ -128,7 +128,7 @@ def test_a_damaged_shard_that_verify_removed_is_made_again(data: Path, tmp_path:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_fails_is_told_and_the_others_are_done(data: Path, tmp_path: Path, workers: int) -> None:
+def test_a_failed_video_is_listed_and_the_others_are_done(data: Path, tmp_path: Path, workers: int) -> None:
     work = tmp_path / "work"
     extract(data, work)
     for name in ("odd", "short"):
@@ -141,7 +141,7 @@ def test_what_fails_is_told_and_the_others_are_done(data: Path, tmp_path: Path, 
     assert set(shards(work)) == {"long.h5"}
 
 
-def test_a_video_cut_short_is_used_as_far_as_it_goes(data: Path, tmp_path: Path) -> None:
+def test_a_truncated_video_is_used_up_to_its_end(data: Path, tmp_path: Path) -> None:
     path = data / "videos" / "long.mp4"
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     report = extract(data, tmp_path / "work")
@@ -157,7 +157,7 @@ def test_a_video_cut_short_is_used_as_far_as_it_goes(data: Path, tmp_path: Path)
     assert extract(data, tmp_path / "work").facts["notes"] == [note]
 
 
-def test_leftovers_of_a_killed_run_are_swept(data: Path, tmp_path: Path) -> None:
+def test_files_of_a_killed_run_are_removed(data: Path, tmp_path: Path) -> None:
     extract(data, tmp_path / "work")
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -167,9 +167,9 @@ def test_leftovers_of_a_killed_run_are_swept(data: Path, tmp_path: Path) -> None
     assert not leftover.exists()
 
 
-def test_progress_is_told_video_by_video(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_has_one_line_per_video(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     extract_frames(config(), data, Work(tmp_path / "work"), Reporter())
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.splitlines()[0] == "extract-frames 1/3  long: 150 frames"
-    assert len(told.err.splitlines()) == 3
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines()[0] == "extract-frames 1/3  long: 150 frames"
+    assert len(output.err.splitlines()) == 3

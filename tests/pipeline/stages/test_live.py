@@ -1,4 +1,4 @@
-"""Live: the newest frame, never a queue; it ends when its source does, when told to, and on Ctrl-C, all whole."""
+"""affect live reads the newest frame and keeps no queue. It ends with its source, after --seconds and on Ctrl-C."""
 
 import http.server
 import json
@@ -41,7 +41,7 @@ def endless(wait: Wait) -> Iterator[CapturedFrame]:
         number += 1
 
 
-def test_late_frames_are_dropped_and_never_queued(run: Path, config: Config) -> None:
+def test_late_frames_are_skipped_and_not_queued(run: Path, config: Config) -> None:
     network = Predictor(run, config)
     made = 0
 
@@ -68,7 +68,7 @@ def test_late_frames_are_dropped_and_never_queued(run: Path, config: Config) -> 
     assert late + len(numbers) == numbers[-1] + 1, "every frame was looked at or counted as late"
 
 
-def test_an_error_of_the_source_reaches_whoever_waits() -> None:
+def test_an_error_of_the_source_is_raised_in_the_reader() -> None:
     def broken(wait: Wait) -> Iterator[CapturedFrame]:
         yield CapturedFrame(0, 0.0, np.zeros((8, 8, 3), np.uint8))
         raise VideoError("the camera fell", "Pick it up.")
@@ -78,7 +78,7 @@ def test_an_error_of_the_source_reaches_whoever_waits() -> None:
             pass
 
 
-def test_silence_is_given_up_after_the_deadline() -> None:
+def test_a_source_without_frames_is_an_error_after_the_deadline() -> None:
     def silent(wait: Wait) -> Iterator[CapturedFrame]:
         wait(60.0)
         yield from ()
@@ -87,23 +87,25 @@ def test_silence_is_given_up_after_the_deadline() -> None:
         next(newest)
 
 
-def test_a_file_runs_at_its_own_pace_as_json_lines(run: Path, config: Config, talk: Path, tmp_path: Path) -> None:
+def test_a_file_runs_at_its_own_pace_as_json_lines(
+    run: Path, config: Config, video_with_sound: Path, tmp_path: Path
+) -> None:
     lines: list[str] = []
-    film = tmp_path / "seen.mp4"
-    facts = live(config, talk, run, QUIET, as_json=True, overlay=film, emit=lines.append)
-    told = [json.loads(line) for line in lines]
-    numbers = [it["frame"] for it in told]
-    assert set(told[0]) == {"frame", "time", "face", "valence", "arousal", "box", "late"}
+    overlay = tmp_path / "seen.mp4"
+    facts = live(config, video_with_sound, run, QUIET, as_json=True, overlay=overlay, emit=lines.append)
+    rows = [json.loads(line) for line in lines]
+    numbers = [it["frame"] for it in rows]
+    assert set(rows[0]) == {"frame", "time", "face", "valence", "arousal", "box", "late"}
     assert numbers == sorted(set(numbers))
-    times = read_timeline(talk).time
-    assert [it["time"] for it in told] == pytest.approx(times[numbers] - times[0], abs=1e-4)
-    assert facts["frames"] == len(told)
+    times = read_timeline(video_with_sound).time
+    assert [it["time"] for it in rows] == pytest.approx(times[numbers] - times[0], abs=1e-4)
+    assert facts["frames"] == len(rows)
     assert facts["frames"] + facts["late"] == numbers[-1] + 1
     assert numbers[-1] == len(times) - 1, "the last frame is not late"
-    assert len(read_timeline(film).time) == len(told)
+    assert len(read_timeline(overlay).time) == len(rows)
 
 
-def test_ctrl_c_ends_it_cleanly(run: Path, config: Config, talk: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_live_cleanly(run: Path, config: Config, video_with_sound: Path, tmp_path: Path) -> None:
     lines: list[str] = []
 
     def emit(line: str) -> None:
@@ -111,17 +113,19 @@ def test_ctrl_c_ends_it_cleanly(run: Path, config: Config, talk: Path, tmp_path:
         if len(lines) == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    film = tmp_path / "seen.mp4"
+    overlay = tmp_path / "seen.mp4"
     before = signal.getsignal(signal.SIGINT)
-    facts = live(config, talk, run, QUIET, as_json=True, overlay=film, emit=emit)
+    facts = live(config, video_with_sound, run, QUIET, as_json=True, overlay=overlay, emit=emit)
     assert facts["frames"] == len(lines) == 2
-    assert len(read_timeline(film).time) == 2, "the film is whole"
+    assert len(read_timeline(overlay).time) == 2, "the overlay video is complete"
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_it_stops_when_told_and_when_nobody_listens(run: Path, config: Config, talk: Path) -> None:
+def test_it_stops_after_its_seconds_and_when_the_reader_closes(
+    run: Path, config: Config, video_with_sound: Path
+) -> None:
     lines: list[str] = []
-    live(config, talk, run, QUIET, seconds=0.3, as_json=True, emit=lines.append)
+    live(config, video_with_sound, run, QUIET, seconds=0.3, as_json=True, emit=lines.append)
     *earlier, last = [json.loads(line)["time"] for line in lines]
     assert all(time < 0.3 for time in earlier)
     assert last >= 0.3
@@ -129,10 +133,10 @@ def test_it_stops_when_told_and_when_nobody_listens(run: Path, config: Config, t
     def gone(line: str) -> None:
         raise BrokenPipeError
 
-    assert live(config, talk, run, QUIET, as_json=True, emit=gone)["frames"] == 1
+    assert live(config, video_with_sound, run, QUIET, as_json=True, emit=gone)["frames"] == 1
 
 
-def test_what_is_not_there_is_said(run: Path, config: Config, tmp_path: Path) -> None:
+def test_a_missing_source_or_model_is_an_error(run: Path, config: Config, tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no such file"):
         live(config, tmp_path / "nope.mp4", run, QUIET)
     (tmp_path / "text.mp4").write_text("no video")
@@ -165,13 +169,13 @@ def camera() -> Iterator[tuple[str, list[int]]]:
     server.server_close()
 
 
-def test_a_network_camera_is_watched(run: Path, config: Config, camera: tuple[str, list[int]]) -> None:
+def test_a_network_camera_can_be_read(run: Path, config: Config, camera: tuple[str, list[int]]) -> None:
     url, sent = camera
     lines: list[str] = []
     facts = live(config, f"{url}/stream", run, QUIET, as_json=True, emit=lines.append)
-    told = [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in lines]
     assert len(sent) == 40
-    assert facts["frames"] + facts["late"] == told[-1]["frame"] + 1 >= 38
-    assert all(0 <= it["box"][0] < it["box"][2] <= 64 and it["box"][3] <= 48 for it in told)
+    assert facts["frames"] + facts["late"] == rows[-1]["frame"] + 1 >= 38
+    assert all(0 <= it["box"][0] < it["box"][2] <= 64 and it["box"][3] <= 48 for it in rows)
     with pytest.raises(VideoError, match="cannot be opened"):
         live(config, f"{url}/nothing", run, QUIET)

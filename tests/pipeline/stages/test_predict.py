@@ -12,7 +12,8 @@ import pytest
 from affect.configs.schema import Config, load
 from affect.models.backbone import scratch
 from affect.pipeline.errors import ConfigError, MissingStageError, WeightsError
-from affect.pipeline.inference.outputs import SUFFIXES, find_videos, output_names
+from affect.pipeline.inference.inputs import find_videos
+from affect.pipeline.inference.outputs import SUFFIXES, output_names
 from affect.pipeline.inference.prediction import fill
 from affect.pipeline.inference.tables import CLIP_COLUMNS, COLUMNS
 from affect.pipeline.ingest.video.decode import probe
@@ -40,8 +41,8 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_run: TinyRun) -> Path:
 
 
 @pytest.fixture(scope="module")
-def video(tree: Path) -> Path:
-    return min(tree.rglob("videos/**/*.mp4"), key=lambda path: (path.stat().st_size, path))
+def video(demo_data: Path) -> Path:
+    return min(demo_data.rglob("videos/**/*.mp4"), key=lambda path: (path.stat().st_size, path))
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -129,7 +130,7 @@ def test_videos_of_one_stem_do_not_overwrite_each_other(model: Path, video: Path
     assert len(table(tmp_path / "out" / "talk-2.csv")) == probe(video).frames
 
 
-def test_a_video_of_the_same_name_comes_later(model: Path, video: Path, tmp_path: Path) -> None:
+def test_a_second_video_of_the_same_name_gets_another_name(model: Path, video: Path, tmp_path: Path) -> None:
     """Neither overwrites the other, whatever the order, and a broken one takes only its own away."""
     paths = [tmp_path / folder / "talk.mp4" for folder in ("a", "b")]
     for path in paths:
@@ -192,8 +193,8 @@ def test_frames_without_a_face_follow_the_policy(model: Path, video: Path, tmp_p
     seen = face >= threshold
     assert report.facts[video.stem]["face_share"] == pytest.approx(seen.mean(), abs=1e-4)
     values = column(everywhere, "valence")[:, None]
-    wanted = fill(values, seen, column(rows, "time"), policy)[:, 0]
-    np.testing.assert_allclose(column(rows, "valence"), wanted, atol=2e-6)
+    expected = fill(values, seen, column(rows, "time"), policy)[:, 0]
+    np.testing.assert_allclose(column(rows, "valence"), expected, atol=2e-6)
 
 
 def test_a_video_without_a_face_has_empty_values_and_a_warning(
@@ -241,13 +242,13 @@ def test_emotions_are_eight_more_columns_that_sum_to_one(model: Path, video: Pat
     np.testing.assert_allclose(sum(column(rows, name) for name in names), 1, atol=1e-5)
 
 
-def test_a_backbone_without_the_eight_emotions_says_so(video: Path, tmp_path: Path, tiny_run: TinyRun) -> None:
+def test_a_backbone_without_the_eight_emotions_is_an_error(video: Path, tmp_path: Path, tiny_run: TinyRun) -> None:
     model = tiny_run(tmp_path / "run", backbone=scratch(classes=("yes", "no")))
     with pytest.raises(WeightsError, match=r"2 classes.*pretrain backbone"):
         predict(settings(), [video], model, tmp_path / "out", QUIET, PredictOptions(emotions=True))
 
 
-def test_a_model_without_a_face_finder_sees_the_whole_picture(video: Path, tmp_path: Path, tiny_run: TinyRun) -> None:
+def test_a_model_without_a_localiser_uses_the_whole_picture(video: Path, tmp_path: Path, tiny_run: TinyRun) -> None:
     model = tiny_run(tmp_path / "run", "stn.localiser=none")
     report = predict(settings("predict.face_threshold=1"), [video], model, tmp_path / "out", QUIET)
     assert report.facts[video.stem]["face_share"] == 1
@@ -272,7 +273,7 @@ def test_real_videos_have_a_row_for_every_frame(
 
 
 @pytest.mark.parametrize("kind", ["lstm", "tcn"])
-def test_a_head_that_looks_back_may_carry_its_memory(kind: str, video: Path, tmp_path: Path, tiny_run: TinyRun) -> None:
+def test_a_causal_head_can_carry_its_state(kind: str, video: Path, tmp_path: Path, tiny_run: TinyRun) -> None:
     """Then the clip's length and hop change nothing, and there is still one row a frame."""
     more = (
         "head.bidirectional=false",
@@ -297,6 +298,6 @@ def test_a_head_that_looks_back_may_carry_its_memory(kind: str, video: Path, tmp
     assert table(windows / f"{video.stem}.csv") != found[0]
 
 
-def test_a_head_that_looks_ahead_cannot_carry(model: Path, video: Path, tmp_path: Path) -> None:
+def test_a_bidirectional_head_cannot_carry_its_state(model: Path, video: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"clip\.carry"):
         predict(settings("clip.carry=true"), [video], model, tmp_path, QUIET)

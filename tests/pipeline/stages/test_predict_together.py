@@ -30,9 +30,9 @@ def begin(model: Path, out: Path, *videos: Path) -> Process:
 
 
 def end(process: Process) -> dict[str, list[str]]:
-    told, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
-    return json.loads(told)
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    return json.loads(stdout)
 
 
 def rows(path: Path) -> int:
@@ -41,10 +41,10 @@ def rows(path: Path) -> int:
 
 
 def test_two_that_do_the_same_videos_do_each_once(
-    model: Path, tmp_path: Path, film: Callable[[Path, int], Path]
+    model: Path, tmp_path: Path, write_video: Callable[[Path, int], Path]
 ) -> None:
     lengths = {f"v{number}": 20 + number for number in range(4)}
-    videos = [film(tmp_path / f"{name}.mp4", frames) for name, frames in lengths.items()]
+    videos = [write_video(tmp_path / f"{name}.mp4", frames) for name, frames in lengths.items()]
     out = tmp_path / "out"
     reports = [end(process) for process in [begin(model, out, *videos) for _ in range(2)]]
     assert sorted(reports[0]["made"] + reports[1]["made"]) == sorted(lengths)
@@ -54,12 +54,12 @@ def test_two_that_do_the_same_videos_do_each_once(
 
 
 def test_videos_of_one_name_get_files_of_their_own(
-    model: Path, tmp_path: Path, film: Callable[[Path, int], Path]
+    model: Path, tmp_path: Path, write_video: Callable[[Path, int], Path]
 ) -> None:
     out, lengths = tmp_path / "out", {}
     for number, folder in enumerate("ab"):
         (tmp_path / folder).mkdir()
-        lengths[film(tmp_path / folder / "talk.mp4", 20 + number)] = 20 + number
+        lengths[write_video(tmp_path / folder / "talk.mp4", 20 + number)] = 20 + number
     for report in [end(process) for process in [begin(model, out, video) for video in lengths]]:
         assert len(report["made"]) == 1
     names = ("talk", "talk-2")
@@ -67,13 +67,13 @@ def test_videos_of_one_name_get_files_of_their_own(
     assert {video: rows(out / f"{seen[video.resolve()]}.csv") for video in lengths} == lengths
 
 
-def test_a_name_that_went_to_another_video_meanwhile_is_not_taken_from_it(
-    model: Path, tmp_path: Path, film: Callable[[Path, int], Path]
+def test_a_name_used_by_another_video_in_the_meantime_is_not_reused(
+    model: Path, tmp_path: Path, write_video: Callable[[Path, int], Path]
 ) -> None:
     out, first, second = tmp_path / "out", tmp_path / "a" / "talk.mp4", tmp_path / "b" / "talk.mp4"
     for path in (first, second):
         path.parent.mkdir()
-    film(first, 20)
+    write_video(first, 20)
     shutil.copy(first, second)
     predict(load(str(model / "config.yaml")), [first], model, out, Reporter(quiet=True), PredictOptions(plot=False))
     with claimed(out, "talk", second, wait=False) as name:

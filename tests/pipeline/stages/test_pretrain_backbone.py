@@ -36,20 +36,20 @@ def write_faces(folder: Path) -> None:
     (folder / "fer2013new.csv").write_text("\n".join(votes) + "\n")
 
 
-def settings(tiny: Config, **changes: object) -> Config:
-    own = {"epochs": 3, "batch": 24, "learning_rate": 1e-3, "ema": 0.0} | changes
-    return tiny.model_copy(update={"pretrain_backbone": tiny.pretrain_backbone.model_copy(update=own)})
+def settings(tiny_config: Config, **changes: object) -> Config:
+    own = {"epochs": 8, "batch": 24, "learning_rate": 1e-3, "ema": 0.0} | changes
+    return tiny_config.model_copy(update={"pretrain_backbone": tiny_config.pretrain_backbone.model_copy(update=own)})
 
 
 @pytest.fixture(scope="module")
-def done(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Work, StageReport]:
+def done(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Work, StageReport]:
     base = tmp_path_factory.mktemp("fer")
     write_faces(base / "ferplus")
-    config, work = settings(tiny), Work(base / "work")
+    config, work = settings(tiny_config), Work(base / "work")
     return config, base / "ferplus", work, pretrain_backbone(config, base / "ferplus", work, QUIET)
 
 
-def test_learns_what_there_is_to_learn_and_reports_on_private_test(
+def test_pretraining_learns_and_reports_on_private_test(
     done: tuple[Config, Path, Work, StageReport],
 ) -> None:
     _, _, work, report = done
@@ -68,11 +68,11 @@ def test_the_weights_know_their_dialect_and_what_they_reached(done: tuple[Config
     metadata = read_metadata(work.weights("backbone"))
     assert metadata["backbone"]["dialect"] == "torchvision"
     assert metadata["report"]["accuracy"] == report.facts["accuracy"]
-    assert len(metadata["report"]["history"]) == 3
+    assert len(metadata["report"]["history"]) == 8
     assert build_backbone(work.weights("backbone"), 0).classes == CLASSES
 
 
-def test_is_kept_while_nothing_changed_and_that_needs_no_torch(
+def test_report_is_kept_while_nothing_changed_without_importing_torch(
     done: tuple[Config, Path, Work, StageReport], tmp_path: Path
 ) -> None:
     config, ferplus, work, _ = done
@@ -88,7 +88,7 @@ def test_is_kept_while_nothing_changed_and_that_needs_no_torch(
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_is_made_again_when_settings_or_faces_change(
+def test_backbone_is_trained_again_when_settings_or_faces_change(
     done: tuple[Config, Path, Work, StageReport], tmp_path: Path
 ) -> None:
     config, ferplus, work, _ = done
@@ -103,15 +103,19 @@ def test_is_made_again_when_settings_or_faces_change(
     assert pretrain_backbone(brief, mine, own, QUIET).made
 
 
-def test_says_where_the_faces_should_be(tiny: Config, tmp_path: Path) -> None:
+def test_a_missing_ferplus_folder_is_an_error_with_a_remedy(tiny_config: Config, tmp_path: Path) -> None:
     with pytest.raises(MissingStageError, match=r"fer2013\.csv.*--ferplus"):
-        pretrain_backbone(tiny, tmp_path, Work(tmp_path / "work"), QUIET)
+        pretrain_backbone(tiny_config, tmp_path, Work(tmp_path / "work"), QUIET)
 
 
-def test_trains_on_the_demo_and_leaves_out_faces_without_a_majority(tiny: Config, tree: Path, tmp_path: Path) -> None:
-    config = settings(tiny, epochs=1, labels="majority")
-    report = pretrain_backbone(config, tree / "ferplus", Work(tmp_path), QUIET)
-    rows = [line for line in (tree / "ferplus" / "fer2013new.csv").read_text().splitlines() if "PrivateTest" in line]
+def test_trains_on_the_demo_and_leaves_out_faces_without_a_majority(
+    tiny_config: Config, demo_data: Path, tmp_path: Path
+) -> None:
+    config = settings(tiny_config, epochs=1, labels="majority")
+    report = pretrain_backbone(config, demo_data / "ferplus", Work(tmp_path), QUIET)
+    rows = [
+        line for line in (demo_data / "ferplus" / "fer2013new.csv").read_text().splitlines() if "PrivateTest" in line
+    ]
     assert 0 < report.facts["faces"] < len(rows)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from affect.configs.schema import Config, dump
 from affect.pipeline.errors import AffectError, MissingStageError
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.timeline import read_timeline
 from affect.pipeline.learning.metrics import pooled
 from affect.pipeline.progress import Reporter
@@ -49,8 +49,8 @@ def write_run(work: Work, name: str, noise: float, *, evaluated: bool = True, ep
     if evaluated:
         parts = {"one": slice(0, 90), "<b>two": slice(90, 180)}
         per_subject = {name: pooled(value[it], truth[it], valid[it]) for name, it in parts.items()}
-        told = {"run": name, "split": "validation", **figures, "per_subject": per_subject}
-        (folder / "evaluation-validation.json").write_text(json.dumps(told))
+        record = {"run": name, "split": "validation", **figures, "per_subject": per_subject}
+        (folder / "evaluation-validation.json").write_text(json.dumps(record))
         with (folder / "predictions-validation.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(("subject", "frame", "time", "valence", "arousal", "valence_true", "arousal_true", "valid"))
@@ -81,7 +81,7 @@ class Links(HTMLParser):
         self.found += [it or "" for name, it in attrs if name in ("src", "srcset", "href", "action", "data")]
 
 
-def test_a_work_folder_without_a_run_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_work_folder_without_a_run_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(MissingStageError) as error:
         make(Work(tmp_path))
     assert "affect train" in error.value.remedy
@@ -102,13 +102,13 @@ def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
 def test_what_is_shown_is_what_was_evaluated(tmp_path: Path) -> None:
     work = Work(tmp_path)
     folder = write_run(work, "default", 0.2)
-    told = json.loads((folder / "evaluation-validation.json").read_text())
+    record = json.loads((folder / "evaluation-validation.json").read_text())
     made = make(work)
-    assert made.facts["ccc_mean"] == told["ccc_mean"]
+    assert made.facts["ccc_mean"] == record["ccc_mean"]
     page = page_of(work)
     for name in ("mean", "valence", "arousal"):
-        assert f'<b class="{name}">{told[f"ccc_{name}"]:.2f}</b>' in page
-    assert f"{told['mse_valence']:.3f}" in page
+        assert f'<b class="{name}">{record[f"ccc_{name}"]:.2f}</b>' in page
+    assert f"{record['mse_valence']:.3f}" in page
 
 
 def test_names_are_text_and_not_html(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_what_is_missing_is_named_with_its_command(tmp_path: Path) -> None:
         assert command in page
 
 
-def test_an_evaluation_older_than_its_model_is_said(tmp_path: Path) -> None:
+def test_the_report_notes_an_evaluation_older_than_its_model(tmp_path: Path) -> None:
     work = Work(tmp_path)
     folder = write_run(work, "default", 0.2)
     make(work)
@@ -235,7 +235,7 @@ def test_it_is_usable_in_a_browser(browser: "WebDriver", tmp_path: Path) -> None
 def test_an_annotated_video_shows_what_was_annotated(tmp_path: Path) -> None:
     """A predicted video of a subject's name has the annotation beside it, frame by frame."""
     video = tmp_path / "talk.mp4"
-    draw_film(Film(video, 5, 30, 24.0, 1, 160, 120))
+    draw_video(SyntheticVideo(video, 5, 30, 24.0, 1, 160, 120))
     times = read_timeline(video).time
     work = Work(tmp_path)
     folder = write_run(work, "default", 0.2)
@@ -244,8 +244,8 @@ def test_an_annotated_video_shows_what_was_annotated(tmp_path: Path) -> None:
     rows = [(i, f"{t:.6f}", 0.9, 0.1, -0.2, 1, 2, 30, 40) for i, t in enumerate(times)]
     lines = [",".join(map(str, row)) for row in (names, *rows)]
     (work.root / "predict" / "talk.csv").write_text("\n".join(lines) + "\n")
-    told = {"fingerprint": "f", "source": str(video), "facts": {}}
-    (work.root / "predict" / "talk.facts.json").write_text(json.dumps(told))
+    record = {"fingerprint": "f", "source": str(video), "facts": {}}
+    (work.root / "predict" / "talk.facts.json").write_text(json.dumps(record))
     with (folder / "predictions-validation.csv").open("a", newline="") as file:
         for i, t in enumerate(times):
             csv.writer(file).writerow(("talk", i, f"{t:.6f}", 0.1, -0.2, 0.3, 0.4, int(i != 2)))

@@ -29,12 +29,12 @@ class Deadly(Reporter):
 
     @contextmanager
     def progress(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Tracker]:
-        talk = self
+        reporter = self
 
         class Counting(Tracker):
             def note(self, text: str) -> None:
-                talk.left -= 1
-                if talk.left == 0:
+                reporter.left -= 1
+                if reporter.left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         yield Counting(self, title, total, unit, None)
@@ -106,30 +106,32 @@ def killed(config: Config, root: Path, data: Path, *, end_to_end: bool, kills: i
     words = [config.model_dump_json(), str(root), str(data), str(end_to_end), str(kills)]
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["same"] == [True] * 4
+    result = json.loads(done.stdout)
+    assert result["same"] == [True] * 4
     assert not list((root / "train" / "killed").glob("state*"))
-    return told["signals"]
+    return result["signals"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_random_moments_it_ends_in_the_same_weights(cached: Work, whole: Config) -> None:
+def test_a_training_killed_at_random_moments_gives_the_same_weights(
+    cached_work: Work, whole_frame_config: Config
+) -> None:
     """Ten times: half of them at a random step, half at a random moment, be it while the state is written."""
-    signals = killed(whole, cached.root, Path("nowhere"), end_to_end=False, kills=10)
+    signals = killed(whole_frame_config, cached_work.root, Path("nowhere"), end_to_end=False, kills=10)
     assert signals[0] == signal.SIGKILL
     assert len(signals) > 2
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_end_to_end_it_ends_in_the_same_weights(
-    little: Callable[[Path], Path], whole: Config, tmp_path: Path
+def test_an_end_to_end_training_killed_at_random_moments_gives_the_same_weights(
+    write_data: Callable[[Path], Path], whole_frame_config: Config, tmp_path: Path
 ) -> None:
-    shorter = whole.train.model_copy(update={"epochs": 2, "accumulate": 2, "batch_end_to_end": 1})
-    config = whole.model_copy(update={"train": shorter})
-    data, work, talk = little(tmp_path / "data"), Work(tmp_path / "work"), Reporter(quiet=True)
-    audit(config, data, work, talk)
-    extract_frames(config, data, work, talk)
+    shorter = whole_frame_config.train.model_copy(update={"epochs": 2, "accumulate": 2, "batch_end_to_end": 1})
+    config = whole_frame_config.model_copy(update={"train": shorter})
+    data, work, reporter = write_data(tmp_path / "data"), Work(tmp_path / "work"), Reporter(quiet=True)
+    audit(config, data, work, reporter)
+    extract_frames(config, data, work, reporter)
     signals = killed(config, work.root, data, end_to_end=True, kills=3)
     assert signals[0] == signal.SIGKILL

@@ -106,12 +106,12 @@ def test_several_runs_are_averaged(work: Work) -> None:
         np.testing.assert_allclose(both[row], np.mean([one[row], other[row]], axis=0), atol=2e-6)
 
 
-def test_a_video_without_features_is_looked_at_and_one_that_is_nowhere_is_listed(
-    work: Work, tmp_path: Path, film: Callable[[Path, int], Path]
+def test_a_video_without_features_is_predicted_and_a_missing_one_is_listed(
+    work: Work, tmp_path: Path, write_video: Callable[[Path, int], Path]
 ) -> None:
     data = tmp_path / "data"
     (data / "videos").mkdir(parents=True)
-    film(data / "videos" / "seen.mp4", 12)
+    write_video(data / "videos" / "seen.mp4", 12)
     (data / "VA" / "Train_Set").mkdir(parents=True)
     (data / "VA" / "Train_Set" / "gone.txt").write_text("valence,arousal\n0,0\n")
     rows = ["seen_left/00001.jpg,0,0", "seen_left/00012.jpg,0,0", "nowhere/00001.jpg,0,0"]
@@ -133,12 +133,12 @@ def test_a_video_without_features_is_looked_at_and_one_that_is_nowhere_is_listed
     ids=["gaussian", "median", "carry"],
 )
 def test_submit_evaluate_and_predict_give_the_same_values(
-    clip: dict[str, Any], smoothing: dict[str, Any], tmp_path: Path, film: Callable[[Path, int], Path]
+    clip: dict[str, Any], smoothing: dict[str, Any], tmp_path: Path, write_video: Callable[[Path, int], Path]
 ) -> None:
     """One run, one video, three commands: the smoothing that the model stores and clip.carry count in each."""
     data, work = tmp_path / "data", Work(tmp_path / "work")
     (data / "videos").mkdir(parents=True)
-    film(data / "videos" / "seen.mp4", 40)
+    write_video(data / "videos" / "seen.mp4", 40)
     (data / "VA" / "Validation_Set").mkdir(parents=True)
     (data / "VA" / "Validation_Set" / "seen.txt").write_text("valence,arousal\n" + "0.5,0.1\n0.1,0.2\n" * 20)
     settings = CONFIG.model_copy(
@@ -180,25 +180,25 @@ def test_submit_evaluate_and_predict_give_the_same_values(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("valence,arousal\na/00001.jpg,0,0\n", "line 1"),
         (f"{HEADER}\n", "no rows"),
         (f"{HEADER}\na/00001.jpg,0,0\na/zzz.jpg,0,0\n", "line 3"),
         (f"{HEADER}\na/00000.jpg,0,0\n", "line 2"),
-        (f"{HEADER}\na/00001.jpg,0,0,0\n", "line 2 holds 4 values"),
+        (f"{HEADER}\na/00001.jpg,0,0,0\n", "line 2 has 4 values"),
         (f"{HEADER}\na/00001.jpg,0,0\n\na/00002.jpg,0,0\n", "line 3"),
-        (f"{HEADER}\na/00001.jpg,0,0\na/1.jpg,0,0\n", "line 3 names the same frame as line 2"),
+        (f"{HEADER}\na/00001.jpg,0,0\na/1.jpg,0,0\n", "line 3 repeats the frame of line 2"),
     ],
 )
-def test_a_malformed_template_is_refused_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+def test_a_malformed_template_is_refused_with_its_line(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "template.txt").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_template(tmp_path / "template.txt")
 
 
-def test_an_unknown_run_is_said_before_any_work(work: Work, tmp_path: Path) -> None:
+def test_an_unknown_run_is_an_error_before_any_work(work: Work, tmp_path: Path) -> None:
     given = template(tmp_path / "t.txt", "cached/00001.jpg")
     with pytest.raises(MissingStageError, match="nope"):
         submit(CONFIG, tmp_path, work, QUIET, template=given, out=tmp_path / "o.txt", runs=("default", "nope"))

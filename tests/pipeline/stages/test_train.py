@@ -64,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, Config]:
     return work, config
 
 
-def test_a_head_learns_what_the_features_say(trained: tuple[Work, Config]) -> None:
+def test_a_head_learns_from_features(trained: tuple[Work, Config]) -> None:
     work, _ = trained
     run = json.loads((work.run("default") / "run.json").read_text())
     assert run["metrics"]["validation_ccc_mean"] > 0.8
@@ -86,7 +86,7 @@ def test_each_epoch_leaves_a_line_with_all_that_the_report_draws(trained: tuple[
     assert all(names <= line.keys() for line in lines)
 
 
-def test_the_model_file_holds_the_whole_network_and_how_it_was_made(trained: tuple[Work, Config]) -> None:
+def test_the_model_file_has_the_network_and_its_settings(trained: tuple[Work, Config]) -> None:
     work, config = trained
     net, info = load_model(work.run("default"))
     assert not net.training
@@ -108,16 +108,16 @@ def test_a_second_run_keeps_the_model_and_a_changed_setting_does_not(trained: tu
     assert report.made == ("other",)
 
 
-def test_settings_of_the_other_road_do_not_matter(trained: tuple[Work, Config]) -> None:
+def test_settings_of_the_other_training_mode_have_no_influence(trained: tuple[Work, Config]) -> None:
     work, config = trained
     changed = config.model_copy(update={"train": config.train.model_copy(update={"box_weight": 7.0})})
     assert train(changed, Path("nowhere"), work, QUIET).kept == ("default",)
 
 
-def test_a_start_that_is_not_surpassed_is_what_is_kept(trained: tuple[Work, Config]) -> None:
+def test_the_initial_weights_are_kept_if_no_epoch_is_better(trained: tuple[Work, Config]) -> None:
     work, _ = trained
-    ruin = settings("train.epochs=2", "train.learning_rate=50", "train.gradient_clip=0", "train.warmup=0")
-    report = train(ruin, Path("nowhere"), work, QUIET, run="ruined", start="default")
+    diverging = settings("train.epochs=2", "train.learning_rate=50", "train.gradient_clip=0", "train.warmup=0")
+    report = train(diverging, Path("nowhere"), work, QUIET, run="ruined", start="default")
     before, kept, last = (
         load_model(work.run(run) / name)[0].head.state_dict()
         for run, name in (
@@ -128,17 +128,21 @@ def test_a_start_that_is_not_surpassed_is_what_is_kept(trained: tuple[Work, Conf
     assert all(torch.equal(before[name], kept[name]) for name in before)
     assert not all(torch.equal(before[name], last[name]) for name in before)
     assert read_model_info(work.run("ruined") / "last.safetensors").metadata["epoch"] == 2
-    assert train(ruin, Path("nowhere"), work, QUIET, run="ruined", start="default").kept == ("ruined",)
+    assert train(diverging, Path("nowhere"), work, QUIET, run="ruined", start="default").kept == ("ruined",)
 
 
 @pytest.mark.parametrize("more", [("head.kind=tcn",), ("head.bidirectional=false", "clip.carry=true")])
-def test_other_heads_learn_and_evaluate_as_their_training_said(trained: tuple[Work, Config], more: tuple[str]) -> None:
+def test_evaluation_of_other_heads_equals_their_training_metrics(
+    trained: tuple[Work, Config], more: tuple[str]
+) -> None:
     work, _ = trained
     config = settings("train.epochs=12", "head.blocks=2", "smooth.kind=none", *more)
     train(config, Path("nowhere"), work, QUIET, run="kind")
-    told = json.loads((work.run("kind") / "run.json").read_text())["metrics"]["validation_ccc_mean"]
-    assert told > 0.4
-    assert evaluate(config, Path("nowhere"), work, QUIET, run="kind").facts["ccc_mean"] == pytest.approx(told, abs=1e-4)
+    expected = json.loads((work.run("kind") / "run.json").read_text())["metrics"]["validation_ccc_mean"]
+    assert expected > 0.4
+    assert evaluate(config, Path("nowhere"), work, QUIET, run="kind").facts["ccc_mean"] == pytest.approx(
+        expected, abs=1e-4
+    )
 
 
 class Impatient(Reporter):
@@ -149,7 +153,7 @@ class Impatient(Reporter):
             raise KeyboardInterrupt
 
 
-def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_a_stopped_training_gives_the_same_weights(tmp_path: Path) -> None:
     work, config = Work(tmp_path), settings("train.epochs=4", "train.ema=0.9")
     cache(work, config, SUBJECTS)
     train(config, Path("nowhere"), work, QUIET, run="whole")

@@ -49,7 +49,7 @@ def work(tmp_path: Path, config: Config) -> Work:
     return work
 
 
-def test_a_search_leaves_the_best_config_and_goes_on_where_it_was(work: Work, config: Config, tmp_path: Path) -> None:
+def test_a_search_writes_the_best_config_and_can_continue(work: Work, config: Config, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text(SPACE)
     first = tune(config, work, QUIET, space=str(space), name="s", trials=3)
@@ -70,7 +70,7 @@ def test_a_search_leaves_the_best_config_and_goes_on_where_it_was(work: Work, co
     assert best.train.epochs == config.train.epochs
     if second.facts["importance"]:
         assert (folder / "importance.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(WorkError, match="holds a search over other"):
+    with pytest.raises(WorkError, match="already contains a search with other"):
         tune(load("demo", [*SETTINGS, "train.epochs=3"]), work, QUIET, space=str(space), name="s", trials=8)
 
 
@@ -82,7 +82,7 @@ def test_every_shipped_space_is_allowed(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("train.epochz: [1, 2]", "Did you mean train.epochs"),
         ("stn.crop: [32, 64]", "no effect"),
@@ -96,11 +96,11 @@ def test_every_shipped_space_is_allowed(name: str, tmp_path: Path) -> None:
         ("a: [", "not valid YAML"),
     ],
 )
-def test_a_wrong_space_is_named_with_its_remedy(text: str, said: str, tmp_path: Path) -> None:
+def test_a_wrong_space_is_named_with_its_remedy(text: str, message: str, tmp_path: Path) -> None:
     space, base = tmp_path / "mine.yaml", tmp_path / "base.yaml"
     space.write_text(text)
     base.touch()
     with pytest.raises(ConfigError) as caught:
         read_space(str(space), base)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "mine.yaml" in str(caught.value)

@@ -52,7 +52,7 @@ def flip(path: Path, place: int = -9) -> None:
     path.write_bytes(data)
 
 
-def test_a_sound_folder_is_sound_and_stays_as_it_is(work: Path) -> None:
+def test_verify_leaves_an_intact_folder_unchanged(work: Path) -> None:
     before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
     result = verify(work)
     assert (result.exit_code, result.stdout) == (0, "")
@@ -88,7 +88,7 @@ def test_each_fault_is_named_with_its_remedy(
     assert listed["name"] == name
 
 
-def test_what_is_damaged_is_removed_if_asked_and_then_all_is_well(work: Path) -> None:
+def test_remove_deletes_damaged_files_and_the_folder_is_then_valid(work: Path) -> None:
     for name in ("frames/v.h5", "weights/stn.safetensors"):
         flip(work / name)
     assert verify(work, "--remove").exit_code == 3

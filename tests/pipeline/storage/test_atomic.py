@@ -63,8 +63,8 @@ def test_every_writer_creates_files_with_the_mode_of_the_umask(umask: int, tmp_p
         trace.save(out / f"table.{ending}")
     with drawing(LIGHT, 2, 2) as figure:
         save(figure, out / "figure.png", 50)
-    with Mp4(out / "film.mp4", 64, 64, 25) as film:
-        film.add(np.zeros((64, 64, 3), np.uint8), 0.0)
+    with Mp4(out / "film.mp4", 64, 64, 25) as mp4:
+        mp4.add(np.zeros((64, 64, 3), np.uint8), 0.0)
     modes = {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in out.iterdir()}
     assert len(modes) == 10
     assert modes == dict.fromkeys(modes, oct(0o666 & ~umask))
@@ -99,7 +99,7 @@ def test_the_next_write_to_a_folder_removes_files_of_a_killed_process(killed: Pa
     assert names(killed) == ["another.txt"]
 
 
-def test_temporary_files_of_earlier_versions_are_swept(tmp_path: Path) -> None:
+def test_temporary_files_of_earlier_versions_are_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for name in (f".config.yaml.{dead.pid}.part", f".audit.{dead.pid}.tmp", f".a.h5.{os.getpid()}.tmp", ".x.part"):

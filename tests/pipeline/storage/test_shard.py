@@ -341,7 +341,7 @@ def test_memory_does_not_grow_with_the_length_of_a_shard(tmp_path: Path) -> None
     assert peak(600) < 40 << 10  # KiB; the shard has 150 MiB
 
 
-def test_temporary_files_of_ended_processes_are_swept(tmp_path: Path) -> None:
+def test_temporary_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     kept = [f".a.h5.{os.getpid()}.tmp", ".a.h5.tmp", "a.h5", f"a.{dead.pid}.tmp"]

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from affect.configs.schema import Config
 from affect.pipeline.errors import VideoError
-from affect.pipeline.ingest.synthetic.film import Film, draw_film
+from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.timeline import read_timeline
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import StageReport
 from affect.pipeline.visualization.clip_page import player_pages
-from affect.pipeline.visualization.web_video import make_film
+from affect.pipeline.visualization.web_video import make_web_video
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
@@ -51,16 +51,16 @@ def make(folder: Path, *names: str) -> StageReport:
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of two seconds, whose frames come at uneven times."""
     path = tmp_path_factory.mktemp("video") / "talk.mp4"
-    draw_film(Film(path, 5, 48, 24.0, 1, 320, 180, variable=True))
+    draw_video(SyntheticVideo(path, 5, 48, 24.0, 1, 320, 180, variable=True))
     return path
 
 
 @pytest.fixture(scope="module")
 def drawn(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
     folder = tmp_path_factory.mktemp("out")
-    told = write_prediction(folder, NAME, video)
+    prediction = write_prediction(folder, NAME, video)
     assert make(folder, NAME).made
-    return folder / f"{NAME}.html", told
+    return folder / f"{NAME}.html", prediction
 
 
 def ask(browser: "WebDriver", script: str) -> Any:
@@ -96,14 +96,14 @@ def test_it_plays_in_step_with_the_traces(page: "WebDriver", drawn: Drawn) -> No
     time, value = drawn[1]["time"], drawn[1]["value"]
     page.find_element("css selector", ".play").click()
     wait(page, "document.querySelector('video').currentTime > 0.5")
-    now, row, *said = ask(
+    now, row, *readings = ask(
         page,
         "(() => {const video = document.querySelector('video'); video.pause(); return [video.currentTime, "
         "Number(document.querySelector('.player').dataset.row), ...[...document.querySelectorAll('.reading b')]"
         ".map(it => it.textContent)]})()",
     )
     assert abs(time[row] - time[0] - now) < 0.25
-    assert [float(text.replace("−", "-")) for text in said] == pytest.approx(value[row].tolist(), abs=0.006)
+    assert [float(text.replace("−", "-")) for text in readings] == pytest.approx(value[row].tolist(), abs=0.006)
     left = float(ask(page, "parseFloat(document.querySelector('.cursor').style.left)"))
     assert left == pytest.approx(100 * (time[row] - time[0]) / (time[-1] - time[0]), abs=3)
     wait(page, "document.querySelector('.play').getAttribute('aria-label') === 'Play'")
@@ -117,13 +117,13 @@ def test_a_click_on_the_trace_seeks(page: "WebDriver", drawn: Drawn) -> None:
     for share in (0.25, 0.75):
         across = round(panel.size["width"] * (share - 0.5))
         ActionChains(page).move_to_element_with_offset(panel, across, 5).click().perform()
-        wanted = time[0] + share * (time[-1] - time[0])
-        assert at(page) == pytest.approx(wanted, abs=0.02)
+        expected = time[0] + share * (time[-1] - time[0])
+        assert at(page) == pytest.approx(expected, abs=0.02)
         wait(page, "!document.querySelector('video').seeking")
-        assert ask(page, "document.querySelector('video').currentTime") == pytest.approx(wanted - time[0], abs=0.03)
-    told = ask(page, "document.querySelector('.tip').textContent")
-    assert "valence" in told
-    assert "nearest word" in told
+        assert ask(page, "document.querySelector('video').currentTime") == pytest.approx(expected - time[0], abs=0.03)
+    tooltip = ask(page, "document.querySelector('.tip').textContent")
+    assert "valence" in tooltip
+    assert "nearest word" in tooltip
 
 
 def test_the_keyboard_is_enough(page: "WebDriver", drawn: Drawn) -> None:
@@ -147,7 +147,7 @@ def test_the_keyboard_is_enough(page: "WebDriver", drawn: Drawn) -> None:
     assert {"play", "speed", "traces", "moment"} <= set(seen)
 
 
-def test_the_box_is_where_the_face_was_and_gone_where_there_is_none(page: "WebDriver", drawn: Drawn) -> None:
+def test_the_box_is_on_the_face_and_hidden_without_a_face(page: "WebDriver", drawn: Drawn) -> None:
     press(page, ".", ".")
     edges = "['x', 'y', 'width', 'height']"
     shown = ask(page, f"{edges}.map(it => Number(document.querySelector('rect.box').getAttribute(it)))")
@@ -161,7 +161,7 @@ def test_the_box_is_where_the_face_was_and_gone_where_there_is_none(page: "WebDr
     assert ask(page, "document.querySelector('.face').textContent") == "no face"
 
 
-def test_it_asks_nothing_of_the_network(page: "WebDriver") -> None:
+def test_the_app_page_loads_nothing_from_the_network(page: "WebDriver") -> None:
     asked = ask(page, "performance.getEntriesByType('resource').map(it => it.name)")
     assert not [name for name in asked if not name.startswith(("data:", "blob:"))]
     assert ask(page, "document.querySelector('h1').textContent") == NAME
@@ -213,29 +213,29 @@ def test_pages_are_kept_until_something_changes(video: Path, tmp_path: Path) -> 
     assert not (tmp_path / "talk.html").exists()
 
 
-def test_a_film_is_no_larger_than_it_may_be(video: Path, tmp_path: Path) -> None:
+def test_a_web_video_has_at_most_the_given_size(video: Path, tmp_path: Path) -> None:
     def frames(data: bytes) -> int:
         (tmp_path / "film.mp4").write_bytes(data)
         return read_timeline(tmp_path / "film.mp4").facts.frames
 
-    whole, timeline = make_film(video, 4_000_000, [3]), read_timeline(video)
+    whole, timeline = make_web_video(video, 4_000_000, [3]), read_timeline(video)
     assert (whole.whole, list(whole.pictures)) == (True, [3])
     assert (whole.width, whole.height) == (timeline.facts.width, timeline.facts.height)
     assert frames(whole.data) == len(timeline.time)
     for most in (100_000, 30_000):
-        small = make_film(video, most)
+        small = make_web_video(video, most)
         assert len(small.data) <= most
         assert frames(small.data) > 0
         assert small.whole == (small.end > timeline.time[-1] - 0.3)
     (tmp_path / "x.mp4").write_bytes(b"no video" * 50)
     with pytest.raises(VideoError):
-        make_film(tmp_path / "x.mp4", 1_000_000)
+        make_web_video(tmp_path / "x.mp4", 1_000_000)
 
 
 def test_a_video_that_the_browser_does_not_know_plays(browser: "WebDriver", real: Path, tmp_path: Path) -> None:
-    told = write_prediction(tmp_path, "real", real / "titles-then-face.mov")  # HEVC, with a sound track
+    prediction = write_prediction(tmp_path, "real", real / "titles-then-face.mov")  # HEVC, with a sound track
     make(tmp_path, "real")
     browser.get((tmp_path / "real.html").as_uri())
     wait(browser, "document.querySelector('video').readyState >= 3")
-    assert ask(browser, "document.querySelector('video').duration") == pytest.approx(told["time"][-1], abs=0.25)
+    assert ask(browser, "document.querySelector('video').duration") == pytest.approx(prediction["time"][-1], abs=0.25)
     assert (tmp_path / "real.html").stat().st_size < 8.5e6

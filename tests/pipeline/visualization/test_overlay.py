@@ -1,4 +1,4 @@
-"""The film with the overlay is the same film: its frames, their times, its sound; and one can read what is on it."""
+"""The overlay video has the frames, times and sound of its source, and its text is legible."""
 
 from pathlib import Path
 
@@ -43,14 +43,14 @@ def pixels_of(path: Path) -> np.ndarray:
         return np.concatenate([batch.pixels for batch in decoding])
 
 
-def test_frames_times_and_sound_stay(talk: Path, tmp_path: Path) -> None:
+def test_frames_times_and_sound_stay(video_with_sound: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    write_overlay_video(out, [trace_of(talk, away=slice(10, 15))], QUIET, "overlay")
-    np.testing.assert_allclose(read_timeline(out).time, read_timeline(talk).time, atol=1e-4)
+    write_overlay_video(out, [trace_of(video_with_sound, away=slice(10, 15))], QUIET, "overlay")
+    np.testing.assert_allclose(read_timeline(out).time, read_timeline(video_with_sound).time, atol=1e-4)
     codec, packets, end = sound_of(out)
-    assert (codec, packets) == sound_of(talk)[:2], "copied, not made again"
-    assert end == pytest.approx(sound_of(talk)[2], abs=0.05)
-    before, after = pixels_of(talk).astype(int), pixels_of(out).astype(int)
+    assert (codec, packets) == sound_of(video_with_sound)[:2], "copied, not made again"
+    assert end == pytest.approx(sound_of(video_with_sound)[2], abs=0.05)
+    before, after = pixels_of(video_with_sound).astype(int), pixels_of(out).astype(int)
     assert after.shape == before.shape
     assert np.abs(after - before)[:, 2:14, 2:150].mean() < 6, "where nothing is drawn, the picture is what it was"
     corner = after[:, 17:24, 37:48]
@@ -59,9 +59,9 @@ def test_frames_times_and_sound_stay(talk: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"out.mp4"}
 
 
-def test_sound_that_an_mp4_does_not_take_is_made_anew(talk: Path, tmp_path: Path) -> None:
+def test_sound_that_mp4_does_not_support_is_encoded_again(video_with_sound: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "talk.mov", tmp_path / "out.mp4"
-    with av.open(str(talk)) as old, av.open(str(source), "w") as new:
+    with av.open(str(video_with_sound)) as old, av.open(str(source), "w") as new:
         picture, sound = old.streams.video[0], old.streams.audio[0]
         kept, pcm = new.add_stream_from_template(picture), new.add_stream("pcm_s16le", rate=16000)
         assert isinstance(pcm, av.AudioStream)
@@ -81,9 +81,9 @@ def test_sound_that_an_mp4_does_not_take_is_made_anew(talk: Path, tmp_path: Path
     assert end == pytest.approx(sound_of(source)[2], abs=0.15)
 
 
-def test_a_film_without_sound_stays_silent(talk: Path, tmp_path: Path) -> None:
+def test_a_video_without_sound_stays_silent(video_with_sound: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    write_overlay_video(out, [trace_of(talk.with_name("silent.mp4"))], QUIET, "overlay")
+    write_overlay_video(out, [trace_of(video_with_sound.with_name("silent.mp4"))], QUIET, "overlay")
     with av.open(str(out)) as container:
         assert not container.streams.audio
 

@@ -36,7 +36,7 @@ def shown_number(picture: np.ndarray) -> int:
     return sum(int(bar) << bit for bit, bar in enumerate(bars))
 
 
-def film(path: Path, codec: str = "libx264", times: Sequence[int] | None = None, **options: str) -> Path:
+def write_video(path: Path, codec: str = "libx264", times: Sequence[int] | None = None, **options: str) -> Path:
     """A video of 60 numbered frames, 25 per second or at these milliseconds."""
     muxer = {"cluster_time_limit": "400"} if path.suffix == ".mkv" else {}
     with av.open(str(path), "w", format="vob" if path.suffix == ".mpg" else None, options=muxer) as out:
@@ -105,7 +105,7 @@ KINDS = [
 def test_frames_skipped_by_a_camera_are_not_lost_frames(
     tmp_path: Path, name: str, codec: str, times: list[int]
 ) -> None:
-    path = film(tmp_path / name, codec, times)
+    path = write_video(tmp_path / name, codec, times)
     given, shown, decoding = rows(path)
     assert given == shown == list(range(FRAMES))
     assert decoding.lost == ()
@@ -159,7 +159,7 @@ def _avi(data: bytes, chunks: Sequence[tuple[bytes, bytes]], *, index: bool = Tr
 @pytest.mark.parametrize("before", [[1], [10, 25, 25, 26], [0], [FRAMES]], ids=["second", "middle", "first", "last"])
 @pytest.mark.parametrize("codec", ["mpeg4", "mjpeg", "libx264"])
 def test_empty_chunks_of_an_avi_are_not_frames(tmp_path: Path, codec: str, before: list[int], index: bool) -> None:
-    path = with_empty_chunks(film(tmp_path / "a.avi", codec, bf="0"), before, index=index)
+    path = with_empty_chunks(write_video(tmp_path / "a.avi", codec, bf="0"), before, index=index)
     given, shown, decoding = rows(path)
     assert given == shown == list(range(FRAMES))
     assert decoding.lost == ()
@@ -169,7 +169,7 @@ def test_empty_chunks_of_an_avi_are_not_frames(tmp_path: Path, codec: str, befor
 
 
 def test_a_truncated_avi_with_empty_chunks_lists_its_lost_frames(tmp_path: Path) -> None:
-    path = with_empty_chunks(film(tmp_path / "a.avi", "mjpeg"), [5, 10])
+    path = with_empty_chunks(write_video(tmp_path / "a.avi", "mjpeg"), [5, 10])
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     given, shown, decoding = rows(path)
     assert given == shown == list(range(len(given)))
@@ -178,7 +178,7 @@ def test_a_truncated_avi_with_empty_chunks_lists_its_lost_frames(tmp_path: Path)
 
 
 def test_a_frame_count_too_large_in_the_header_is_not_a_loss(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.avi", "mjpeg")
+    path = write_video(tmp_path / "a.avi", "mjpeg")
     data = bytearray(path.read_bytes())
     place = data.index(b"strh") + 40
     data[place : place + 4] = (5000).to_bytes(4, "little")
@@ -194,7 +194,7 @@ EMPTY_PICTURE = b"\0\0\1\xb6" + bytes((0b01010001, 0b11001111))
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
 def test_empty_mpeg4_frames_are_not_frames(tmp_path: Path, suffix: str) -> None:
-    source, path = film(tmp_path / "a.avi", "mpeg4"), tmp_path / f"repeats{suffix}"
+    source, path = write_video(tmp_path / "a.avi", "mpeg4"), tmp_path / f"repeats{suffix}"
     with av.open(str(source)) as old, av.open(str(path), "w") as out:
         track = old.streams.video[0]
         stream, time = out.add_stream_from_template(track), 0
@@ -217,7 +217,7 @@ def test_empty_mpeg4_frames_are_not_frames(tmp_path: Path, suffix: str) -> None:
 
 def test_two_frames_in_one_chunk_are_two_frames(tmp_path: Path) -> None:
     """DivX packs two frames into one chunk, followed by a chunk with an empty frame."""
-    path = film(tmp_path / "a.avi", "mpeg4", bf="1")
+    path = write_video(tmp_path / "a.avi", "mpeg4", bf="1")
     chunks = chunks_of(path.read_bytes())
     packed: list[tuple[bytes, bytes]] = []
     for name, content in chunks:
@@ -240,7 +240,7 @@ def test_two_frames_in_one_chunk_are_two_frames(tmp_path: Path) -> None:
     ("name", "codec"), [("a.ts", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.mpg", "mpeg2video")]
 )
 def test_concatenated_files_are_read_one_after_the_other(tmp_path: Path, name: str, codec: str) -> None:
-    one = film(tmp_path / name, codec).read_bytes()
+    one = write_video(tmp_path / name, codec).read_bytes()
     path = tmp_path / f"joined{Path(name).suffix}"
     path.write_bytes(one + one)
     given, shown, decoding = rows(path)
@@ -252,7 +252,7 @@ def test_concatenated_files_are_read_one_after_the_other(tmp_path: Path, name: s
 
 
 def test_start_and_stop_select_frames_of_a_concatenated_file(tmp_path: Path) -> None:
-    one = film(tmp_path / "a.ts").read_bytes()
+    one = write_video(tmp_path / "a.ts").read_bytes()
     path = tmp_path / "joined.ts"
     path.write_bytes(one + one)
     given, shown, _ = decoded(path, 112, lambda it: _listed(it), start=55, stop=70)
@@ -267,7 +267,7 @@ def _listed(decoding: Decoding) -> tuple[list[int], list[int], Decoding]:
 
 
 def test_a_pause_between_concatenated_files_is_not_lost_frames(tmp_path: Path) -> None:
-    one = film(tmp_path / "a.ts")
+    one = write_video(tmp_path / "a.ts")
     later = copied(one, tmp_path / "b.ts", shift=Fraction(20))
     path = tmp_path / "joined.ts"
     path.write_bytes(one.read_bytes() + later.read_bytes())
@@ -279,14 +279,14 @@ def test_a_pause_between_concatenated_files_is_not_lost_frames(tmp_path: Path) -
 
 
 def test_timestamps_that_overflow_continue(tmp_path: Path) -> None:
-    path = copied(film(tmp_path / "a.ts"), tmp_path / "wrap.ts", shift=Fraction(2**33, 90_000) - 4)
+    path = copied(write_video(tmp_path / "a.ts"), tmp_path / "wrap.ts", shift=Fraction(2**33, 90_000) - 4)
     given, shown, _ = rows(path)
     assert given == shown == list(range(FRAMES))
     np.testing.assert_allclose(np.diff(read_timeline(path).time), 1 / 25, atol=1e-4)
 
 
 def test_one_decreasing_timestamp_does_not_move_its_frame(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.flv", bf="0")
+    path = write_video(tmp_path / "a.flv", bf="0")
     data, place, seen = bytearray(path.read_bytes()), 13, 0
     while place + 11 <= len(data):
         if data[place] == 9:
@@ -305,7 +305,7 @@ def test_one_decreasing_timestamp_does_not_move_its_frame(tmp_path: Path) -> Non
 @pytest.mark.parametrize("suffix", [".ts", ".mkv", ".mp4"])
 @pytest.mark.parametrize("first", [5, 12])
 def test_frames_before_the_first_keyframe_are_not_counted(tmp_path: Path, suffix: str, first: int) -> None:
-    whole = film(tmp_path / f"a{suffix}", bf="2", **{"x264-params": "open-gop=1"})  # pyright: ignore[reportArgumentType]
+    whole = write_video(tmp_path / f"a{suffix}", bf="2", **{"x264-params": "open-gop=1"})  # pyright: ignore[reportArgumentType]
     path = copied(whole, tmp_path / f"cut{suffix}", first)
     given, shown, decoding = rows(path)
     expected, times = plain(path)
@@ -320,7 +320,7 @@ def test_frames_before_the_first_keyframe_are_not_counted(tmp_path: Path, suffix
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_a_start_hidden_by_an_edit_list_is_not_counted(tmp_path: Path, codec: str, first: int) -> None:
     options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
-    path = copied(film(tmp_path / "a.mp4", codec, **options), tmp_path / "cut.mp4", shift=-Fraction(first, 25))  # pyright: ignore[reportArgumentType]
+    path = copied(write_video(tmp_path / "a.mp4", codec, **options), tmp_path / "cut.mp4", shift=-Fraction(first, 25))  # pyright: ignore[reportArgumentType]
     given, shown, decoding = rows(path)
     assert shown == plain(path)[0]
     assert given == list(range(len(shown)))
@@ -341,7 +341,7 @@ def damaged(path: Path, size: int, filler: Callable[[int], bytes] = bytes) -> Pa
 
 @pytest.mark.parametrize(("suffix", "size"), [(".mkv", 12), (".ts", 0), (".flv", 20)])
 def test_lost_frames_of_a_damaged_file_keep_their_numbers(tmp_path: Path, suffix: str, size: int) -> None:
-    path = damaged(film(tmp_path / f"a{suffix}", bf="0"), size)
+    path = damaged(write_video(tmp_path / f"a{suffix}", bf="0"), size)
     given, shown, decoding = rows(path)
     sound = [(a, b) for a, b in zip(given, shown, strict=True) if a < 24 or a >= 48]
     assert len(sound) >= 30
@@ -351,7 +351,7 @@ def test_lost_frames_of_a_damaged_file_keep_their_numbers(tmp_path: Path, suffix
 
 
 def test_frames_after_damage_with_unequal_time_steps_have_no_number(tmp_path: Path) -> None:
-    path = damaged(film(tmp_path / "a.mkv", times=PHONE, bf="0"), 12)
+    path = damaged(write_video(tmp_path / "a.mkv", times=PHONE, bf="0"), 12)
     given, shown, decoding = rows(path)
     assert given[:25] == shown[:25] == list(range(25))
     assert 25 <= len(given) <= 26
@@ -360,16 +360,27 @@ def test_frames_after_damage_with_unequal_time_steps_have_no_number(tmp_path: Pa
 
 def test_only_files_that_an_older_release_read_wrongly_are_out_of_date(tmp_path: Path) -> None:
     """Earlier releases gave wrong numbers or orientations for some of these files."""
-    for path in (film(tmp_path / "a.mp4"), film(tmp_path / "a.avi", "mpeg4"), film(tmp_path / "a.mov")):
+    for path in (
+        write_video(tmp_path / "a.mp4"),
+        write_video(tmp_path / "a.avi", "mpeg4"),
+        write_video(tmp_path / "a.mov"),
+    ):
         assert reading(path) == 1
         assert video_digest(path) == source_digest(path)
-    mirrored = film(tmp_path / "mirrored.mp4")
+    mirrored = write_video(tmp_path / "mirrored.mp4")
     data = bytearray(mirrored.read_bytes())
     matrix = data.index(b"tkhd") + 44
     data[matrix : matrix + 4] = (-(1 << 16)).to_bytes(4, "big", signed=True)
     mirrored.write_bytes(data)
-    changed = [with_empty_chunks(film(tmp_path / "empty.avi", "mpeg4"), [3]), film(tmp_path / "a.mkv"), mirrored]
-    changed += [with_empty_chunks(film(tmp_path / "bare.avi", "mpeg4"), [3], index=False), film(tmp_path / "a.ts")]
+    changed = [
+        with_empty_chunks(write_video(tmp_path / "empty.avi", "mpeg4"), [3]),
+        write_video(tmp_path / "a.mkv"),
+        mirrored,
+    ]
+    changed += [
+        with_empty_chunks(write_video(tmp_path / "bare.avi", "mpeg4"), [3], index=False),
+        write_video(tmp_path / "a.ts"),
+    ]
     for path in changed:
         assert reading(path) > 1
         assert video_digest(path) != source_digest(path)
@@ -383,7 +394,7 @@ def test_any_content_has_a_digest(tmp_path: Path, content: bytes) -> None:
 
 
 def test_frames_of_a_bare_stream_have_the_times_of_its_rate(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.h264")
+    path = write_video(tmp_path / "a.h264")
     given, shown, _ = rows(path)
     assert given == shown == list(range(FRAMES))
     np.testing.assert_allclose(read_timeline(path).time, np.arange(FRAMES) / 25, atol=1e-6)
@@ -407,7 +418,7 @@ def test_frames_whose_presentation_times_are_those_of_decoding_are_counted(tmp_p
     def forget(place: int, packet: av.Packet) -> None:
         packet.pts = packet.dts = 512 * place
 
-    path = rewritten(film(tmp_path / "a.mp4", bf="2"), tmp_path / f"b{suffix}", forget)
+    path = rewritten(write_video(tmp_path / "a.mp4", bf="2"), tmp_path / f"b{suffix}", forget)
     given, shown, decoding = rows(path, decoders=("pyav",))
     assert given == shown == list(range(FRAMES))
     assert decoding.lost == ()
@@ -416,7 +427,7 @@ def test_frames_whose_presentation_times_are_those_of_decoding_are_counted(tmp_p
 
 def test_frames_of_which_some_have_no_timestamp_are_counted(tmp_path: Path) -> None:
     """As where a transport stream puts several frames into one packet of its own."""
-    path = film(tmp_path / "a.ts", bf="2")
+    path = write_video(tmp_path / "a.ts", bf="2")
     data = bytearray(path.read_bytes())
     starts = [at for at in range(0, len(data), 188) if data[at + 1] & 0x40 and data[at + 1 : at + 3] == b"\x41\x00"]
     for at in starts[7:40:11]:
@@ -434,7 +445,7 @@ def test_frames_of_which_some_have_no_timestamp_are_counted(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("share", [70, 80, 90])
 def test_an_avi_that_ends_in_half_a_frame_keeps_the_others(tmp_path: Path, share: int) -> None:
-    whole = film(tmp_path / "a.avi", bf="3").read_bytes()
+    whole = write_video(tmp_path / "a.avi", bf="3").read_bytes()
     path = tmp_path / "b.avi"
     path.write_bytes(whole[: len(whole) * share // 100])
     given, shown, decoding = rows(path)
@@ -445,8 +456,8 @@ def test_an_avi_that_ends_in_half_a_frame_keeps_the_others(tmp_path: Path, share
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".m2ts"])
-def test_a_joined_file_that_goes_on_in_another_stream_is_refused(tmp_path: Path, suffix: str) -> None:
-    first = film(tmp_path / f"a{suffix}")
+def test_a_joined_file_that_continues_in_another_stream_is_refused(tmp_path: Path, suffix: str) -> None:
+    first = write_video(tmp_path / f"a{suffix}")
     other = copied(first, tmp_path / "b.ts")
     data = first.read_bytes()
     stride, sync = (192, 4) if suffix == ".m2ts" else (188, 0)
@@ -459,7 +470,7 @@ def test_a_joined_file_that_goes_on_in_another_stream_is_refused(tmp_path: Path,
             moved[at + 1 : at + 3] = (pid + 1).to_bytes(2, "big")
     path = tmp_path / f"joined{suffix}"
     path.write_bytes(data + bytes(moved))
-    with pytest.raises(VideoError, match="goes on in another stream"):
+    with pytest.raises(VideoError, match="continues in another stream"):
         probe(path)
     assert probe(first).frames == probe(other).frames == FRAMES
 
@@ -483,7 +494,7 @@ def test_of_two_programs_in_a_transport_stream_the_first_is_read(tmp_path: Path)
 
 
 def test_a_stream_that_begins_in_the_middle_of_a_file_does_not_end_it(tmp_path: Path) -> None:
-    first, second = film(tmp_path / "a.ts"), tmp_path / "b.ts"
+    first, second = write_video(tmp_path / "a.ts"), tmp_path / "b.ts"
     with av.open(str(first)) as old, av.open(str(second), "w") as out:
         track = old.streams.video[0]
         stream, sound = out.add_stream_from_template(track), out.add_stream("mp2", rate=48_000)

@@ -17,9 +17,9 @@ from affect.pipeline.ingest.video.decode import decode, decoded, probe
 from affect.pipeline.ingest.video.live import captured_frames
 from affect.pipeline.ingest.video.thumbnails import frames_at
 from affect.pipeline.progress import Reporter
-from affect.pipeline.visualization.clip import as_json, read_clip, with_film
+from affect.pipeline.visualization.clip import as_json, read_clip, with_web_video
 from affect.pipeline.visualization.overlay_video import render_frame, write_overlay_video
-from affect.pipeline.visualization.web_video import make_film
+from affect.pipeline.visualization.web_video import make_web_video
 
 W, H = 128, 64
 ONE = 1 << 16
@@ -31,7 +31,7 @@ def drawn(width: int = W, height: int = H) -> np.ndarray:
     return cv2.resize(CORNERS, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
-def film(path: Path, aspect: Fraction | None = None, frames: int = 12, width: int = W, height: int = H) -> Path:
+def write_video(path: Path, aspect: Fraction | None = None, frames: int = 12, width: int = W, height: int = H) -> Path:
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25, options={"crf": "10"})
         assert isinstance(stream, av.VideoStream)
@@ -78,7 +78,7 @@ def corners(picture: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_each_of_the_eight_orientations_is_upright(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
-    path = with_matrix(film(tmp_path / "a.mp4"), *matrix)
+    path = with_matrix(write_video(tmp_path / "a.mp4"), *matrix)
     expected = moved(*matrix).astype(int)
     facts = probe(path)
     assert (facts.width, facts.height) == ((W, H) if matrix[0] else (H, W))
@@ -112,7 +112,7 @@ def prediction(folder: Path, path: Path, box: tuple[float, float, float, float])
 def test_a_video_with_non_square_pixels_has_its_displayed_shape_everywhere(
     tmp_path: Path, aspect: Fraction, shape: tuple[int, int]
 ) -> None:
-    path = film(tmp_path / "wide.mp4", aspect, width=180, height=180)
+    path = write_video(tmp_path / "wide.mp4", aspect, width=180, height=180)
     facts = probe(path)
     assert (facts.width, facts.height) == (180, 180), "boxes are in stored pixels"
     assert facts.shape == shape
@@ -129,10 +129,10 @@ def test_a_video_with_non_square_pixels_has_its_displayed_shape_everywhere(
         shape[1] // 4 - 3 : shape[1] // 4 + 4, shape[0] // 2 - 3 : shape[0] // 2 + 4
     ]
     assert np.abs(spot - plain).max() > 80
-    page = as_json(with_film(read_clip(tmp_path, "v", 0.5), 1_000_000))
+    page = as_json(with_web_video(read_clip(tmp_path, "v", 0.5), 1_000_000))
     assert (page["width"], page["height"]) == shape
     assert page["rows"]["box"][0] == [shape[0] // 2, shape[1] // 4, shape[0] * 3 // 4, shape[1] // 2]
-    data = make_film(path, 1_000_000).data
+    data = make_web_video(path, 1_000_000).data
     (tmp_path / "page.mp4").write_bytes(data)
     assert probe(tmp_path / "page.mp4").shape == shape
     (seen,) = frames_at(path, [0.1])
@@ -142,14 +142,14 @@ def test_a_video_with_non_square_pixels_has_its_displayed_shape_everywhere(
 
 
 def test_a_rotated_video_has_the_inverse_pixel_aspect(tmp_path: Path) -> None:
-    path = with_matrix(film(tmp_path / "a.mp4", Fraction(1, 2)), 0, 1, -1, 0)
+    path = with_matrix(write_video(tmp_path / "a.mp4", Fraction(1, 2)), 0, 1, -1, 0)
     facts = probe(path)
     assert (facts.width, facts.height, facts.pixel_aspect) == (H, W, 2)
     assert facts.shape == (2 * H, W)
 
 
 def test_an_invalid_pixel_aspect_is_ignored(tmp_path: Path) -> None:
-    assert probe(film(tmp_path / "a.mp4", Fraction(255, 1))).shape == (W, H)
+    assert probe(write_video(tmp_path / "a.mp4", Fraction(255, 1))).shape == (W, H)
 
 
 def cover(path: Path) -> bytes:

@@ -44,7 +44,9 @@ def read(picture: np.ndarray) -> int:
     return sum((bar.mean() > 128) << bit for bit, bar in enumerate(bars))
 
 
-def film(path: Path, codec: str = "libx264", frames: int = 90, pts: list[int] | None = None, turn: int = 0) -> Path:
+def write_video(
+    path: Path, codec: str = "libx264", frames: int = 90, pts: list[int] | None = None, turn: int = 0
+) -> Path:
     """A video of numbered frames, 25 a second or at `pts` milliseconds."""
     options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
     with av.open(str(path), "w", options=options) as out:
@@ -89,7 +91,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("name", "codec"), KINDS)
 def test_every_frame_has_its_own_number(tmp_path: Path, name: str, codec: str) -> None:
-    path = film(tmp_path / name, codec)
+    path = write_video(tmp_path / name, codec)
     given, shown, decoding = numbers_of(path, batch=32)
     assert given == shown == list(range(90))
     assert decoding.lost == ()
@@ -100,7 +102,7 @@ def test_every_frame_has_its_own_number(tmp_path: Path, name: str, codec: str) -
 
 def test_times_are_presentation_times_at_a_variable_frame_rate(tmp_path: Path) -> None:
     steps = np.random.default_rng(0).integers(10, 120, 90)
-    path = film(tmp_path / "vfr.mp4", pts=[0, *np.cumsum(steps)[:-1].tolist()])
+    path = write_video(tmp_path / "vfr.mp4", pts=[0, *np.cumsum(steps)[:-1].tolist()])
     with decode(path, 64, batch=7) as decoding:
         batches = list(decoding)
     times = np.concatenate([batch.time for batch in batches])
@@ -111,7 +113,7 @@ def test_times_are_presentation_times_at_a_variable_frame_rate(tmp_path: Path) -
 
 
 def test_colours_are_red_green_blue(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.mp4", frames=2)
+    path = write_video(tmp_path / "a.mp4", frames=2)
     for decoders in (("decord",), ("pyav",)):
         with decode(path, None, decoders=decoders) as decoding:
             picture = next(decoding).pixels[0]
@@ -123,7 +125,7 @@ def test_colours_are_red_green_blue(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turn", [90, 180, -90])
 def test_rotated_videos_are_decoded_upright(tmp_path: Path, turn: int) -> None:
-    path = film(tmp_path / "phone.mp4", frames=4, turn=turn)
+    path = write_video(tmp_path / "phone.mp4", frames=4, turn=turn)
     with decode(path, None) as decoding:
         picture = next(decoding).pixels[3]
     facts = probe(path)
@@ -135,7 +137,7 @@ def test_rotated_videos_are_decoded_upright(tmp_path: Path, turn: int) -> None:
 @pytest.mark.parametrize(("start", "stop"), [(0, 5), (37, 61), (89, None), (50, 1000), (90, None), (20, 20)])
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
 def test_start_and_stop_select_frames(tmp_path: Path, start: int, stop: int | None, decoder: str) -> None:
-    path = film(tmp_path / "a.mp4")
+    path = write_video(tmp_path / "a.mp4")
     with decode(path, 160, start=start, stop=stop, decoders=(decoder,)) as decoding:
         frames = [
             (number, read(picture))
@@ -149,7 +151,7 @@ def test_start_and_stop_select_frames(tmp_path: Path, start: int, stop: int | No
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".avi"])
 def test_both_decoders_give_the_same_pixels(tmp_path: Path, suffix: str) -> None:
     codec = {".webm": "libvpx-vp9", ".avi": "mpeg4"}.get(suffix, "libx264")
-    path, pictures = film(tmp_path / f"a{suffix}", codec, frames=40), []
+    path, pictures = write_video(tmp_path / f"a{suffix}", codec, frames=40), []
     for decoder in ("decord", "pyav"):
         with decode(path, 160, decoders=(decoder,)) as decoding:
             pictures.append(np.concatenate([batch.pixels for batch in decoding]))
@@ -158,7 +160,7 @@ def test_both_decoders_give_the_same_pixels(tmp_path: Path, suffix: str) -> None
 
 
 def test_pyav_starts_at_a_keyframe_near_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = film(tmp_path / "a.mp4", frames=90)
+    path = write_video(tmp_path / "a.mp4", frames=90)
     ticks: list[int] = []
     timeline = read_timeline(path)
     given = [number for number, _ in frames_by_pyav(path, timeline, 160, 80, 90, lambda: ticks.append(1))]
@@ -183,7 +185,7 @@ def _late(frames: Callable[..., Iterator[av.VideoFrame]]) -> Callable[..., Gener
 
 
 def test_a_truncated_video_gives_its_frames_and_lists_the_lost_ones(tmp_path: Path) -> None:
-    whole = film(tmp_path / "whole.mp4").read_bytes()
+    whole = write_video(tmp_path / "whole.mp4").read_bytes()
     path = tmp_path / "cut.mp4"
     path.write_bytes(whole[: len(whole) * 2 // 3])
     given, shown, decoding = numbers_of(path)
@@ -195,7 +197,7 @@ def test_a_truncated_video_gives_its_frames_and_lists_the_lost_ones(tmp_path: Pa
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4"])
 def test_damage_inside_a_video_shifts_no_frame_number(tmp_path: Path, suffix: str) -> None:
-    path = film(tmp_path / f"a{suffix}", "mjpeg" if suffix == ".avi" else "libx264", frames=120)
+    path = write_video(tmp_path / f"a{suffix}", "mjpeg" if suffix == ".avi" else "libx264", frames=120)
     with av.open(str(path)) as container:
         hole = [packet for packet in container.demux(video=0) if packet.size][60:67]
     data = bytearray(path.read_bytes())
@@ -213,7 +215,7 @@ def test_damage_inside_a_video_shifts_no_frame_number(tmp_path: Path, suffix: st
 
 
 def test_if_decord_fails_midway_all_frames_are_decoded_again_with_pyav(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.mp4", frames=120)
+    path = write_video(tmp_path / "a.mp4", frames=120)
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][72]
     data = bytearray(path.read_bytes())
@@ -236,7 +238,7 @@ def garbage(path: Path) -> None:
 
 
 def headless(path: Path) -> None:
-    whole = film(path.with_suffix(".mkv")).read_bytes()
+    whole = write_video(path.with_suffix(".mkv")).read_bytes()
     path.write_bytes(whole[len(whole) // 2 :])
 
 
@@ -268,14 +270,16 @@ def test_a_file_that_is_not_a_video_is_refused_with_a_remedy(tmp_path: Path, mak
 
 
 def children() -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+    )
     return [
         int(line.split()[0]) for line in listed.stdout.splitlines() if "affect.pipeline.ingest.video.decode" in line
     ]
 
 
 def test_a_decoder_that_hangs_is_killed_and_reported(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.mp4", frames=900)
+    path = write_video(tmp_path / "a.mp4", frames=900)
     with decode(path, 1024, batch=8, deadline=8) as decoding:
         next(decoding)
         (child,) = children()
@@ -286,7 +290,7 @@ def test_a_decoder_that_hangs_is_killed_and_reported(tmp_path: Path) -> None:
 
 
 def test_a_decoder_that_crashes_is_reported(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.mp4", frames=900)
+    path = write_video(tmp_path / "a.mp4", frames=900)
     with decode(path, 1024, batch=8, decoders=("pyav",)) as decoding:
         next(decoding)
         os.kill(children()[0], signal.SIGSEGV)
@@ -302,7 +306,7 @@ def is_paused(pid: int) -> bool:
 
 def test_a_decoder_that_prefetches_too_much_is_paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_module, "MAX_PREFETCH_BYTES", 0)
-    path = film(tmp_path / "a.mp4", frames=300)
+    path = write_video(tmp_path / "a.mp4", frames=300)
     with decode(path, 160, batch=32) as decoding:
         numbers: list[int] = []
         paused = 0
@@ -314,7 +318,7 @@ def test_a_decoder_that_prefetches_too_much_is_paused(tmp_path: Path, monkeypatc
 
 
 def test_zero_copy_pixels_are_valid_until_the_next_batch(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.mp4", frames=100)
+    path = write_video(tmp_path / "a.mp4", frames=100)
     kept = list(decode(path, 160, batch=16))
     seen: list[int] = []
     with decode(path, 160, batch=16, zero_copy=True) as decoding:
@@ -326,7 +330,7 @@ def test_zero_copy_pixels_are_valid_until_the_next_batch(tmp_path: Path) -> None
 
 
 def test_closing_early_leaves_no_process(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.mp4", frames=300)
+    path = write_video(tmp_path / "a.mp4", frames=300)
     with decode(path, 512, batch=4) as decoding:
         next(decoding)
         assert children()
@@ -339,7 +343,7 @@ def test_closing_early_leaves_no_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("memory", [0, 1 << 40])
 def test_the_decoder_ends_with_its_parent(tmp_path: Path, memory: int) -> None:
-    path = film(tmp_path / "a.mp4", frames=900)
+    path = write_video(tmp_path / "a.mp4", frames=900)
     code = (
         "import sys\nfrom pathlib import Path\nfrom affect.pipeline.ingest.video import decode\n"
         "decode.MAX_PREFETCH_BYTES = int(sys.argv[2])\n"
@@ -358,7 +362,7 @@ def test_the_decoder_ends_with_its_parent(tmp_path: Path, memory: int) -> None:
 
 
 def test_decoding_imports_neither_torch_nor_decord(tmp_path: Path) -> None:
-    film(tmp_path / "a.mp4", frames=2)
+    write_video(tmp_path / "a.mp4", frames=2)
     code = (
         "import sys\nfrom pathlib import Path\nfrom affect.pipeline.ingest.video.decode import decode\n"
         "print(len(list(decode(Path(sys.argv[1]), 64))), *({'torch', 'decord'} & set(sys.modules)))"

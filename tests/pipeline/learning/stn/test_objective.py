@@ -33,7 +33,7 @@ def test_an_epoch_is_the_same_for_the_same_seed_and_shows_each_picture_once(face
     assert not torch.equal(one[0].pixels, other[0].pixels)
 
 
-def test_belief_lies_on_the_box() -> None:
+def test_the_beliefs_are_highest_on_the_box() -> None:
     theta = torch.tensor([[[0.25, 0.0, 0.5], [0.0, 0.25, -0.5]], [[0.01, 0.0, -0.9], [0.0, 0.01, 0.9]]])
     belief = cell_targets(theta, 64).view(2, 8, 8)
     torch.testing.assert_close(belief.sum((1, 2)), torch.ones(2))
@@ -49,8 +49,8 @@ def test_the_truth_costs_nothing(kind: Kind) -> None:
     stn = SpatialTransformer(kind, 32, 224, 0.1)
     truth = torch.tensor([[[0.25, 0.0, 0.5], [0.0, 0.3, -0.4]]])
 
-    def box_loss(said: Tensor) -> float:
-        stn.locate_in_view = lambda view: (said, torch.zeros(1), torch.zeros(1, 16))  # type: ignore[method-assign]
+    def box_loss(theta: Tensor) -> float:
+        stn.locate_in_view = lambda view: (theta, torch.zeros(1), torch.zeros(1, 16))  # type: ignore[method-assign]
         return stn_loss(stn, BoxedImages(torch.zeros(1, 3, 32, 32), truth, torch.ones(1)))[1]["box"].item()
 
     assert box_loss(truth) == pytest.approx(0, abs=1e-6)
@@ -65,7 +65,7 @@ def test_the_truth_costs_nothing(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("face", [1.0, 0.0, -1.0])
-def test_batches_of_one_sort_are_no_trouble(face: float, faces: Faces) -> None:
+def test_batches_of_one_class_work(face: float, faces: Faces) -> None:
     stn = SpatialTransformer("crop", 32, 224, 0.1)
     loss, _ = stn_loss(stn, BoxedImages(faces(4, 32).pixels.float(), faces(4).theta, torch.full((4,), face)))
     assert loss.isfinite()

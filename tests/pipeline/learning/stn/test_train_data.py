@@ -36,10 +36,10 @@ def test_boxes_go_with_their_pictures(monkeypatch: pytest.MonkeyPatch, faces: Fa
     assert seen > 100
 
 
-def test_a_face_cut_off_is_there_or_not_or_unsaid(monkeypatch: pytest.MonkeyPatch, faces: Faces) -> None:
+def test_a_cut_off_face_counts_as_face_no_face_or_unknown(monkeypatch: pytest.MonkeyPatch, faces: Faces) -> None:
     monkeypatch.setattr(montage, "AUGMENTATION", PLAIN)
     changed = changed_all(faces(400, without=0.3), 32, 1)
-    share = [(changed.face == said).float().mean().item() for said in (1, 0, -1)]
+    share = [(changed.face == value).float().mean().item() for value in (1, 0, -1)]
     assert sum(share) == pytest.approx(1)
     assert share[0] > 0.5
     assert share[1] > 0.3
@@ -62,19 +62,19 @@ def test_what_lies_beside_a_face_is_without_it(faces: Faces) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("there", [True, False])
-def test_small_batches_are_no_trouble(n: int, there: bool, faces: Faces) -> None:
-    changed = changed_all(faces(n, without=0.0 if there else 1.1), 32, 0)
+@pytest.mark.parametrize("with_faces", [True, False])
+def test_small_batches_work(n: int, with_faces: bool, faces: Faces) -> None:
+    changed = changed_all(faces(n, without=0.0 if with_faces else 1.1), 32, 0)
     assert changed.pixels.shape == (n, 3, 32, 32)
     assert changed.pixels.isfinite().all()
     assert changed.theta.isfinite().all()
     assert changed.pixels.amin() >= 0
     assert changed.pixels.amax() <= 255
-    if not there:
+    if not with_faces:
         assert (changed.face == 0).all()
 
 
-def test_a_batch_shows_the_rows_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_has_the_requested_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(montage, "AUGMENTATION", PLAIN)
     for name in ("FACE_SWAP", "BACKGROUND_SWAP", "BACKGROUND_ONLY"):
         monkeypatch.setattr(montage, name, 0.0)
@@ -84,7 +84,7 @@ def test_a_batch_shows_the_rows_that_were_asked_for(monkeypatch: pytest.MonkeyPa
     assert shown.pixels.mean((1, 2, 3)).tolist() == pytest.approx([140, 40, 40], abs=1)
 
 
-def test_boxes_of_no_face_do_no_harm(faces: Faces) -> None:
+def test_boxes_without_a_face_have_no_influence(faces: Faces) -> None:
     pictures = faces(8, without=1.1)
     pictures.theta.fill_(float("nan"))
     assert changed_all(pictures, 32, 0).pixels.isfinite().all()

@@ -1,6 +1,6 @@
 """Estimates how long all of Aff-Wild2 would take.
 
-    python -m affect.benchmarks.speed.reckon [speed.json]
+    python -m affect.benchmarks.speed.estimate [speed.json]
 
 It calculates from the rates that `make bench` measured, and measures nothing itself. It assumes that the cores of
 another machine are as fast, and that speed grows linearly with the number of cores. No GPU was measured.
@@ -17,7 +17,7 @@ GPU_CORES = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="reckon", description=__doc__)
+    parser = argparse.ArgumentParser(prog="estimate", description=__doc__)
     parser.add_argument("speed", type=Path, nargs="?", default=Path("work/speed.json"))
     parser.add_argument("--gpu", type=float, metavar="N", help="frames/s of STN and network on a GPU, if you know it")
     options = parser.parse_args()

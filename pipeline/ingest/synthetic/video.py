@@ -25,7 +25,7 @@ BOX_HEIGHT = 1.72
 
 
 @dataclass(frozen=True)
-class Film:
+class SyntheticVideo:
     """What to draw. rate: frames per second. variable: with a variable frame rate."""
 
     path: Path
@@ -50,8 +50,10 @@ class GroundTruth:
 class _Actor:
     """A person and all their movements over the whole video. place: number of the person from the left."""
 
-    def __init__(self, rng: np.random.Generator, film: Film, seconds: NDArray[np.float64], place: int) -> None:
-        n, h, w, alone = film.frames, film.height, film.width, film.people == 1
+    def __init__(
+        self, rng: np.random.Generator, video: SyntheticVideo, seconds: NDArray[np.float64], place: int
+    ) -> None:
+        n, h, w, alone = video.frames, video.height, video.width, video.people == 1
         self.portrait = Portrait(draw_identity(rng))
         self.valence, self.arousal = wander(rng, seconds, 3.0), wander(rng, seconds, 3.0)
         # Part of arousal is visible only in movement, so that temporal models have an advantage.
@@ -93,30 +95,30 @@ class _Actor:
             x, y, side = self.hand_at
             draw_hand(picture, self.portrait.who, pose, x, y + 3 * (1 - self.hand[t]), side)
 
-    def truth(self, film: Film) -> GroundTruth:
-        box = np.array([self.portrait.box(self.pose(t)) for t in range(film.frames)])
-        inside = np.clip(box, 0, [film.width, film.height, film.width, film.height])
+    def truth(self, video: SyntheticVideo) -> GroundTruth:
+        box = np.array([self.portrait.box(self.pose(t)) for t in range(video.frames)])
+        inside = np.clip(box, 0, [video.width, video.height, video.width, video.height])
         area = np.prod(inside[:, 2:] - inside[:, :2], axis=1) / np.prod(box[:, 2:] - box[:, :2], axis=1)
         return GroundTruth(np.stack([self.valence, self.arousal], axis=1), inside, area > 0.5)
 
 
-def draw_film(film: Film) -> list[GroundTruth]:
+def draw_video(video: SyntheticVideo) -> list[GroundTruth]:
     """Draws and writes the video. Returns labels and boxes of each person, from left to right. Raises WorkError."""
-    rng = np.random.default_rng(film.seed)
-    times = _times(rng, film)
-    actors = [_Actor(rng, film, times, place) for place in range(film.people)]
+    rng = np.random.default_rng(video.seed)
+    times = _times(rng, video)
+    actors = [_Actor(rng, video, times, place) for place in range(video.people)]
     try:
-        with replacing(film.path) as temporary:
-            _write(temporary, film, times, _draw_frames(rng, film, times, actors))
+        with replacing(video.path) as temporary:
+            _write(temporary, video, times, _draw_frames(rng, video, times, actors))
     except OSError as error:
-        raise unwritable(film.path, error, CHOOSE) from error
-    return [actor.truth(film) for actor in actors]
+        raise unwritable(video.path, error, CHOOSE) from error
+    return [actor.truth(video) for actor in actors]
 
 
 def _draw_frames(
-    rng: np.random.Generator, film: Film, times: NDArray[np.float64], actors: list[_Actor]
+    rng: np.random.Generator, video: SyntheticVideo, times: NDArray[np.float64], actors: list[_Actor]
 ) -> Iterator[Image]:
-    w, h = film.width, film.height
+    w, h = video.width, video.height
     background = draw_background(rng, w, h)
     light = draw_light(rng, times, w, h)
     # Noise as two unsigned images, to add and to subtract.
@@ -126,7 +128,7 @@ def _draw_frames(
     )
     pan = np.stack([wander(rng, times, 7.0), wander(rng, times, 7.0)]) * PAN * rng.uniform(0, 1) + PAN
     ball, ball_seed = _floating(rng, times), int(rng.integers(1 << 31))
-    for t in range(film.frames):
+    for t in range(video.frames):
         x, y = pan[:, t]
         picture = np.asarray(cv2.getRectSubPix(background, (w, h), (x + (w - 1) / 2, y + (h - 1) / 2)), np.uint8)
         if ball is not None:
@@ -160,20 +162,20 @@ def _blinks(rng: np.random.Generator, seconds: NDArray[np.float64]) -> NDArray[n
     return np.clip(1.4 - nearest / 0.08, 0, 1)
 
 
-def _times(rng: np.random.Generator, film: Film) -> NDArray[np.float64]:
+def _times(rng: np.random.Generator, video: SyntheticVideo) -> NDArray[np.float64]:
     """Presentation times in seconds, from 0, strictly increasing."""
-    gaps = np.full(film.frames, 1 / film.rate)
-    if film.variable:
-        gaps *= rng.choice((0.5, 1.0, 1.5), film.frames)
+    gaps = np.full(video.frames, 1 / video.rate)
+    if video.variable:
+        gaps *= rng.choice((0.5, 1.0, 1.5), video.frames)
     return np.concatenate([[0.0], np.cumsum(gaps)[:-1]])
 
 
-def _write(path: Path, film: Film, times: NDArray[np.float64], pictures: Iterator[Image]) -> None:
-    avi = film.path.suffix == ".avi"
-    rate = Fraction(film.rate).limit_denominator(1001)
+def _write(path: Path, video: SyntheticVideo, times: NDArray[np.float64], pictures: Iterator[Image]) -> None:
+    avi = video.path.suffix == ".avi"
+    rate = Fraction(video.rate).limit_denominator(1001)
     with av.open(str(path.absolute()), "w", format="avi" if avi else "mp4") as container:
         stream = container.add_stream("mpeg4" if avi else "libx264", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = film.width, film.height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
         stream.thread_count = 1
         if avi:
             stream.bit_rate = 3_000_000

@@ -17,7 +17,7 @@ from ...progress import Reporter
 from ...records import NOT_ANNOTATED
 from ...storage.atomic import write_bytes, write_text
 from .ferplus import FACES, Portion, draw_portion, portions, write_ferplus
-from .film import CHOOSE, Film, GroundTruth, draw_film
+from .video import CHOOSE, GroundTruth, SyntheticVideo, draw_video
 
 MARK = "demo.json"
 DRAWING = "78a14b4d0df60a6c"
@@ -38,7 +38,7 @@ class Plan:
     difference: annotation rows minus frames. damage: overwrite bytes in the middle of the file with zeros.
     """
 
-    film: Film
+    video: SyntheticVideo
     split: str
     subjects: tuple[str, ...]
     difference: int = 1
@@ -50,7 +50,7 @@ class Plan:
         return tuple(name for name in self.subjects if name)
 
 
-def draw_tree(
+def draw_demo_data(
     out: Path,
     *,
     videos: int = 60,
@@ -69,17 +69,17 @@ def draw_tree(
     """
     if videos < 8 or frames < 16 or faces < 40:
         given = f"{videos} videos of {frames} frames and {faces} faces are too few"
-        raise InputError(given, "Take at least 8 videos, 16 frames, 40 faces.")
-    wanted = {"videos": videos, "frames": frames, "seed": seed, "faces": faces, "drawn_by": DRAWING}
+        raise InputError(given, "Use at least 8 videos, 16 frames and 40 faces.")
+    requested = {"videos": videos, "frames": frames, "seed": seed, "faces": faces, "drawn_by": DRAWING}
     reporter = reporter or Reporter(quiet=True)
     known = _known(out)
-    if known.get("wanted") == wanted and "facts" in known:
+    if known.get("wanted") == requested and "facts" in known:
         reporter.info(f"{out} is up to date")
         return known["facts"]
     for part in PARTS:
         shutil.rmtree(out / part, ignore_errors=True)
     # Without facts, the file marks an unfinished data set, which may be replaced.
-    write_text(out / MARK, json.dumps({"wanted": wanted}) + "\n", CHOOSE)
+    write_text(out / MARK, json.dumps({"wanted": requested}) + "\n", CHOOSE)
     plans, parts = list(_plans(out, videos, frames, seed)), portions(faces, seed)
     with reporter.progress("demo-data", len(plans) + len(parts), "items") as bar:
         drawn: dict[int, tuple[list[str], list[str]]] = {}
@@ -87,18 +87,18 @@ def draw_tree(
         for item, result in _draw_all([*plans, *parts], workers):
             if isinstance(item, Plan):
                 counts[item.split] += len(item.names)
-                bar.advance(item=item.film.path.name)
+                bar.advance(item=item.video.path.name)
             else:
                 drawn[item.first] = result
                 bar.advance(item=f"ferplus {item.usage} {item.first}")
     _write_videoless(out, frames)
     facts: dict[str, object] = {
         "videos": len(plans),
-        "frames": sum(plan.film.frames for plan in plans),
+        "frames": sum(plan.video.frames for plan in plans),
         "subjects": counts,
         "faces": write_ferplus(out / "ferplus", [drawn[first] for first in sorted(drawn)]),
     }
-    write_text(out / MARK, json.dumps({"wanted": wanted, "facts": facts}, indent=1) + "\n", CHOOSE)
+    write_text(out / MARK, json.dumps({"wanted": requested, "facts": facts}, indent=1) + "\n", CHOOSE)
     return facts
 
 
@@ -111,7 +111,7 @@ def _known(out: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return {}
-    raise InputError(f"{out} exists and is not a demo data set", "Give a new folder.")
+    raise InputError(f"{out} exists and is not a demo data set", "Choose a new folder.")
 
 
 def _plans(out: Path, videos: int, frames: int, seed: int) -> Iterator[Plan]:
@@ -137,12 +137,12 @@ def _plans(out: Path, videos: int, frames: int, seed: int) -> Iterator[Plan]:
         path = out / "videos" / f"batch{1 + i % 2}" / f"{name}{suffix}"
         length = max(16, round(frames * rng.uniform(0.8, 1.2)))
         size = ((640, 360), (640, 360), (640, 480), (854, 480))[rng.integers(4)]
-        film = Film(path, _seed(seed, i), length, RATES[i % 9], people, *size, variable)
-        yield Plan(film, SPLITS[i % 9], subjects, DIFFERENCES[i % 9])
+        video = SyntheticVideo(path, _seed(seed, i), length, RATES[i % 9], people, *size, variable)
+        yield Plan(video, SPLITS[i % 9], subjects, DIFFERENCES[i % 9])
     short = max(16, frames // 3)
     for k, (name, split) in enumerate((("refused", "train"), ("damaged", "validation"), ("unlabelled", "train"))):
-        film = Film(out / "videos" / "batch2" / f"{name}.mp4", _seed(seed, 1000 + k), short, 30.0)
-        plan = Plan(film, split, (name,))
+        video = SyntheticVideo(out / "videos" / "batch2" / f"{name}.mp4", _seed(seed, 1000 + k), short, 30.0)
+        plan = Plan(video, split, (name,))
         yield (replace(plan, difference=40), replace(plan, damage=True), replace(plan, subjects=("",)))[k]
 
 
@@ -172,17 +172,17 @@ def _draw(item: Plan | Portion) -> tuple[list[str], list[str]] | None:
 
 def _draw_video(plan: Plan) -> None:
     """Draws one video and writes its annotations and boxes."""
-    film = plan.film
-    root = film.path.parents[2]
-    for name, truth in zip(plan.subjects, draw_film(film), strict=True):
+    video = plan.video
+    root = video.path.parents[2]
+    for name, truth in zip(plan.subjects, draw_video(video), strict=True):
         if name:
             _write_labels(root / LABELS / FOLDER[plan.split] / f"{name}.txt", truth, plan)
             _write_boxes(root / "bounding_boxes" / f"{name}.csv", truth)
     if plan.damage:
-        content = bytearray(film.path.read_bytes())
+        content = bytearray(video.path.read_bytes())
         middle = len(content) // 2
         content[middle : middle + len(content) // 10] = bytes(len(content) // 10)
-        write_bytes(film.path, bytes(content), CHOOSE)
+        write_bytes(video.path, bytes(content), CHOOSE)
 
 
 def _write_labels(path: Path, truth: GroundTruth, plan: Plan) -> None:
@@ -190,8 +190,8 @@ def _write_labels(path: Path, truth: GroundTruth, plan: Plan) -> None:
 
     In a third of the videos, frames without a visible face are annotated too, as in the real set.
     """
-    rows = plan.film.frames + plan.difference
-    label = truth.label if plan.film.seed % 3 == 0 else np.where(truth.seen[:, None], truth.label, NOT_ANNOTATED)
+    rows = plan.video.frames + plan.difference
+    label = truth.label if plan.video.seed % 3 == 0 else np.where(truth.seen[:, None], truth.label, NOT_ANNOTATED)
     label = label[np.minimum(np.arange(rows), len(label) - 1)]
     gap = max(2, rows // 40)
     label[rows // 3 : rows // 3 + gap] = NOT_ANNOTATED
