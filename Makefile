@@ -111,7 +111,7 @@ ablation: all  ## Measure the effect of each choice, update docs/ablation.md. Ta
 
 pictures: $(AFFECT)  ## Copy pictures for the docs from the report of WORK; with VIDEO= also those of predict
 	@mkdir -p docs/images && cp $(call q,$(WORK)/report/stn.png) $(call q,$(WORK)/report/truth.png) docs/images/
-	@$(if $(VIDEO),$(BIN)/python tools/pictures.py $(call q,$(VIDEO)) $(call q,$(WORK)/train/$(RUN)) docs/images)
+	@$(if $(VIDEO),$(BIN)/python tools/pictures.py $(call q,$(VIDEO)) $(call q,$(or $(MODEL),base)) docs/images)
 
 docs: $(VENV)/.dev  ## Generate the reference pages, and build the site into site/
 	@$(BIN)/python tools/make_reference.py
