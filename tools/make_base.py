@@ -37,7 +37,7 @@ NOTICE = (
     "The base model was trained on FER+ (votes on single pictures), not on videos labelled with valence and arousal. "
     "To replace it, train a model on Aff-Wild2 and name it with --model."
 )
-VERSIONS = 6
+VERSIONS = 4
 """Crops of each face, each changed at random."""
 FRAMES = 300
 RATE = 30.0
