@@ -127,7 +127,7 @@ def test_another_detector_replaces_its_own_boxes_but_not_those_of_others(
     drawn: tuple[Path, dict[str, Boxes]], config: Config, tmp_path: Path
 ) -> None:
     out, given = tmp_path / "out", "frame,x0,y0,x1,y1\n1,5,5,9,9\n"
-    videos = [shutil.copy(drawn[0] / "videos" / "one.mp4", tmp_path / f"{name}.mp4") for name in ("a", "b", "c")]
+    videos = [Path(shutil.copy(drawn[0] / "videos" / "one.mp4", tmp_path / f"{name}.mp4")) for name in ("a", "b", "c")]
     out.mkdir()
     (out / "a.csv").write_text(given)
     assert detect_boxes(config, QUIET, videos=videos, out=out).made == ("b", "c")
