@@ -34,13 +34,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Search:
-    """The search for the boxes of one subject. detector: file of the STN or of YuNet. fingerprint: of the result."""
+    """The search for the boxes of one subject. detector: file of the STN or of YuNet; None: the STN that
+    comes with the affect of the worker. fingerprint: of the result."""
 
     name: str
     video: Path
     out: Path
     region: Region
-    detector: Path
+    detector: Path | None
     config: Config
     fingerprint: str = ""
 
@@ -79,7 +80,6 @@ def detect_boxes(
     if detector is not None and not detector.is_file():
         remedy = "Give a YuNet .onnx file or the weights of an STN, or omit --detector."
         raise WeightsError(f"{detector} does not exist", remedy)
-    detector = detector or default_weights()
     folder = out if out is not None else Path(data or ".") / "bounding_boxes"
     found, failed = _named(videos, reporter)
     if data is not None:
@@ -87,10 +87,10 @@ def detect_boxes(
         found += [(subject.name, catalog.video(subject.video).path, subject.region) for subject in catalog.subjects]
     searches = [Search(name, path, folder / f"{name}.csv", region, detector, config) for name, path, region in found]
     record = BoxRecord(folder)
-    pending, problems = _pending(searches, record, content_digest(detector), overwrite)
+    pending, problems = _pending(searches, record, content_digest(detector or default_weights()), overwrite)
     results = {problem.name: Found(0, 0, problem=problem) for problem in problems}
     if pending:
-        _detector(detector, config)
+        _detector(detector, config.model_dump_json())
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -166,7 +166,8 @@ def search_video(search: Search) -> Found:
     from ..ingest.detector import no_faces, track_one_face
     from ..ingest.video.decode import Decoding, decoded
 
-    detector, settings = _detector(search.detector, search.config), search.config
+    settings = search.config
+    detector = _detector(search.detector, settings.model_dump_json())
 
     def search_frames(decoding: Decoding) -> "tuple[list[Faces], float]":
         faces: list[Faces] = []
@@ -195,11 +196,11 @@ def search_video(search: Search) -> Found:
     return Found(frames, 0, problem=failed[0])
 
 
-def _is_stn(detector: Path) -> bool:
-    return detector.suffix == ".safetensors"
+def _is_stn(detector: Path | None) -> bool:
+    return detector is None or detector.suffix == ".safetensors"
 
 
-def _workers(config: Config, detector: Path) -> int:
+def _workers(config: Config, detector: Path | None) -> int:
     """Worker processes: one per GPU, or without a GPU one per two cores, unless runtime.workers is set."""
     if not _is_stn(detector) or config.runtime.workers >= 0:
         return worker_count(config.runtime.workers)
@@ -209,14 +210,16 @@ def _workers(config: Config, detector: Path) -> int:
 
 
 @lru_cache(maxsize=1)
-def _detector(file: Path, config: Config) -> "Detector":
-    if _is_stn(file):
-        from ..learning.runtime import pick_compute
+def _detector(file: Path | None, config_json: str) -> "Detector":
+    if file is not None and not _is_stn(file):
+        from ..ingest.detector import open_yunet
 
-        return open_stn(file, config.predict.face_threshold, pick_compute(config.runtime, worker_number()))
-    from ..ingest.detector import open_yunet
+        return open_yunet(file)
+    from ..learning.runtime import pick_compute
 
-    return open_yunet(file)
+    config = Config.model_validate_json(config_json)
+    compute = pick_compute(config.runtime, worker_number())
+    return open_stn(file or default_weights(), config.predict.face_threshold, compute)
 
 
 def _within(region: Region, faces: "Faces", width: int, height: int) -> "Faces":

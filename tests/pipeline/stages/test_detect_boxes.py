@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from affect.configs.schema import Config
 from affect.pipeline.errors import InputError, WeightsError
-from affect.pipeline.features.stn_detector import default_weights
 from affect.pipeline.features.stn_init import SHIPPED
 from affect.pipeline.ingest.boxes import read_boxes
 from affect.pipeline.ingest.detector import Faces, track_one_face
@@ -134,7 +133,7 @@ def test_another_detector_replaces_its_own_boxes_but_not_those_of_others(
     assert detect_boxes(config, QUIET, videos=videos, out=out).kept == ("a", "b", "c")
     (out / "c.csv").write_text(given)
 
-    state, metadata = load_weights(default_weights())
+    state, metadata = load_weights(SHIPPED)
     other = tmp_path / "other.safetensors"
     save_weights(other, state, {**metadata, "version": "another"})
     report = detect_boxes(config, QUIET, videos=videos, out=out, detector=other)
