@@ -104,9 +104,12 @@ def detect_boxes(
         typer.Option("--out", metavar="DIR", help="Folder for the box files. Default: DATA/bounding_boxes."),
     ] = None,
     detector: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="YuNet model (.onnx). Default: the Haar cascade of OpenCV.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="YuNet model (.onnx), or weights of an STN (.safetensors). Default: the included STN."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing box files.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace all existing box files.")] = False,
     scheduler: Scheduler = None,
 ) -> None:
     """Detect the face in each frame of a data set that has no boxes. The STN can then train on these boxes."""
@@ -119,7 +122,7 @@ def detect_boxes(
         data=data,
         videos=videos or (),
         out=out,
-        model=detector,
+        detector=detector,
         overwrite=overwrite,
         scheduler=scheduler,
     )

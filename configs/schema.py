@@ -243,7 +243,7 @@ class Predict(Section):
     """Values of frames without a face: `hold` the last values with a face, `interpolate` linearly between the
     neighbours, or `empty`."""
     face_threshold: float = Field(default=0.5, ge=0, le=1)
-    """A frame with a lower face probability counts as having no face."""
+    """A frame with a lower face probability counts as having no face; also in `detect-boxes`, except with YuNet."""
 
 
 class Report(Section):

@@ -1,14 +1,10 @@
-"""Detects faces with OpenCV and tracks one face over time.
-
-Two detectors: the frontal cascade in the OpenCV package (Viola and Jones, 2001), and YuNet (Wu et al., 2023), whose
-model file the user gives.
-"""
+"""Detects faces with YuNet (Wu et al., 2023), whose model file the user gives, and tracks one face over time."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import cv2.data
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,10 +14,22 @@ from ..records import Boxes
 Faces = tuple[NDArray[np.float32], NDArray[np.float32]]
 """corners [k, 4], x0 y0 x1 y1 in pixels; score [k] in [0, 1]."""
 
+
+@dataclass(frozen=True)
+class Detector:
+    """find(pixels, width, height): the faces in each frame, in pixels of a width x height video.
+
+    pixels: uint8 [n, h, w, 3], RGB, as `decode` returns them for `size`: the side of square frames, or None for the
+    size of the video. batch: frames per call.
+    """
+
+    size: int | None
+    batch: int
+    find: Callable[[NDArray[np.uint8], int, int], list[Faces]]
+
+
 MAX_SIDE = 640
-"""Larger frames are scaled down to this length of the longer side before detection."""
-ROLLS = (0.0, 25.0, -25.0)
-"""Angles in degrees by which the frame is rotated until the cascade, which detects upright faces only, finds one."""
+"""YuNet gets larger frames scaled down to this length of the longer side."""
 
 _ABSENT_SCORE = 0.35 * 0.1
 """What a frame without a face adds to the value of a track."""
@@ -29,24 +37,16 @@ _MAX_MOVE_COST = 1.5
 """Upper limit of the cost of a move, in face sizes."""
 
 
-def open_detector(model: Path | None = None) -> Callable[[NDArray[np.uint8]], Faces]:
-    """Returns a function that finds the faces in a frame, uint8 [h, w, 3] RGB.
-
-    model: a YuNet .onnx file, or None for the frontal cascade of OpenCV. Raises WeightsError.
-    """
+def open_yunet(model: Path) -> Detector:
+    """The detector of a YuNet .onnx file. Raises WeightsError."""
     cv2.setNumThreads(1)
-    if model is None:
-        cascade = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"))
-        return lambda picture: _cascade(cascade, picture)
-    if not model.is_file():
-        raise WeightsError(f"{model} does not exist", "Give a YuNet .onnx file, or omit --detector.")
     try:
         yunet = cv2.FaceDetectorYN.create(str(model), "", (MAX_SIDE, MAX_SIDE), score_threshold=0.6)
     except cv2.error as error:
         raise WeightsError(
             f"{model.name} is not a YuNet model: {error.err}", "Download one from the OpenCV model zoo."
         ) from error
-    return lambda picture: _yunet(yunet, picture)
+    return Detector(None, 8, lambda pixels, _width, _height: [_yunet(yunet, picture) for picture in pixels])
 
 
 def no_faces() -> Faces:
@@ -71,28 +71,6 @@ def track_one_face(faces: Sequence[Faces], *, gap: int, smooth: int = 5) -> Boxe
         for run in np.split(np.arange(len(frame)), np.flatnonzero(np.diff(frame) > gap + 1) + 1)
     ]
     return Boxes(np.concatenate([f for f, _ in segments]), np.concatenate([c for _, c in segments]))
-
-
-def _cascade(cascade: cv2.CascadeClassifier, picture: NDArray[np.uint8]) -> Faces:
-    grey, scale = _shrink(np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8))
-    min_side = max(20, min(grey.shape) // 10)
-    for roll in ROLLS:
-        rotation = cv2.getRotationMatrix2D((grey.shape[1] / 2, grey.shape[0] / 2), roll, 1.0)
-        rotated = (
-            grey if roll == 0 else cv2.warpAffine(grey, rotation, grey.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-        )
-        found, _, weight = cascade.detectMultiScale3(
-            rotated, 1.1, 4, minSize=(min_side, min_side), outputRejectLevels=True
-        )
-        if len(found):
-            box = np.asarray(found, np.float64).reshape(-1, 4)
-            centre = box[:, :2] + box[:, 2:] / 2
-            inverse = cv2.invertAffineTransform(rotation)
-            centre = centre @ inverse[:, :2].T + inverse[:, 2]
-            corners = np.concatenate([centre - box[:, 2:] / 2, centre + box[:, 2:] / 2], axis=1) / scale
-            score = 1.0 / (1.0 + np.exp(1.5 - np.ravel(weight)))
-            return _clip(corners, picture), score.astype(np.float32)
-    return no_faces()
 
 
 def _yunet(detector: cv2.FaceDetectorYN, picture: NDArray[np.uint8]) -> Faces:
