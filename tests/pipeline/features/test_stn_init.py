@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from affect.models.theta import box_iou, theta_from_corners
 from affect.pipeline.errors import InputError, WeightsError
 from affect.pipeline.features.encoder import build_stn
 from affect.pipeline.features.stn_init import SHIPPED, init_from, start_weights
+from affect.pipeline.ingest.pictures import held_out, read_pictures
 from affect.pipeline.ingest.synthetic.film import Film, draw_film
 from affect.pipeline.ingest.video.decode import decode
 from affect.pipeline.learning.stn.objective import area_under_roc
@@ -58,6 +60,22 @@ def test_the_shipped_stn_finds_unknown_people(strangers: tuple[Tensor, Tensor, n
     assert (iou > 0.7).mean() > 0.95
     assert not seen.all()
     assert area_under_roc(presence.numpy(), seen) > 0.97
+
+
+def test_the_shipped_stn_finds_real_people_that_were_held_out(real: Path) -> None:
+    """Every third LFW picture with one face that no training has seen, and every picture without people."""
+    pictures = [it for it in read_pictures(real / "faces") if held_out(it.name, 0.2, "make_stn")]
+    lone = [it for it in pictures if it.name.startswith("lfw/") and len(it.corners) == 1][::3]
+    empty = [it for it in pictures if not len(it.corners)]
+    assert len(lone) > 100
+    assert len(empty) > 50
+    squares = [cv2.resize(cv2.imread(str(it.path), cv2.IMREAD_COLOR_RGB), (256, 256)) for it in (*lone, *empty)]
+    with torch.inference_mode():
+        theta, presence = shipped().locate(torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2))
+    true = theta_from_corners(torch.from_numpy(np.concatenate([it.corners for it in lone])), 250, 250)
+    assert box_iou(theta[: len(lone)], true).mean() > 0.87
+    assert (presence[: len(lone)] > 0).float().mean() > 0.97
+    assert (presence[len(lone) :] > 0).float().mean() < 0.05
 
 
 @pytest.mark.parametrize("kind", ["similarity", "affine"])
