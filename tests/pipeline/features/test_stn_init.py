@@ -16,6 +16,7 @@ from affect.pipeline.features.stn_init import SHIPPED, init_from, start_weights
 from affect.pipeline.ingest.pictures import held_out, read_pictures
 from affect.pipeline.ingest.synthetic.film import Film, draw_film
 from affect.pipeline.ingest.video.decode import decode
+from affect.pipeline.learning.stn.compose import load_sources
 from affect.pipeline.learning.stn.objective import area_under_roc
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
@@ -69,7 +70,9 @@ def test_the_shipped_stn_finds_real_people_that_were_held_out(real: Path) -> Non
     empty = [it for it in pictures if not len(it.corners)]
     assert len(lone) > 100
     assert len(empty) > 50
-    squares = [cv2.resize(cv2.imread(str(it.path), cv2.IMREAD_COLOR_RGB), (256, 256)) for it in (*lone, *empty)]
+    sources, problems = load_sources([*lone, *empty])
+    assert not problems
+    squares = [cv2.resize(source.decode(), (256, 256)) for source in sources]
     with torch.inference_mode():
         theta, presence = shipped().locate(torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2))
     true = theta_from_corners(torch.from_numpy(np.concatenate([it.corners for it in lone])), 250, 250)
