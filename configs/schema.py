@@ -48,9 +48,9 @@ class DetectBoxes(Section):
 
 class PretrainStn(Section):
     start: str = "drawn"
-    """Initial weights: `drawn`, the shipped STN, trained on drawn and real people (if stn.view is below 64 or above
-    160, `scratch` is used instead); `scratch`, random; `base`, the STN of the base model; or the path of weights that
-    this stage wrote."""
+    """Initial weights: `base`, the STN of the base model, trained on real people; `drawn`, an STN that was trained on 800
+    synthetic people (if stn.view is below 64 or above 160, `scratch` is used instead); `scratch`, random; or the path
+    of weights that this stage wrote."""
     frames: int = Field(default=20000, ge=16)
     """Number of training frames, sampled evenly from the training subjects that have boxes. They are kept in memory:
     0.26 MB each if stn.view is 96."""

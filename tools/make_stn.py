@@ -8,8 +8,8 @@ drawn people are used. A fifth of the real people and pictures is held out; benc
 
 It draws the people with the code of the demo, but with other seeds, so no demo has the same people. Most videos have
 one person, some have two. Frames are seconds apart. Then it runs `audit`, `extract-frames` and `pretrain stn` on these
-videos and pictures. It starts from the shipped weights; `--start scratch` starts from random ones and takes three times
-as many epochs. This takes about an hour on two cores.
+videos and pictures. It starts from the shipped weights, so a second run trains them further; `--start scratch` starts
+from random ones and needs more epochs. This takes about an hour on two cores.
 """
 
 import argparse
@@ -121,7 +121,7 @@ def main() -> int:
     parser.add_argument("--faces", type=Path, default=FACES)
     parser.add_argument("--start", default="drawn", help="as pretrain_stn.start")
     parser.add_argument("--people", type=int, default=200)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--frames", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--learning-rate", type=float, default=2e-3)

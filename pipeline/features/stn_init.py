@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from ...models.stn import SpatialTransformer
 
 DRAWN = "drawn"
-SHIPPED = Path(__file__).parents[2] / "models" / "pretrained" / "stn.safetensors"
-"""Made by tools/make_stn.py, at a view of 96."""
+PRETRAINED = Path(__file__).parents[2] / "models" / "pretrained"
+SHIPPED = PRETRAINED / "stn.safetensors"
+"""Trained on synthetic and real people by tools/make_stn.py, at a view of 96."""
+DRAWN_WEIGHTS = PRETRAINED / "stn_drawn.safetensors"
+"""Trained on synthetic people only. Its content is part of the fingerprints of work folders: do not replace it."""
 MIN_VIEW, MAX_VIEW = 64, 160
 """Views that the shipped STN can start with. In others, faces have sizes that it was not trained on."""
 
@@ -31,7 +34,7 @@ def start_weights(config: Config) -> Path | None:
     name = config.pretrain_stn.start
     if name == SCRATCH or (name == DRAWN and not MIN_VIEW <= config.stn.view <= MAX_VIEW):
         return None
-    path = SHIPPED if name == DRAWN else named_file(name)
+    path = DRAWN_WEIGHTS if name == DRAWN else named_file(name)
     if not path.is_file():
         raise InputError(f"pretrain_stn.start is {name!r}, which does not exist", "Use drawn, scratch, base or a path.")
     return path
@@ -61,4 +64,6 @@ def init_from(stn: "SpatialTransformer", path: Path) -> None:
         stn.load_state_dict(given)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{path}: {reason}", "Use drawn, scratch, or weights that `pretrain stn` wrote.") from error
+        raise WeightsError(
+            f"{path}: {reason}", "Use drawn, base, scratch, or weights that `pretrain stn` wrote."
+        ) from error
