@@ -38,7 +38,7 @@ ModelConfig = Annotated[
         "--config",
         metavar="NAME",
         autocompletion=config_names,
-        help="demo, affwild2, seed, or a YAML file. Default: the config of the run.",
+        help="demo, affwild2, base, seed, or a YAML file. Default: the config of the run.",
     ),
 ]
 HOST = "127.0.0.1"

@@ -66,7 +66,7 @@ ConfigName = Annotated[
         "--config",
         metavar="NAME",
         autocompletion=config_names,
-        help="demo, affwild2, seed, or a YAML file. Default: the config saved in the work folder, or else demo.",
+        help="demo, affwild2, base, seed, or a YAML file. Default: the config saved in the work folder, or else demo.",
     ),
 ]
 Settings = Annotated[

@@ -1,7 +1,7 @@
 """All settings, with their units, ranges and defaults.
 
 A config is a YAML file with some of these keys; the others have the default given here. `load` reads a config by name
-(`demo`, `affwild2`, `seed`) or by path and applies `section.key=value` overrides. For an unknown key it suggests the
+(`demo`, `affwild2`, `base`, `seed`) or by path and applies `section.key=value` overrides. For an unknown key it suggests the
 nearest known one. The defaults are for Aff-Wild2 at full size; `demo.yaml` makes everything small.
 """
 
@@ -48,9 +48,9 @@ class DetectBoxes(Section):
 
 class PretrainStn(Section):
     start: str = "drawn"
-    """Initial weights: `base`, the STN of the base model, trained on real people; `drawn`, an STN that was trained on 800
-    synthetic people (if stn.view is below 64 or above 160, `scratch` is used instead); `scratch`, random; or the path
-    of weights that this stage wrote."""
+    """Initial weights: `base`, the STN of the base model, trained on real people; `drawn`, an STN that was trained on
+    800 synthetic people (if stn.view is below 64 or above 160, `scratch` is used instead); `scratch`, random; or the
+    path of weights that this stage wrote."""
     frames: int = Field(default=20000, ge=16)
     """Number of training frames, sampled evenly from the training subjects that have boxes. They are kept in memory:
     0.26 MB each if stn.view is 96."""

@@ -89,7 +89,7 @@ def test_live_refuses_a_pipe(model: affect.Model, run: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("seconds", [NAN, -1, -INF])
 def test_live_refuses_invalid_seconds(model: affect.Model, run: Path, seconds: float) -> None:
-    with pytest.raises(InputError, match="from 0"):
+    with pytest.raises(InputError, match="at least 0"):
         live(model.config, "talk.mp4", run, Reporter(quiet=True), seconds=seconds)
 
 

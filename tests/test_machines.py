@@ -52,9 +52,9 @@ def test_make_passes_any_path_as_one_argument(name: str, tmp_path: Path) -> None
     words = ["make", "-n", "-C", str(ROOT), "AFFECT=affect-here", f"DATA={data}", f"WORK={name} w"]
     for target, expected in (
         ("all", ["--data", str(data), "--work", f"{name} w", "--ferplus", str(data / "ferplus")]),
-        ("predict", [f"{name}.mp4", "--model", f"{name} w/train/default", "--out", f"{name} out"]),
+        ("predict", [f"{name}.mp4", "--model", f"{name} run", "--out", f"{name} out"]),
     ):
-        more = [f"VIDEO={name}.mp4", f"OUT={name} out"]
+        more = [f"VIDEO={name}.mp4", f"OUT={name} out", f"MODEL={name} run"]
         done = subprocess.run([*words, *more, target], capture_output=True, text=True, check=True, timeout=60)
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"affect-here {target}"))
         assert set(expected) <= set(shlex.split(line)), line

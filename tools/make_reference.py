@@ -20,7 +20,7 @@ Each command has `--help` with an example. Results go to files, requested data t
 codes: 0 completed, 1 error, 2 wrong usage, 3 completed except for the listed inputs, 130 interrupted."""
 SETTINGS = """\
 All settings with their defaults. `affect config show` prints the current ones, and `--set section.key=value` overrides
-one. The configs `demo`, `affwild2` and `seed` change some of them."""
+one. The configs `demo`, `affwild2`, `base` and `seed` change some of them."""
 RANGES = {
     "ge": "at least {}",
     "gt": "above {}",

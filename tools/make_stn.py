@@ -1,5 +1,5 @@
-"""Writes models/pretrained/stn.safetensors, the default start of `pretrain stn`: an STN trained on drawn people and on
-pictures of real people.
+"""Writes models/pretrained/stn.safetensors, the STN of the base model, trained on drawn people and on pictures of real
+people.
 
     python tools/make_stn.py [--faces DIR] [--start WEIGHTS] [--people N] [--epochs N] [--frames N] [--keep DIR]
 
@@ -8,8 +8,7 @@ drawn people are used. A fifth of the real people and pictures is held out; benc
 
 It draws the people with the code of the demo, but with other seeds, so no demo has the same people. Most videos have
 one person, some have two. Frames are seconds apart. Then it runs `audit`, `extract-frames` and `pretrain stn` on these
-videos and pictures. It starts from the shipped weights, so a second run trains them further; `--start scratch` starts
-from random ones and needs more epochs. This takes about an hour on two cores.
+videos and pictures. It starts from the STN for drawn people (`--start drawn`). This takes about an hour on two cores.
 """
 
 import argparse

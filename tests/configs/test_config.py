@@ -30,7 +30,7 @@ def test_every_shipped_config_reads_back_what_it_shows(name: str, tmp_path: Path
 
 
 def test_the_shipped_configs_are_the_documented_ones() -> None:
-    assert names() == ("affwild2", "demo", "seed")
+    assert names() == ("affwild2", "base", "demo", "seed")
 
 
 def test_the_seed_config_is_the_old_script() -> None:
@@ -113,7 +113,7 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert load(str(path)) == Config(name="mine")
 
 
-@pytest.mark.parametrize(("name", "message"), [("dmeo", "Did you mean demo?"), ("zzz", "affwild2, demo, seed")])
+@pytest.mark.parametrize(("name", "message"), [("dmeo", "Did you mean demo?"), ("zzz", "affwild2, base, demo, seed")])
 def test_an_unknown_config_names_the_known_ones(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match="does not exist") as caught:
         load(name)

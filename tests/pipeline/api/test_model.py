@@ -106,7 +106,7 @@ def test_impossible_requests_raise_an_error_with_the_allowed_values(
         trace.save(tmp_path / "talk.xls")
     with pytest.raises(VideoError, match="does not exist"):
         model.predict(tmp_path / "nope.mp4")
-    with pytest.raises(MissingStageError, match="affect train"):
+    with pytest.raises(MissingStageError, match="a run folder"):
         affect.load(tmp_path)
     with pytest.raises(InputError, match="1 to 4"):
         model.predict_people("talk.mp4", people=9)

@@ -110,7 +110,7 @@ def noise(path: Path, format: str, **options: object) -> None:  # noqa: A002
 
 
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing.jpg": (lambda _: None, "there is no such file"),
+    "missing.jpg": (lambda _: None, "no such file"),
     "empty.jpg": (Path.touch, r"is empty\. Restore"),
     "text.jpg": (lambda path: path.write_text("<html>404</html>"), "is not a JPEG, PNG"),
     "cut.jpg": (lambda path: (noise(path, "JPEG"), cut(path)), "cannot be decoded"),

@@ -257,8 +257,8 @@ def test_a_model_without_a_localiser_uses_the_whole_picture(video: Path, tmp_pat
         assert [float(row[name]) for name in ("face", "x0", "y0", "x1", "y1")] == [1, 0, 0, facts.width, facts.height]
 
 
-def test_a_missing_model_is_named_with_the_command_to_make_it(video: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingStageError, match="affect train"):
+def test_a_missing_model_is_named_with_a_remedy(video: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingStageError, match="a run folder"):
         predict(settings(), [video], tmp_path, tmp_path / "out", QUIET)
 
 

@@ -202,7 +202,7 @@ def test_a_run_can_start_from_the_head_of_another(trained: tuple[Work, Config]) 
     assert lines[0]["validation_ccc_mean"] == pytest.approx(first, abs=1e-6)
     with pytest.raises(InputError, match="neither a run of"):
         train(further, Path("nowhere"), work, QUIET, run="further", start="nobody")
-    with pytest.raises(WeightsError, match="another shape"):
+    with pytest.raises(WeightsError, match="does not match head"):
         train(settings("head.hidden=8"), Path("nowhere"), work, QUIET, run="further", start="default")
 
 
