@@ -1,8 +1,8 @@
 """All settings, with their units, ranges and defaults.
 
 A config is a YAML file with some of these keys; the others have the default given here. `load` reads a config by name
-(`demo`, `affwild2`, `base`, `seed`) or by path and applies `section.key=value` overrides. For an unknown key it suggests
-the nearest known one. The defaults are for Aff-Wild2 at full size; `demo.yaml` makes everything small.
+(`demo`, `affwild2`, `base`, `seed`) or by path and applies `section.key=value` overrides. For an unknown key it
+suggests the nearest known one. The defaults are for Aff-Wild2 at full size; `demo.yaml` makes everything small.
 """
 
 import difflib
