@@ -12,7 +12,7 @@ import torch
 from affect.configs.schema import Config, dump
 from affect.pipeline.errors import BoxError, MissingStageError
 from affect.pipeline.features.encoder import build_encoder, plan_encoder
-from affect.pipeline.features.stn_init import SHIPPED
+from affect.pipeline.features.stn_init import DRAWN_WEIGHTS
 from affect.pipeline.ingest.catalog import find_catalog
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
@@ -114,7 +114,7 @@ def test_without_boxes_the_stn_stays_as_it_came(
     assert (report.facts["trained"], report.facts["start"]) == (False, "drawn")
     assert "keeps its initial weights" in capsys.readouterr().err
     given, _ = load_weights(work.weights("stn"))
-    shipped, _ = load_weights(SHIPPED)
+    shipped, _ = load_weights(DRAWN_WEIGHTS)
     assert torch.equal(given["localiser.presence.weight"], shipped["localiser.presence.weight"].float())
 
 
