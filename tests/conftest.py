@@ -148,9 +148,12 @@ def real() -> Path:
 
 @pytest.fixture
 def full_resnet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real ResNet-50; the other tests use a small one (small_resnet/sitecustomize.py)."""
+    """The real ResNet-50, also in processes that the test starts; the other tests use a small one
+    (small_resnet/sitecustomize.py)."""
     import torchvision.models
 
+    paths = os.environ["PYTHONPATH"].split(os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path != str(SMALL_RESNET)))
     monkeypatch.setattr("affect.models.backbone.resnet50", torchvision.models.resnet50)
 
 

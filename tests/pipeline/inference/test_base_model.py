@@ -27,7 +27,7 @@ def test_it_is_small_and_says_what_it_is() -> None:
 
 
 def test_predict_without_a_model_uses_it_and_says_so_once(
-    write_video: Callable[[Path, int], Path], tmp_path: Path
+    write_video: Callable[[Path, int], Path], tmp_path: Path, full_resnet: None
 ) -> None:
     videos = [str(write_video(tmp_path / f"{name}.mp4", 12)) for name in "ab"]
     command = [sys.executable, "-m", "affect", "predict", *videos, "--out", str(tmp_path / "out"), "--no-plot"]
@@ -61,14 +61,14 @@ def test_int8_weights_give_the_values_of_full_weights(tiny_run: Callable[..., Pa
     assert float((values - others).abs().max()) < 0.02
 
 
-def test_its_parts_can_be_named_as_weights() -> None:
+def test_its_parts_can_be_named_as_weights(full_resnet: None) -> None:
     config = load("base")
     assert build_stn(config, BASE_MODEL).view == config.stn.view
     assert build_backbone(BASE_MODEL, 0).classes == load_model(BASE_MODEL)[0].backbone.classes
 
 
 @pytest.mark.slow
-def test_a_woman_from_tears_to_laughter(real: Path) -> None:
+def test_a_woman_from_tears_to_laughter(real: Path, full_resnet: None) -> None:
     """Valence is negative while she weeps and positive while she laughs."""
     trace = affect.load().predict(real / "tears-to-laughter.mp4")
     weeps, laughs = trace.valence[trace.time < 9], trace.valence[trace.time > 11]
