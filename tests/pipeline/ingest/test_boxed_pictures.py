@@ -1,4 +1,4 @@
-"""Folders of pictures with a boxes.csv: what is read, and what a wrong line is told."""
+"""Folders of pictures with a boxes.csv: reading them, and the errors for wrong lines."""
 
 from pathlib import Path
 
