@@ -26,7 +26,7 @@ OPSET = 20
 class AllLevels(Pyramid):
     """A Pyramid for thetas with columns of length at most `reach`; 1 is the whole picture."""
 
-    narrows = False
+    data_dependent = False
 
     def __init__(self, frames: Tensor, reach: float) -> None:
         super().__init__(frames.float())

@@ -13,8 +13,9 @@ class Pyramid:
     channels_last, the output of decoders, is halved three times as fast.
     """
 
-    narrows = True
-    """Whether to convert only the needed part of the frames to float on a CPU. The part depends on the boxes."""
+    data_dependent = True
+    """Whether the work may depend on the boxes: only the needed part of the frames is converted to float on a CPU, and
+    only the needed candidates are looked at."""
 
     def __init__(self, frames: Tensor) -> None:
         self.frames = frames
@@ -69,7 +70,7 @@ class Pyramid:
             half = within[:, :, :2].sum(2) - within.new_tensor([1 / frames.shape[-1], 1 / frames.shape[-2]])
             middle, half = within[:, None, None, :, 2], half.clamp(min=0)[:, None, None]
             grid = torch.minimum(torch.maximum(grid, middle - half), middle + half)
-        if self.narrows and frames.device.type == "cpu":
+        if self.data_dependent and frames.device.type == "cpu":
             frames, grid = _needed(frames, grid, theta.detach())
         return F.grid_sample(frames.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
 

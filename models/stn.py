@@ -23,6 +23,10 @@ SECOND_PASS = 1.8
 """Side of the part that the second pass sees, in sides of the box of the first pass."""
 THIRD_PASS = 1.6
 """Side of the part that the third pass sees, in sides of the box of the second pass."""
+FEW_CANDIDATES, CANDIDATES = 2, 4
+"""Candidate boxes of the first pass: if the weights file does not say how many, and for STNs that are trained now."""
+SURE = 4.0
+"""Presence logit of one of the first two candidates above which the others are not looked at."""
 
 
 class StnOutput(NamedTuple):
@@ -36,28 +40,32 @@ class StnOutput(NamedTuple):
 class SpatialTransformer(nn.Module):
     """Finds the face in a small view of each frame and samples the crop from the full frame.
 
-    The same network runs in three passes. The first sees the whole picture and gives two candidate boxes. The second
-    sees the part around each candidate and keeps the candidate with the higher presence. The third sees the part around
-    that box, mirrored. The box and the presence are the mean of the second and third pass. So small faces are located
-    as precisely as large ones, false candidates are rejected from close up, and errors to one side cancel out.
+    The same network runs in three passes. The first sees the whole picture and gives candidate boxes. The second sees
+    the part around each candidate and keeps the one with the highest presence. It looks at the third and further
+    candidates only where the first two are not surely a face. The third pass sees the part around that box, mirrored.
+    The box and the presence are the mean of the second and third pass. So small faces are located as precisely as large
+    ones, false candidates are rejected from close up, and errors to one side cancel out.
 
     kind: the degrees of freedom of theta: `crop` (scale in x and y, shift), `similarity` (also roll, up to 45 degrees),
     `affine` (also shear). view: side of the small view, a multiple of 16. crop: side of the crop. margin: context
-    around the box, as a fraction of half its side.
+    around the box, as a fraction of half its side. candidates: at least 2.
 
     Without training, the box is the whole picture. With any weights, the centre of the box is in the picture and its
     half side is between MIN_HALF_SIDE and 1, so training cannot move it out of the picture.
     """
 
-    def __init__(self, kind: Kind, view: int, crop: int, margin: float) -> None:
+    def __init__(self, kind: Kind, view: int, crop: int, margin: float, candidates: int = FEW_CANDIDATES) -> None:
         super().__init__()
         self.kind: Kind = kind
-        self.view, self.crop, self.margin = view, crop, margin
+        self.view, self.crop, self.margin, self.candidates = view, crop, margin, candidates
         self.localiser = _Localiser({"crop": 4, "similarity": 5, "affine": 6}[kind])
 
     def metadata(self) -> dict[str, Any]:
         """The arguments that build this module again, as JSON."""
-        return {"kind": self.kind, "view": self.view, "crop": self.crop, "margin": self.margin}
+        return {
+            "kind": self.kind, "view": self.view, "crop": self.crop, "margin": self.margin,
+            "candidates": self.candidates,
+        }  # fmt: skip
 
     def forward(self, frames: Tensor, region: Tensor | None = None) -> StnOutput:
         """frames: uint8 or float [n, 3, H, W], RGB in 0..255. region: [n, 4] x0 y0 x1 y1 as fractions of the picture,
@@ -92,9 +100,9 @@ class SpatialTransformer(nn.Module):
 
     @torch.inference_mode()
     def propose(self, frames: Pyramid) -> Tensor:
-        """The two candidate boxes of the first pass over whole pictures, theta [n, 2, 2, 3], for training."""
+        """The best two candidates of the first pass over whole pictures, theta [n, 2, 2, 3], for training."""
         cells = self.localiser(frames.sample(_whole_pictures(len(frames), frames.frames.device), self.view))
-        return torch.stack(self._candidates(cells).chunk(2), 1)
+        return self._candidates(cells, 2).transpose(0, 1)
 
     @torch.no_grad()
     def reset_to_whole_picture(self) -> None:
@@ -107,17 +115,8 @@ class SpatialTransformer(nn.Module):
         part = _whole_pictures(n, device) if region is None else _region_theta(region.to(device, torch.float32))
         within = None if region is None else part
         cells = self.localiser(pyramid.sample(part, self.view, within=within))
+        second, presence = self._second_pass(pyramid, cells, part, within)
         with torch.autocast(device.type, enabled=False):
-            near = around(self._candidates(cells).detach(), SECOND_PASS, even=self.kind != "crop")
-        twice = None if region is None else part.repeat(2, 1, 1)
-        view = pyramid.sample(
-            compose(part.repeat(2, 1, 1), near), self.view, torch.arange(n, device=device).repeat(2), twice
-        )
-        theta, presence, _ = self.locate_in_view(view)
-        with torch.autocast(device.type, enabled=False):
-            first_rows, second_rows = torch.arange(2 * n, device=device).view(2, n)
-            chosen = torch.where(presence[n:] > presence[:n], second_rows, first_rows)
-            second, presence = _enforce_min_size(compose(near[chosen], theta[chosen])), presence[chosen]
             mirrored = _mirror(around(second.detach(), THIRD_PASS, even=self.kind != "crop"))
         theta, mirrored_presence, _ = self.locate_in_view(
             pyramid.sample(compose(part, mirrored), self.view, within=within)
@@ -126,12 +125,45 @@ class SpatialTransformer(nn.Module):
             third = _mirror(compose(mirrored, theta))
             return compose(part, _enforce_min_size((second + third) / 2)), (presence + mirrored_presence) / 2
 
-    def _candidates(self, cells: "_Cells") -> Tensor:
-        """[2 n, 2, 3]: the best candidate of each view, then the best one elsewhere."""
-        return torch.cat([
-            self.theta_from_numbers(self.localiser.decode(cells, _keep_near_best(beliefs))[0])
-            for beliefs in (cells.beliefs, _keep_far_from_best(cells.beliefs))
-        ])  # fmt: skip
+    def _second_pass(
+        self, pyramid: Pyramid, cells: "_Cells", part: Tensor, within: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The best candidate, seen from close up: theta [n, 2, 3] in coordinates of the part, presence logits [n]."""
+        n, device = len(part), part.device
+        with torch.autocast(device.type, enabled=False):
+            near = self._candidates(cells, self.candidates).detach()
+            near = around(near.flatten(0, 1), SECOND_PASS, even=self.kind != "crop")
+        rows = torch.arange(n, device=device).repeat(self.candidates)
+
+        def look(some: Tensor) -> tuple[Tensor, Tensor]:
+            frame = rows[some]
+            parts = None if within is None else within[frame]
+            view = pyramid.sample(compose(part[frame], near[some]), self.view, frame, parts)
+            theta, presence, _ = self.locate_in_view(view)
+            return theta, presence
+
+        every = torch.arange(len(near), device=device)
+        theta, presence = look(every[: 2 * n])
+        if self.candidates > 2:
+            unsure = (presence.view(2, n).amax(0) < SURE).repeat(self.candidates - 2)
+            some = every[2 * n :][unsure] if pyramid.data_dependent else every[2 * n :]
+            more, rest = torch.zeros_like(near[2 * n :]), torch.full_like(near[2 * n :, 0, 0], -math.inf)
+            if not pyramid.data_dependent or len(some):
+                its_theta, its_presence = look(some)
+                more = more.index_copy(0, some - 2 * n, its_theta)
+                rest = rest.index_copy(0, some - 2 * n, its_presence).masked_fill(~unsure, -math.inf)
+            theta, presence = torch.cat((theta, more)), torch.cat((presence, rest))
+        with torch.autocast(device.type, enabled=False):
+            chosen = presence.view(self.candidates, n).argmax(0) * n + every[:n]
+            return _enforce_min_size(compose(near[chosen], theta[chosen])), presence[chosen]
+
+    def _candidates(self, cells: "_Cells", count: int) -> Tensor:
+        """theta [count, n, 2, 3]: the best candidate of each view, then the best one elsewhere, and so on."""
+        beliefs, found = cells.beliefs, []
+        for _ in range(count):
+            found.append(self.theta_from_numbers(self.localiser.decode(cells, _keep_near_best(beliefs))[0]))
+            beliefs = _keep_far_from_best(beliefs)
+        return torch.stack(found)
 
     def theta_from_numbers(self, numbers: Tensor) -> Tensor:
         """Bounded numbers [n, 4..6] (tx, ty, log sx, log sy, roll, shear) to theta [n, 2, 3]."""
@@ -229,9 +261,9 @@ def _keep_near_best(beliefs: Tensor) -> Tensor:
 
 
 def _keep_far_from_best(beliefs: Tensor) -> Tensor:
-    """The beliefs [n, cells] more than two cells away from the strongest cell, -inf elsewhere. All of them if no cell
-    is that far away or all are equal."""
-    near = _distance_from_best(beliefs) <= 2
+    """The beliefs [n, cells] more than two cells away from the strongest cell, -inf elsewhere. All of them if none
+    would be left or all are equal."""
+    near = (_distance_from_best(beliefs) <= 2) | beliefs.isneginf()
     return beliefs.masked_fill(near & ~(near.all(1, keepdim=True) | _is_uniform(beliefs)), -math.inf)
 
 

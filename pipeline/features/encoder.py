@@ -165,7 +165,7 @@ def stn_digest(config: Config, work: Work) -> str:
 
 
 def build_stn(config: Config, path: Path | None) -> "SpatialTransformer":
-    from ...models.stn import SpatialTransformer
+    from ...models.stn import FEW_CANDIDATES, SpatialTransformer
 
     shape = config.stn.model_dump(include={"kind", "view", "crop", "margin"})
     if path is None:
@@ -180,7 +180,7 @@ def build_stn(config: Config, path: Path | None) -> "SpatialTransformer":
                 f"{path}: trained with stn.{key} {trained[key]}, but the config has {shape[key]}",
                 "Run `affect pretrain stn` again.",
             )
-    stn = SpatialTransformer(**shape)
+    stn = SpatialTransformer(**shape, candidates=trained.get("candidates", FEW_CANDIDATES))
     try:
         stn.load_state_dict(state)
     except RuntimeError as error:

@@ -76,7 +76,7 @@ def pretrain_stn(config: Config, data: Path, work: Work, reporter: Reporter) -> 
         {
             "format": STN_FORMAT,
             "fingerprint": digest,
-            "stn": config.stn.model_dump(include={"kind", "view", "crop", "margin"}),
+            "stn": stn.metadata(),
             "report": report,
         },
     )
@@ -173,7 +173,7 @@ def _boxed(
 def _train(
     config: Config, training: list[Boxed], validation: list[Boxed], work: Work, reporter: Reporter, digest: str
 ) -> tuple["SpatialTransformer", dict[str, Any], list[Problem]]:
-    from ...models.stn import SpatialTransformer
+    from ...models.stn import CANDIDATES, SpatialTransformer
     from ..learning.loop import FitSettings, ResumeFile, SimpleTask, fit
     from ..learning.runtime import environment, pick_compute, seed_everything
     from ..learning.stn.compose import Composer
@@ -186,7 +186,7 @@ def _train(
     compute = pick_compute(config.runtime)
     device = compute.device
     seed_everything(config.runtime.seed)
-    stn = SpatialTransformer(**config.stn.model_dump(include={"kind", "view", "crop", "margin"}))
+    stn = SpatialTransformer(**config.stn.model_dump(include={"kind", "view", "crop", "margin"}), candidates=CANDIDATES)
     start = start_weights(config)
     begun = {"start": settings.start if start else SCRATCH, "environment": environment(compute)}
     if start:

@@ -43,10 +43,11 @@ def test_all_levels_give_the_pixels_of_the_fitting_one(height: int, width: int, 
     torch.testing.assert_close(AllLevels(frames, 1.1).sample(theta, size, rows), expected, atol=near, rtol=0)
 
 
+@pytest.mark.parametrize("candidates", [2, 4])
 @pytest.mark.parametrize("kind", ["crop", "similarity", "affine"])
-def test_the_portable_encoder_sees_what_the_network_sees(kind: Kind) -> None:
+def test_the_portable_encoder_sees_what_the_network_sees(kind: Kind, candidates: int) -> None:
     torch.manual_seed(1)
-    stn = SpatialTransformer(kind, 32, 32, 0.2)
+    stn = SpatialTransformer(kind, 32, 32, 0.2, candidates)
     with torch.no_grad():
         for parameter in stn.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))

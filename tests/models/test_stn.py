@@ -323,6 +323,27 @@ def test_two_places_are_distinguished() -> None:
     assert (apart > -torch.inf).sum() == 144 - 20
 
 
+def test_candidates_may_be_more_than_there_are_places() -> None:
+    """A map of 4 x 4 cells has at most four places that are three cells apart."""
+    stn = shaken()
+    stn.candidates = 8
+    theta, presence = stn.locate(noise(5))
+    assert theta.isfinite().all()
+    assert presence.isfinite().all()
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_further_candidates_matter_only_without_a_sure_face(sure: bool) -> None:
+    stn, frames = shaken(view=96), noise(40, 96, 128)
+    with torch.no_grad():
+        stn.localiser.presence.weight.mul_(1e-6)
+        stn.localiser.presence.bias.fill_(10.0 if sure else -10.0)
+    two, _ = stn.locate(frames)
+    stn.candidates = 4
+    four, _ = stn.locate(frames)
+    assert bool((two == four).all()) is sure
+
+
 def test_around_stays_in_the_picture() -> None:
     theta = theta_from_corners(
         torch.tensor([[0.0, 0.0, 0.2, 0.3], [0.4, 0.4, 0.6, 0.6], [0.1, 0.0, 0.9, 1.0]]), 1.0, 1.0

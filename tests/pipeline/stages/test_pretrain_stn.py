@@ -47,7 +47,7 @@ def test_pretrain_stn_trains_once_and_prints_its_accuracy(ready: tuple[Path, Wor
     assert facts["training_frames"] <= tiny_config.pretrain_stn.frames
     state, metadata = load_weights(work.weights("stn"))
     assert metadata["format"] == "affect-stn"
-    assert metadata["stn"] == {"kind": "crop", "view": 32, "crop": 32, "margin": 0.1}
+    assert metadata["stn"] == {"kind": "crop", "view": 32, "crop": 32, "margin": 0.1, "candidates": 4}
     assert metadata["report"]["iou"] == facts["iou"]
     assert [entry.name for entry in work.weights("stn").parent.iterdir()] == ["stn.safetensors"]
 
