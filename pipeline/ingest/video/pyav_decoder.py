@@ -1,6 +1,7 @@
 """Decodes with PyAV and numbers frames by their timestamps, for videos that decord would number wrongly.
 
-Can start in the middle of a video. The pixels equal those of decord: both use FFmpeg with the same scale filter.
+Can start in the middle of a video. Both decoders use the scale filter of FFmpeg, so the pixels equal those of decord.
+Exception: resized frames of RGB-coded video of odd width (PNG, FFV1 bgr0).
 """
 
 import contextlib
