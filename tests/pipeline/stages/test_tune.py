@@ -74,6 +74,20 @@ def test_a_search_writes_the_best_config_and_can_continue(work: Work, config: Co
         tune(load("demo", [*SETTINGS, "train.epochs=3"]), work, QUIET, space=str(space), name="s", trials=8)
 
 
+def test_a_search_uses_the_workers_of_a_scheduler_whatever_the_local_workers(
+    work: Work, config: Config, tmp_path: Path
+) -> None:
+    from distributed import LocalCluster
+
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE)
+    assert config.runtime.workers == 0
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as cluster:
+        assert isinstance(cluster, LocalCluster)
+        report = tune(config, work, QUIET, space=str(space), name="s", trials=2, scheduler=cluster.scheduler_address)
+    assert (report.made, report.facts["trials"]) == (("best.yaml",), 2)
+
+
 @pytest.mark.parametrize("name", names())
 def test_every_shipped_space_is_allowed(name: str, tmp_path: Path) -> None:
     base = tmp_path / "base.yaml"
