@@ -5,6 +5,7 @@ import os
 import runpy
 import shutil
 import signal
+import subprocess
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands set it: several tests at once share the cores
@@ -136,6 +137,14 @@ def demo_frames(demo_data: Path, tiny_config: Config, tmp_path_factory: pytest.T
         extract_frames(tiny_config, demo_data, Work(root), Reporter(quiet=True))
 
     return made_once(tmp_path_factory, "demo_frames", make)
+
+
+@pytest.fixture
+def ended_process() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
 
 
 @pytest.fixture(scope="session")

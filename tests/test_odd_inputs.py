@@ -29,6 +29,8 @@ from affect.pipeline.stages.predict import PredictOptions, predict
 from affect.pipeline.visualization.mp4 import Mp4
 from affect.pipeline.visualization.overlay import Overlay
 from affect.pipeline.visualization.web_video import make_web_video
+from affect.tests.child import output
+from affect.tests.programs.memory import draw_figure
 from rich.console import Console
 
 QUIET = Reporter(quiet=True)
@@ -211,22 +213,8 @@ def test_names_with_colons_are_not_replaced_by_emoji(capsys: pytest.CaptureFixtu
 # Figures
 
 
-FIGURE = """
-import sys
-from pathlib import Path
-from affect.pipeline.visualization.style import LIGHT, drawing, heading, save
-with drawing(LIGHT, 3, 2) as figure:
-    axes = figure.add_subplot()
-    axes.plot([1, 3, 2])
-    heading(axes, "caf\\udce9_$x$\\n한", "remark")
-    save(figure, Path(sys.argv[1]))
-import matplotlib
-print(matplotlib.rcParams["text.usetex"])
-"""
-
-
 def drawn(path: Path, **environment: str) -> bytes:
-    subprocess.run([sys.executable, "-c", FIGURE, path], env={**os.environ, **environment}, check=True)
+    output(draw_figure, path, environment={**os.environ, **environment})
     return path.read_bytes()
 
 
