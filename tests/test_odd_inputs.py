@@ -26,6 +26,7 @@ from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Problem, StageReport
 from affect.pipeline.stages.detect_boxes import detect_boxes
 from affect.pipeline.stages.predict import PredictOptions, predict
+from affect.pipeline.visualization.clip_page import player_pages
 from affect.pipeline.visualization.mp4 import Mp4
 from affect.pipeline.visualization.overlay import Overlay
 from affect.pipeline.visualization.web_video import make_web_video
@@ -296,6 +297,46 @@ def test_sound_with_decreasing_timestamps_is_kept(video: Path, tmp_path: Path, c
     with av.open(str(tmp_path / "film.mp4")) as container:
         times = [packet.dts for packet in container.demux(container.streams.audio[0]) if packet.dts is not None]
     assert (np.diff(times) > 0).all()
+
+
+def with_damaged_sound(source: Path, path: Path, damage: str) -> Path:
+    """A copy of a Matroska file whose sound is FLAC. damage: "codec" gives the sound an unknown codec; "packets" makes
+    all of its packets undecodable."""
+    data = source.read_bytes()
+    if damage == "codec":
+        data = data.replace(b"A_FLAC", b"A_XXXX")
+    else:
+        with av.open(str(source)) as container:
+            for packet in container.demux(container.streams.audio[0]):
+                data = data.replace(bytes(packet), bytes(packet.size)) if packet.size else data
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [("codec", "codec is unknown"), ("packets", "can be decoded")]
+)
+def test_a_video_whose_sound_is_lost_is_named_once_per_copy_and_on_the_page(
+    model: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str, reason: str
+) -> None:
+    source = with_damaged_sound(with_sound(video, tmp_path / "a.mkv", "flac", 44100), tmp_path / "talk.mkv", damage)
+    config, out = settings("predict.face_threshold=0"), tmp_path / "out"
+    report = predict(config, [source], model, out, Reporter(), PredictOptions(plot=False, overlay=True))
+    assert report.failed == ()
+    assert player_pages(config, ["talk"], out, Reporter()).failed == ()
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "sound" in line]
+    assert len(warnings) == 2
+    assert all("talk" in line and "no sound or only a part of it" in line and reason in line for line in warnings)
+    assert "The video has no sound or only a part of it" in (out / "talk.html").read_text(encoding="utf-8")
+
+
+def test_videos_with_and_without_sound_give_no_warning(model: Path, video: Path, tmp_path: Path) -> None:
+    sound = with_sound(video, tmp_path / "talk.mkv", "flac", 44100)
+    for source in (video, sound):
+        assert make_web_video(source, 1 << 20).silent == ""
+        with Mp4(tmp_path / "film.mp4", 96, 96, 25.0, sound=source) as mp4:
+            mp4.add(np.zeros((96, 96, 3), np.uint8), 0.0)
+        assert mp4.silent == ""
 
 
 @pytest.mark.parametrize("people", [1, 4])
