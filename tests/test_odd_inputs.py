@@ -313,9 +313,7 @@ def with_damaged_sound(source: Path, path: Path, damage: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"), [("codec", "codec is unknown"), ("packets", "can be decoded")]
-)
+@pytest.mark.parametrize(("damage", "reason"), [("codec", "codec is unknown"), ("packets", "can be decoded")])
 def test_a_video_whose_sound_is_lost_is_named_once_per_copy_and_on_the_page(
     model: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str, reason: str
 ) -> None:

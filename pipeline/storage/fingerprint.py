@@ -25,7 +25,9 @@ def source_digest(path: Path) -> str:
                 file.seek(max(SAMPLE_BYTES, facts.st_size - SAMPLE_BYTES))
                 digest.update(file.read(SAMPLE_BYTES))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})", "Check the path and its permissions.") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror})", "Check the path, its permissions and the disk."
+        ) from error
     return digest.hexdigest()
 
 
@@ -35,7 +37,9 @@ def content_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})", "Check the path and its permissions.") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror})", "Check the path, its permissions and the disk."
+        ) from error
 
 
 def folder_digest(folder: Path) -> str:
@@ -49,7 +53,7 @@ def folder_digest(folder: Path) -> str:
             files = sorted((entry.name, entry.stat()) for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be read ({error.strerror})", "Check the path and its permissions."
+            f"{folder}: cannot be read ({error.strerror})", "Check the path, its permissions and the disk."
         ) from error
     for name, facts in files:
         digest.update(f"{name}\0{facts.st_size} {facts.st_mtime_ns}\n".encode(errors="surrogateescape"))

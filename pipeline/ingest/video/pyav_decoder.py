@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import VideoError
-from .packets import packets_of
+from .packets import packets_of, until_damage
 from .timeline import REMEDY, Timeline, open_video
 from .unshown import Unshown
 
@@ -32,7 +32,8 @@ def frames_by_pyav(
     """Yields number and upright pixels, uint8 [h, w, 3] RGB, of the frames start to stop that can be decoded, in order.
 
     If the timestamps of the file are reliable, decoding starts at a keyframe before `start`. `tick` is called for each
-    packet. Raises VideoError if frames are missing and the rest cannot be numbered.
+    packet. Raises VideoError if frames are missing and the rest cannot be numbered, or if the disk cannot read the
+    file.
     """
     from av.error import FFmpegError
 
@@ -119,7 +120,7 @@ def _frames(
     from av.error import FFmpegError
 
     container, stream = open_video(path)
-    with container, contextlib.suppress(FFmpegError, OSError):
+    with container, until_damage(path, tick):
         if seek is not None:
             container.seek(seek, stream=stream)
         unshown = Unshown(stream)
