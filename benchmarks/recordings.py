@@ -119,6 +119,16 @@ def add_empty_chunks(source: Path, path: Path, before: Sequence[int], *, index: 
     return path
 
 
+def overwrite_packet(path: Path, number: int) -> None:
+    """Overwrites a packet of a video, so that its frame cannot be decoded."""
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][number]
+    data = bytearray(path.read_bytes())
+    assert packet.pos is not None
+    data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(data)
+
+
 def set_orientation(source: Path, path: Path, matrix: tuple[int, int, int, int]) -> Path:
     """Copies an MP4 with another display matrix."""
     data = bytearray(source.read_bytes())

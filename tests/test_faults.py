@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from affect.benchmarks.torture.kills import processes_naming
 from affect.cli import app
 from affect.pipeline.storage.shard import FRAMES, Shard
 from affect.tests.child import command as program
@@ -84,15 +85,7 @@ def session_of(leader: int) -> list[int]:
 
 
 def decoders_of(data: Path) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes()
-        except OSError:
-            continue
-        if b"affect.pipeline.ingest.video.decode" in words and str(data).encode() in words:
-            found.append(int(path.parent.name))
-    return found
+    return processes_naming("affect.pipeline.ingest.video.decode", str(data))
 
 
 def wait_until_gone(leader: int, data: Path) -> None:

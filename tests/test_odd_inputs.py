@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -32,6 +31,7 @@ from affect.pipeline.visualization.overlay import Overlay
 from affect.pipeline.visualization.web_video import make_web_video
 from affect.tests.child import output
 from affect.tests.programs.memory import draw_figure
+from affect.tests.sound import with_sound
 from rich.console import Console
 
 QUIET = Reporter(quiet=True)
@@ -232,26 +232,6 @@ def test_figures_do_not_depend_on_the_users_matplotlib(tmp_path: Path) -> None:
 
 
 # Sound and pictures of overlay and page
-
-
-def with_sound(video: Path, path: Path, codec: str, rate: int, seconds: float = 0.48) -> Path:
-    """The video with a tone."""
-    with av.open(str(video)) as source, av.open(str(path), "w") as out:
-        picture = source.streams.video[0]
-        new, sound = out.add_stream_from_template(picture), out.add_stream(codec, rate=rate)
-        assert isinstance(sound, av.AudioStream)
-        sound.codec_context.layout = "mono"
-        for packet in source.demux(picture):
-            if packet.dts is not None:
-                packet.stream = new
-                out.mux(packet)
-        for start in range(0, round(rate * seconds), 1024):
-            wave = (np.sin(np.arange(start, start + 1024)[None] * 0.1) * 9000).astype(np.int16)
-            frame = av.AudioFrame.from_ndarray(wave, "s16", "mono")
-            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-            out.mux(sound.encode(frame))
-        out.mux(sound.encode(None))
-    return path
 
 
 def heard(path: Path | io.BytesIO) -> tuple[float, float]:

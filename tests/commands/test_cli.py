@@ -18,7 +18,7 @@ from affect.cli import ORDER, app
 from affect.configs.schema import Config, dump, load
 from affect.pipeline.ingest.video.decode import probe
 from affect.tests.child import run as run_program
-from affect.tests.programs.commands import traced
+from affect.tests.programs.commands import installed, traced
 from affect.tests.waiting import wait_until
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -411,7 +411,7 @@ def test_ferplus_is_counted_by_class_and_rule(demo_data: Path, tmp_path: Path) -
 )
 def test_the_shell_completes(typed: str, offered: set[str]) -> None:
     words = {"_AFFECT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
-    done = shell(**words)
+    done = run_program(installed, environment={**os.environ, **words})
     assert set(done.stdout.split()) == offered, done.stderr
 
 
@@ -420,7 +420,7 @@ def test_runs_are_completed_from_the_work_folder(tmp_path: Path) -> None:
     (tmp_path / "train" / "wide" / "model.safetensors").touch()
     typed = f"affect evaluate --work {tmp_path} --run w"
     words = {"_AFFECT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
-    done = shell(**words)
+    done = run_program(installed, environment={**os.environ, **words})
     assert done.stdout.split() == ["wide"], done.stderr
 
 

@@ -43,8 +43,13 @@ def without_temporary_folder(*arguments: str) -> None:
     _run(arguments)
 
 
+def installed(*arguments: str) -> None:
+    """Runs a command as the installed program `affect` does."""
+    _run(arguments)
+
+
 def _run(arguments: tuple[str, ...]) -> None:
     from affect.cli import app
 
     sys.argv = ["affect", *arguments]
-    app()
+    app(prog_name="affect")

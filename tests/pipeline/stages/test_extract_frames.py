@@ -13,6 +13,7 @@ from affect.pipeline.stages.extract_frames import extract_frames
 from affect.pipeline.stages.verify import verify
 from affect.pipeline.storage.shard import FrameShard
 from affect.tests.child import run
+from affect.tests.data_folders import write_training_data
 from affect.tests.programs.libraries import run_stage
 
 LENGTHS = {"short": 12, "long": 150, "odd": 67}
@@ -33,13 +34,7 @@ def write_video(path: Path, frames: int) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    root = tmp_path / "data"
-    (root / "videos").mkdir(parents=True)
-    labels = root / "annotations" / "VA_Set" / "Train_Set"
-    labels.mkdir(parents=True)
-    for name, frames in LENGTHS.items():
-        write_video(root / "videos" / f"{name}.mp4", frames)
-        (labels / f"{name}.txt").write_text("valence,arousal\n" + "0.1,-0.2\n" * frames)
+    root = write_training_data(tmp_path / "data", LENGTHS, write_video)
     write_video(root / "videos" / "unwanted.mp4", 5)
     return root
 

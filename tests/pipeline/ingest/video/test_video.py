@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from affect.benchmarks.recordings import overwrite_packet
 from affect.pipeline.errors import VideoError
 from affect.pipeline.ingest.video import decode as decode_module
 from affect.pipeline.ingest.video import pyav_decoder
@@ -218,12 +219,7 @@ def test_damage_inside_a_video_shifts_no_frame_number(tmp_path: Path, suffix: st
 
 def test_if_decord_fails_midway_all_frames_are_decoded_again_with_pyav(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=120)
-    with av.open(str(path)) as container:
-        packet = [packet for packet in container.demux(video=0) if packet.size][72]
-    data = bytearray(path.read_bytes())
-    assert packet.pos is not None
-    data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
-    path.write_bytes(data)
+    overwrite_packet(path, 72)
     with pytest.raises(DecordError, match="failed after it returned frames"), decode(path, 64, batch=8) as decoding:
         list(decoding)
     given, shown, decoding = numbers_of(path, batch=8)
