@@ -245,7 +245,8 @@ def cached_work(whole_frame_config: Config, tmp_path: Path) -> "Work":
     import numpy as np
     from affect.pipeline.features.encoder import plan_encoder
     from affect.pipeline.records import Work
-    from affect.pipeline.storage.shard import FEATURES, ShardWriter
+    from affect.pipeline.storage.shard import FEATURES
+    from affect.pipeline.storage.shard_writer import ShardWriter
 
     work = Work(tmp_path)
     encoder = plan_encoder(whole_frame_config, work).digest

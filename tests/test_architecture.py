@@ -41,7 +41,7 @@ WITHOUT_A_STAGE = {"all", "app", "config", "demo-data", "pretrain", "version"}
 """Commands that run other stages, serve a page, or only print and draw."""
 ONLY_IMPORTER = {
     "decord": {"pipeline.ingest.video.decode"},
-    "h5py": {"pipeline.storage.shard"},
+    "h5py": {"pipeline.storage.shard", "pipeline.storage.shard_writer"},
     "dask": {"pipeline.cluster"},
     "distributed": {"pipeline.cluster"},
     "typer": {"cli", *(f"commands.{path.stem}" for path in (ROOT / "commands").glob("*.py"))},

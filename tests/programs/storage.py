@@ -31,7 +31,8 @@ def fill_shard(path: str, room: str) -> None:
 
     import numpy as np
     from affect.pipeline.errors import WorkError
-    from affect.pipeline.storage.shard import FEATURES, ShardWriter
+    from affect.pipeline.storage.shard import FEATURES
+    from affect.pipeline.storage.shard_writer import ShardWriter
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(room), resource.RLIM_INFINITY))

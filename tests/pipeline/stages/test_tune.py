@@ -12,7 +12,8 @@ from affect.pipeline.features.encoder import plan_encoder
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
 from affect.pipeline.stages.tune import tune
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES
+from affect.pipeline.storage.shard_writer import ShardWriter
 
 QUIET = Reporter(quiet=True)
 SPACE = """

@@ -17,7 +17,8 @@ from affect.pipeline.records import Boxes
 from affect.pipeline.storage.atomic import leftovers, replacing, sweep, temp_path, temporary_folder, write_text
 from affect.pipeline.storage.checkpoint import save_weights
 from affect.pipeline.storage.corruption import mark_corrupt
-from affect.pipeline.storage.shard import FRAMES, ShardWriter
+from affect.pipeline.storage.shard import FRAMES
+from affect.pipeline.storage.shard_writer import ShardWriter
 from affect.pipeline.visualization.mp4 import Mp4
 from affect.pipeline.visualization.style import LIGHT, drawing, save
 from affect.tests.child import command

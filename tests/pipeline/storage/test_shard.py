@@ -12,17 +12,9 @@ import numpy as np
 import pytest
 from affect.pipeline.errors import ShardError, WorkError
 from affect.pipeline.storage import jpeg
-from affect.pipeline.storage.shard import (
-    FEATURES,
-    FRAMES,
-    VERSION,
-    FrameShard,
-    Shard,
-    ShardWriter,
-    is_fresh,
-    read_rows,
-    sweep,
-)
+from affect.pipeline.storage.atomic import sweep
+from affect.pipeline.storage.shard import FEATURES, FRAMES, VERSION, FrameShard, Shard, is_fresh, read_rows
+from affect.pipeline.storage.shard_writer import ShardWriter
 from affect.tests.child import run
 from affect.tests.programs.storage import fill_shard
 from hypothesis import given, settings
