@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -28,7 +29,7 @@ def numbered_picture(number: int) -> NDArray[np.uint8]:
     return picture
 
 
-def shown_number(picture: NDArray[np.uint8]) -> int:
+def shown_number(picture: NDArray[Any]) -> int:
     """The number that a picture of any size shows."""
     h, w = picture.shape[:2]
     bars = picture[h // 2 : h * 9 // 10, [int((bit + 0.5) * w / BITS) for bit in range(BITS)]].mean((0, 2)) > 128

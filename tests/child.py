@@ -1,7 +1,6 @@
 """Runs a function of tests/programs in a process of its own.
 
-The functions take strings, import what they need and print their result. Their modules import only the standard
-library, so a function can report what a part of affect imports.
+The functions take strings and print their result. Most import affect inside, so that they can report what it imports.
 """
 
 import importlib
