@@ -60,6 +60,9 @@ NEEDED_BY_TYPER_AND_RICH = {
 }  # fmt: skip
 
 
+MAX_LINES, MAX_PARAMETERS = 300, 8
+LONGER = {"configs.schema"}
+"""Modules that are one thing: every setting with its description."""
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 WAITS = {"run", "check_call", "check_output", "call", "communicate", "wait"}
 """Functions of subprocess whose timeout would limit the time of a test. `timeout` in pyproject.toml ends a hang."""
@@ -194,6 +197,21 @@ def test_no_exception_is_swallowed(path: Path) -> None:
             raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
             broad = caught in ("everything", "Exception", "BaseException")
             assert raises or not broad, f"{path.relative_to(ROOT)}:{node.lineno} catches {caught} and goes on"
+
+
+@pytest.mark.parametrize("path", [path for path in PACKAGE if module_name(path) not in LONGER], ids=module_name)
+def test_modules_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", [path for path in PACKAGE if path.parent.name != "commands"], ids=module_name)
+def test_functions_have_few_parameters(path: Path) -> None:
+    """The parameters of a command are its options; elsewhere, what travels together is a data class."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            own = [argument for argument in named if argument.arg not in ("self", "cls")]
+            assert len(own) <= MAX_PARAMETERS, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
 
 
 def unreliable(node: ast.AST) -> str | None:

@@ -45,7 +45,7 @@ def pretrain_backbone(config: Config, ferplus: Path, work: Work, reporter: Repor
     accuracy on PrivateTest. Raises InputError, FerplusError, WeightsError.
     """
     output = work.weights("backbone")
-    start = _start(config.pretrain_backbone.start)
+    start = _start(config)
     digest = backbone_fingerprint(config, ferplus)
     if stored_fingerprint(output) == digest:
         return StageReport(STAGE, output, kept=(output.name,), facts=training_facts(read_metadata(output)["report"]))
@@ -62,7 +62,7 @@ def backbone_fingerprint(config: Config, ferplus: Path) -> str:
     return fingerprint(
         version=VERSION,
         settings=config.pretrain_backbone,
-        start=weights_digest(_start(config.pretrain_backbone.start)),
+        start=weights_digest(_start(config)),
         sources=[source_digest(path) for path in _sources(ferplus)],
         seed=config.runtime.seed,
         **requested_precision(config),
