@@ -65,7 +65,7 @@ LONGER = {"configs.schema"}
 """Modules that are one thing: every setting with its description."""
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 WAITS = {"run", "check_call", "check_output", "call", "communicate", "wait"}
-"""Functions of subprocess whose timeout would limit the time of a test. `timeout` in pyproject.toml ends a hang."""
+"""Functions whose timeout would limit the time of a test. `timeout` in pyproject.toml ends a test that hangs."""
 FORBIDDEN_IN_TESTS = {"time.sleep", "asyncio.sleep", "exec", "eval", "compile"}
 CLOCKS = {"time", "timeit"}
 """Tests compare counts, order, memory and CPU-independent figures, so they need no clock."""
@@ -223,8 +223,10 @@ def unreliable(node: ast.AST) -> str | None:
         called = ast.unparse(node.func)
         if called in FORBIDDEN_IN_TESTS:
             return f"calls {called}"
+        name = called.rpartition(".")[2]
         limited = any(word.arg == "timeout" for word in node.keywords)
-        return "limits the time of a process" if limited and called.split(".")[-1] in WAITS else None
+        limited |= name != called and name == "wait" and any(isinstance(value, ast.Constant) for value in node.args)
+        return "limits the time of a wait" if limited and name in WAITS else None
     if isinstance(node, ast.List | ast.Tuple):
         words = [ast.unparse(item) for item in node.elts]
         return "runs a string as a program" if "sys.executable" in words and "'-c'" in words else None
@@ -242,7 +244,7 @@ def test_tests_neither_sleep_nor_limit_time_nor_run_strings_of_code(path: Path) 
     "line",
     [
         "import time", "from time import sleep", "asyncio.sleep(1)", "eval('1 + 1')", "exec(code)",
-        "subprocess.run(command, timeout=60)", "process.communicate(timeout=30)",
+        "subprocess.run(command, timeout=60)", "process.communicate(timeout=30)", "done.wait(20)",
         "subprocess.run([sys.executable, '-W', 'ignore', '-c', code])",
     ],
 )  # fmt: skip
