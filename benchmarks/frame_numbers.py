@@ -15,15 +15,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from affect.benchmarks.recordings import drawn_videos, recordings
 from affect.pipeline.errors import VideoError
-from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.decode import Decoding, decoded
 from av.error import FFmpegError
 from av.sidedata.sidedata import Type
@@ -43,8 +42,6 @@ MAX_DIFFERENCE = 4.0
 """Maximum mean difference of two equal pictures, out of 255, because scalers round differently."""
 MAX_TIME_DIFFERENCE = 1.5e-3
 """Seconds. The coarsest clock of a container has ticks of one millisecond."""
-DRAWN_SUFFIXES = (".mp4", ".mov", ".3gp", ".mkv", ".avi", ".ts", ".flv")
-"""Containers that `draw_video` can write: H.264, and MPEG-4 in AVI."""
 
 
 @dataclass(frozen=True)
@@ -196,149 +193,6 @@ def compare(path: Path, row: Row, each: bool) -> bool:
             file=sys.stderr,
         )
     return explained
-
-
-def drawn_videos(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Draws videos in every container that `draw_video` can write, with even and uneven times."""
-    for suffix in DRAWN_SUFFIXES:
-        for name, variable in (("even", False), ("uneven", True)):
-            if not (suffix == ".avi" and variable):  # AVI has no uneven times
-                path = folder / f"{name}{suffix}"
-                draw_video(SyntheticVideo(path, 5, 48, 25.0, 1, 160, 96, variable=variable))
-                yield "drawn by the demo", path
-
-
-def recordings(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Videos as phones, screen recorders, capture programs and editors write them."""
-    phone = np.cumsum([0, *np.random.default_rng(0).choice((25, 33, 34, 67, 100), 59)]).tolist()
-    screen = np.cumsum([0, *(33 if number % 10 else 2500 for number in range(59))]).tolist()
-    holes = [40 * number + 200 * (number >= 20) + 80 * (number >= 40) for number in range(60)]
-    codecs = {".webm": "libvpx-vp9", ".gif": "gif", ".wmv": "wmv2"}
-    for suffix in (".mp4", ".mkv", ".webm", ".flv", ".ts", ".gif", ".wmv"):
-        for name, times in (("phone", phone), ("screen", screen), ("holes", holes)):
-            yield (
-                "uneven times, frames left out",
-                record(folder / f"{name}{suffix}", codecs.get(suffix, "libx264"), times),
-            )
-    fragments = record(
-        folder / "fragments.mp4", "libx264", phone, movflags="frag_keyframe+empty_moov+default_base_moof"
-    )
-    yield "uneven times, frames left out", fragments
-    for codec in ("mpeg4", "mjpeg", "libx264"):
-        whole = record(folder / f"{codec}.avi", codec)
-        yield (
-            "AVI with chunks of 0 bytes, with and without index",
-            add_empty_chunks(whole, folder / f"{codec}-empty.avi", True),
-        )
-        yield (
-            "AVI with chunks of 0 bytes, with and without index",
-            add_empty_chunks(whole, folder / f"{codec}-bare.avi", False),
-        )
-    even = {suffix: record(folder / f"whole{suffix}", "libx264") for suffix in (".mp4", ".mkv", ".ts", ".flv")}
-    even[".mpg"] = record(folder / "whole.mpg", "mpeg2video")
-    for suffix in (".ts", ".mkv", ".mpg", ".flv"):
-        joined = folder / f"joined{suffix}"
-        joined.write_bytes(2 * even[suffix].read_bytes())
-        yield "joined by `cat`", joined
-    for suffix, codec in ((".h264", "libx264"), (".hevc", "libx265"), (".m2v", "mpeg2video")):
-        yield "bare streams without a container", record(folder / f"bare{suffix}", codec)
-    later = copy_packets(even[".ts"], folder / "later.ts", shift=Fraction(20))
-    paused = folder / "paused.ts"
-    paused.write_bytes(even[".ts"].read_bytes() + later.read_bytes())
-    yield "joined by `cat`", paused
-    yield (
-        "clock of a transport stream that overflows",
-        copy_packets(even[".ts"], folder / "wrap.ts", shift=Fraction(2**33, 90_000) - 4),
-    )
-    for codec in ("libx264", "libx265"):
-        whole = record(folder / f"{codec}.mp4", codec)
-        for first in (5, 17):
-            trimmed = copy_packets(whole, folder / f"{codec}-{first}.mp4", shift=-Fraction(first, 25))
-            yield "beginning hidden by an edit list", trimmed
-    for suffix in (".ts", ".mkv", ".mp4"):
-        whole = record(folder / f"open{suffix}", "libx264", bf="2", **{"x264-params": "open-gop=1"})  # pyright: ignore[reportArgumentType]
-        for first in (5, 12):
-            yield (
-                "cut between keyframes, or at one with frames before it",
-                copy_packets(whole, folder / f"open-{first}{suffix}", first),
-            )
-    for place, matrix in enumerate([(a, 0, 0, d) for a in (1, -1) for d in (1, -1)]):
-        a, _, _, d = matrix
-        for turn in ((a, 0, 0, d), (0, a, d, 0)):
-            yield (
-                "the eight orientations",
-                set_orientation(even[".mp4"], folder / f"turn{place}{bool(turn[0])}.mp4", turn),
-            )
-
-
-def record(path: Path, codec: str, times: Sequence[int] | None = None, **options: str) -> Path:
-    """Writes 60 different frames, at 25 per second or at these times in milliseconds."""
-    quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
-    muxer = {"movflags": options.pop("movflags")} if "movflags" in options else {}
-    with av.open(str(path), "w", format="vob" if path.suffix == ".mpg" else None, options=muxer) as out:
-        stream = out.add_stream(codec, rate=25, options=quiet | options)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height = 112, 64
-        stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
-        stream.codec_context.gop_size = 12
-        base = Fraction(1, 1000 if times else 25)
-        if times:
-            stream.codec_context.time_base = base
-        for number in range(60):
-            picture = np.full((64, 112, 3), 60, np.uint8)
-            for bit in range(7):
-                picture[24:, bit * 16 : (bit + 1) * 16] = 220 if number >> bit & 1 else 20
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = (times[number] if times else number), base
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return path
-
-
-def copy_packets(source: Path, path: Path, first: int = 0, shift: Fraction = Fraction(0)) -> Path:
-    """Copies the packets from number `first` on. shift: seconds to add to their times."""
-    with av.open(str(source)) as old, av.open(str(path), "w", options={"avoid_negative_ts": "0"}) as out:
-        track = old.streams.video[0]
-        stream = out.add_stream_from_template(track)
-        for place, packet in enumerate(old.demux(track)):
-            if place >= first and packet.dts is not None and packet.pts is not None and packet.time_base is not None:
-                ticks = round(shift / packet.time_base)
-                packet.pts, packet.dts, packet.stream = packet.pts + ticks, packet.dts + ticks, stream
-                out.mux(packet)
-    return path
-
-
-def add_empty_chunks(source: Path, path: Path, index: bool) -> Path:
-    """Copies an AVI and inserts chunks of 0 bytes before some frames. index: whether to write an index."""
-    data = source.read_bytes()
-    movie, place, body, entries, frames, count = data.index(b"movi"), data.index(b"movi") + 4, b"movi", b"", 0, 0
-    while place < data.index(b"idx1"):
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        name, content = data[place : place + 4], data[place + 8 : place + 8 + size]
-        for part in [b""] * (frames in (1, 10, 25, 26)) + [content]:
-            length = len(part).to_bytes(4, "little")
-            entries += name + bytes((16 * bool(part), 0, 0, 0)) + len(body).to_bytes(4, "little") + length
-            body += name + length + part + bytes(len(part) % 2)
-            count += 1
-        frames += 1
-        place += 8 + size + size % 2
-    head = bytearray(data[: movie - 8])
-    for name, at in ((b"strh", 40), (b"avih", 24)):
-        start = head.index(name) + at
-        head[start : start + 4] = count.to_bytes(4, "little")
-    tail = b"idx1" + len(entries).to_bytes(4, "little") + entries if index else b""
-    path.write_bytes(bytes(head) + b"LIST" + len(body).to_bytes(4, "little") + body + tail)
-    return path
-
-
-def set_orientation(source: Path, path: Path, matrix: tuple[int, int, int, int]) -> Path:
-    """Copies an MP4 with another display matrix."""
-    data = bytearray(source.read_bytes())
-    start = data.index(b"tkhd") + 44
-    for at, value in zip((0, 4, 12, 16), matrix, strict=True):
-        data[start + at : start + at + 4] = (value << 16).to_bytes(4, "big", signed=True)
-    path.write_bytes(data)
-    return path
 
 
 def find_videos(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -5,6 +5,7 @@ import os
 import runpy
 import shutil
 import signal
+import subprocess
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands set it: several tests at once share the cores
@@ -138,6 +139,14 @@ def demo_frames(demo_data: Path, tiny_config: Config, tmp_path_factory: pytest.T
     return made_once(tmp_path_factory, "demo_frames", make)
 
 
+@pytest.fixture
+def ended_process() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
 @pytest.fixture(scope="session")
 def real() -> Path:
     """The folder of real videos and labels; skips where it is absent."""
@@ -236,7 +245,8 @@ def cached_work(whole_frame_config: Config, tmp_path: Path) -> "Work":
     import numpy as np
     from affect.pipeline.features.encoder import plan_encoder
     from affect.pipeline.records import Work
-    from affect.pipeline.storage.shard import FEATURES, ShardWriter
+    from affect.pipeline.storage.shard import FEATURES
+    from affect.pipeline.storage.shard_writer import ShardWriter
 
     work = Work(tmp_path)
     encoder = plan_encoder(whole_frame_config, work).digest
@@ -371,26 +381,9 @@ def tiny_run() -> "Callable[..., Path]":
 @pytest.fixture(scope="session")
 def video_with_sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of one drawn person with AAC sound: 40 frames at uneven times, 160 x 120, about 1.6 s."""
-    import av
-    import numpy as np
     from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
+    from affect.tests.sound import with_sound
 
     folder = tmp_path_factory.mktemp("talk")
-    silent, path = folder / "silent.mp4", folder / "talk.mp4"
-    draw_video(SyntheticVideo(silent, 5, 40, 25.0, 1, 160, 120, variable=True))
-    with av.open(str(silent)) as source, av.open(str(path), "w") as out:
-        picture = source.streams.video[0]
-        new, sound = out.add_stream_from_template(picture), out.add_stream("aac", rate=16000)
-        assert isinstance(sound, av.AudioStream)
-        sound.codec_context.layout = "mono"
-        for packet in source.demux(picture):
-            if packet.dts is not None:
-                packet.stream = new
-                out.mux(packet)
-        for start in range(0, 25600, 1024):
-            wave = np.sin(np.arange(start, start + 1024, dtype=np.float32)[None] * 0.17).astype(np.float32) * 0.3
-            frame = av.AudioFrame.from_ndarray(wave, "fltp", "mono")
-            frame.sample_rate, frame.pts = 16000, start
-            out.mux(sound.encode(frame))
-        out.mux(sound.encode(None))
-    return path
+    draw_video(SyntheticVideo(folder / "silent.mp4", 5, 40, 25.0, 1, 160, 120, variable=True))
+    return with_sound(folder / "silent.mp4", folder / "talk.mp4", "aac", 16000, 1.6)

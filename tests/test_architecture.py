@@ -2,12 +2,13 @@
 
 import ast
 import functools
-import subprocess
-import sys
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from affect.tests.child import output
+from affect.tests.programs.commands import traced
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("commands", "configs", "models", "pipeline")
@@ -40,7 +41,7 @@ WITHOUT_A_STAGE = {"all", "app", "config", "demo-data", "pretrain", "version"}
 """Commands that run other stages, serve a page, or only print and draw."""
 ONLY_IMPORTER = {
     "decord": {"pipeline.ingest.video.decode"},
-    "h5py": {"pipeline.storage.shard"},
+    "h5py": {"pipeline.storage.shard", "pipeline.storage.shard_writer"},
     "dask": {"pipeline.cluster"},
     "distributed": {"pipeline.cluster"},
     "typer": {"cli", *(f"commands.{path.stem}" for path in (ROOT / "commands").glob("*.py"))},
@@ -57,6 +58,17 @@ NEEDED_BY_TYPER_AND_RICH = {
     "annotated_doc", "attr", "click", "colorama", "markdown_it", "mdurl", "pygments", "shellingham",
     "typing_extensions",
 }  # fmt: skip
+
+
+MAX_LINES, MAX_PARAMETERS = 300, 8
+LONGER = {"configs.schema"}
+"""Modules that are one thing: every setting with its description."""
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+WAITS = {"run", "check_call", "check_output", "call", "communicate", "wait"}
+"""Functions whose timeout would limit the time of a test. `timeout` in pyproject.toml ends a test that hangs."""
+FORBIDDEN_IN_TESTS = {"time.sleep", "asyncio.sleep", "exec", "eval", "compile"}
+CLOCKS = {"time", "timeit"}
+"""Tests compare counts, order, memory and CPU-independent figures, so they need no clock."""
 
 
 @functools.cache
@@ -187,6 +199,59 @@ def test_no_exception_is_swallowed(path: Path) -> None:
             assert raises or not broad, f"{path.relative_to(ROOT)}:{node.lineno} catches {caught} and goes on"
 
 
+@pytest.mark.parametrize("path", [path for path in PACKAGE if module_name(path) not in LONGER], ids=module_name)
+def test_modules_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", [path for path in PACKAGE if path.parent.name != "commands"], ids=module_name)
+def test_functions_have_few_parameters(path: Path) -> None:
+    """The parameters of a command are its options; elsewhere, what travels together is a data class."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            own = [argument for argument in named if argument.arg not in ("self", "cls")]
+            assert len(own) <= MAX_PARAMETERS, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+
+
+def unreliable(node: ast.AST) -> str | None:
+    """What makes a test unreliable or hides its code from ruff and the type checker; None if nothing does."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        return "imports a clock" if CLOCKS & set(names) else None
+    if isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        if called in FORBIDDEN_IN_TESTS:
+            return f"calls {called}"
+        name = called.rpartition(".")[2]
+        limited = any(word.arg == "timeout" for word in node.keywords)
+        limited |= name != called and name == "wait" and any(isinstance(value, ast.Constant) for value in node.args)
+        return "limits the time of a wait" if limited and name in WAITS else None
+    if isinstance(node, ast.List | ast.Tuple):
+        words = [ast.unparse(item) for item in node.elts]
+        return "runs a string as a program" if "sys.executable" in words and "'-c'" in words else None
+    return None
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_tests_neither_sleep_nor_limit_time_nor_run_strings_of_code(path: Path) -> None:
+    """Code for a process of its own is a function in tests/programs; see tests/child.py and tests/waiting.py."""
+    found = [(node, unreliable(node)) for node in ast.walk(parsed(path))]
+    assert not [f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} {reason}" for node, reason in found if reason]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import time", "from time import sleep", "asyncio.sleep(1)", "eval('1 + 1')", "exec(code)",
+        "subprocess.run(command, timeout=60)", "process.communicate(timeout=30)", "done.wait(20)",
+        "subprocess.run([sys.executable, '-W', 'ignore', '-c', code])",
+    ],
+)  # fmt: skip
+def test_unreliable_tests_are_found(line: str) -> None:
+    assert any(unreliable(node) for node in ast.walk(ast.parse(line)))
+
+
 def test_every_package_is_installed() -> None:
     listed = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     packages = {
@@ -195,25 +260,19 @@ def test_every_package_is_installed() -> None:
     assert not [name for name in packages if f'"{name}"' not in listed]
 
 
-def imported_by(*arguments: str) -> set[str]:
-    """The third-party libraries that a command imports, by their top-level names."""
-    code = (
-        "import sys\nbefore = set(sys.modules)\nfrom affect.cli import app\nsys.argv = ['affect', *sys.argv[1:]]\n"
-        "try:\n    app()\nfinally:\n"
-        "    print(*{name.split('.')[0] for name in sys.modules.keys() - before}, file=sys.stderr)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return set(done.stderr.split()) - sys.stdlib_module_names - {"affect"}
+def imported_by(folder: Path, *arguments: str) -> set[str]:
+    """The third-party libraries that a command imports, by their top-level names. folder: for a temporary file."""
+    output(traced, folder / "trace.json", *arguments)
+    return set(json.loads((folder / "trace.json").read_text(encoding="utf-8"))["libraries"])
 
 
 @pytest.mark.parametrize("arguments", [["train", "--help"], ["version"], ["config", "show"]], ids=" ".join)
-def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
-    assert not imported_by(*arguments) & HEAVY
+def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    assert not imported_by(tmp_path, *arguments) & HEAVY
 
 
-def test_help_imports_only_the_libraries_of_the_command_line() -> None:
+def test_help_imports_only_the_libraries_of_the_command_line(tmp_path: Path) -> None:
     """So that it shows at once."""
-    libraries = imported_by("--help")
+    libraries = imported_by(tmp_path, "--help")
     assert {"typer", "rich"} <= libraries
     assert libraries <= {"typer", "rich", *NEEDED_BY_TYPER_AND_RICH}

@@ -1,8 +1,6 @@
 """Invalid sources and numbers are refused at once, with the allowed values. Nothing waits forever."""
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,8 @@ from affect.pipeline.errors import ConfigError, InputError, VideoError, WorkErro
 from affect.pipeline.progress import Reporter
 from affect.pipeline.stages.detect_boxes import detect_boxes
 from affect.pipeline.stages.live import live
+from affect.tests.child import run as run_program
+from affect.tests.programs.commands import without_temporary_folder
 from typer.testing import CliRunner
 
 WriteVideo = Callable[[Path, int], Path]
@@ -117,18 +117,10 @@ def test_negative_seeds_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "demo").exists()
 
 
-def without_temporary_folder(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """Runs Python where no folder of the system's can be written."""
-    start = "import sys, tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere/tmp']\n"
-    command = [sys.executable, "-c", start + code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-
-
 def test_predict_needs_no_temporary_folder(run: Path, write_video: WriteVideo, tmp_path: Path) -> None:
     video = write_video(tmp_path / "talk.mp4", 12)
-    code = "from affect.cli import app; app(sys.argv[1:])"
     out = tmp_path / "out"
-    done = without_temporary_folder(code, "predict", video, "--model", run, "--out", out, "--no-plot")
+    done = run_program(without_temporary_folder, "predict", video, "--model", run, "--out", out, "--no-plot")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert len((out / "talk.csv").read_text().splitlines()) == 13
 
@@ -142,7 +134,7 @@ def test_the_app_without_a_temporary_folder_prints_a_remedy(
 
 
 def test_doctor_reports_a_missing_temporary_folder(tmp_path: Path) -> None:
-    done = without_temporary_folder("from affect.cli import app; app(sys.argv[1:])", "doctor", "--work", tmp_path)
+    done = run_program(without_temporary_folder, "doctor", "--work", tmp_path)
     assert "Traceback" not in done.stderr
     assert "TMPDIR" in done.stdout.replace("\n", "")
 

@@ -4,13 +4,13 @@ import operator
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from affect.pipeline.cluster import run_tasks, worker_count, worker_number, worker_slots
 from affect.pipeline.errors import AffectError
+from affect.tests.child import command, output
 from affect.tests.cluster_tasks import (
     exit_if_negative,
     number_of_one_of_two,
@@ -18,6 +18,7 @@ from affect.tests.cluster_tasks import (
     reciprocal,
     torch_threads,
 )
+from affect.tests.programs.clusters import run_blocked, run_with_few_descriptors
 from affect.tests.waiting import wait_for_exit
 
 
@@ -144,13 +145,10 @@ def test_worker_count() -> None:
     assert worker_count(-1, cores=10**6) == 1
 
 
-MASTER = "from affect.tests.cluster_tasks import run_blocked; run_blocked()"
-
-
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_its_master(sent: signal.Signals) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", MASTER],
+        command(run_blocked),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -167,26 +165,8 @@ def test_no_worker_outlives_its_master(sent: signal.Signals) -> None:
         assert stderr.rstrip().endswith("KeyboardInterrupt")
 
 
-FEW_DESCRIPTORS = """
-import operator, resource
-from affect.pipeline.cluster import run_tasks
-from affect.pipeline.errors import AffectError
-
-if __name__ == "__main__":
-    import dask, distributed
-
-    resource.setrlimit(resource.RLIMIT_NOFILE, (24, 4096))
-    try:
-        run_tasks(operator.neg, range(4), workers=2, on_result=print)
-    except AffectError as error:
-        print(error)
-"""
-
-
-def test_workers_that_cannot_start_are_one_line_with_a_remedy(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(FEW_DESCRIPTORS)
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120, check=False)
-    assert "cannot be started" in done.stdout
-    assert "ulimit -n" in done.stdout
-    assert "Traceback" not in done.stdout
+def test_workers_that_cannot_start_are_one_line_with_a_remedy() -> None:
+    printed = output(run_with_few_descriptors)
+    assert "cannot be started" in printed
+    assert "ulimit -n" in printed
+    assert "Traceback" not in printed

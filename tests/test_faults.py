@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from affect.benchmarks.torture.kills import processes_naming
 from affect.cli import app
 from affect.pipeline.storage.shard import FRAMES, Shard
+from affect.tests.child import command as program
+from affect.tests.programs.clusters import serve_scheduler
 from affect.tests.waiting import wait_until
 from typer.testing import CliRunner, Result
 
@@ -51,7 +54,7 @@ def begin(*words: str | Path) -> Process:
 
 
 def affect(stage: str, data: Path, work: Path, *more: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command(stage, data, work, *more), capture_output=True, text=True, timeout=300)
+    return subprocess.run(command(stage, data, work, *more), capture_output=True, text=True)
 
 
 def finished(work: Path) -> list[str]:
@@ -82,20 +85,12 @@ def session_of(leader: int) -> list[int]:
 
 
 def decoders_of(data: Path) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes()
-        except OSError:
-            continue
-        if b"affect.pipeline.ingest.video.decode" in words and str(data).encode() in words:
-            found.append(int(path.parent.name))
-    return found
+    return processes_naming("affect.pipeline.ingest.video.decode", str(data))
 
 
 def wait_until_gone(leader: int, data: Path) -> None:
     """Returns when no process of a command and no decoder of its videos is left."""
-    wait_until(lambda: not session_of(leader) and not decoders_of(data), seconds=10)
+    wait_until(lambda: not session_of(leader) and not decoders_of(data))
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -107,7 +102,7 @@ def test_ctrl_c_ends_a_stage_and_leaves_no_process(data: Path, tmp_path: Path, w
     with process:
         wait_until(lambda: in_work(work), process)
         os.killpg(process.pid, signal.SIGINT) if to == "group" else process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate()
     assert process.returncode == 130, stderr
     assert stderr.splitlines()[-1].startswith("interrupted: finished work is kept")
     assert "Traceback" not in stderr
@@ -126,7 +121,7 @@ def test_a_killed_worker_loses_no_result(data: Path, tmp_path: Path) -> None:
         wait_until(lambda: in_work(work), process)
         (name, *_) = (path.name for path in (work / "frames").glob(".*.tmp"))
         os.kill(int(name.split(".")[-2]), signal.SIGKILL)
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate()
     assert process.returncode == 0, stderr
     assert finished(work) == VIDEOS
     wait_until_gone(process.pid, data)
@@ -149,7 +144,7 @@ def test_a_video_that_kills_every_worker_is_listed_and_the_others_are_done(data:
 
     with process:
         wait_until(kill, process)
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate()
     assert process.returncode == 3, stderr
     assert "damaged  v3: its worker process died 3 times" in stderr
     assert finished(work) == [name for name in VIDEOS if name != "v3"]
@@ -157,26 +152,10 @@ def test_a_video_that_kills_every_worker_is_listed_and_the_others_are_done(data:
     assert finished(work) == VIDEOS
 
 
-SCHEDULER = """
-import asyncio, sys
-from distributed import Nanny, Scheduler
-
-async def main():
-    async with Scheduler(host="127.0.0.1", port=0, dashboard_address=None, dashboard=False) as scheduler:
-        async with Nanny(scheduler.address, nthreads=1, dashboard_address=None):
-            print(scheduler.address, flush=True)
-            await scheduler.finished()
-
-if __name__ == "__main__":
-    asyncio.run(main())
-"""
-
-
 def test_a_killed_scheduler_ends_the_stage_with_a_message(data: Path, tmp_path: Path) -> None:
-    work, script = tmp_path / "work", tmp_path / "scheduler.py"
-    script.write_text(SCHEDULER)
+    work = tmp_path / "work"
     assert affect("audit", data, work).returncode == 0
-    scheduler = begin(sys.executable, script)
+    scheduler = begin(*program(serve_scheduler))
     assert scheduler.stdout is not None
     with scheduler:
         address = scheduler.stdout.readline().strip()
@@ -184,7 +163,7 @@ def test_a_killed_scheduler_ends_the_stage_with_a_message(data: Path, tmp_path: 
         with process:
             wait_until(lambda: finished(work), process)
             os.killpg(scheduler.pid, signal.SIGKILL)
-            _, stderr = process.communicate(timeout=120)
+            _, stderr = process.communicate()
     assert process.returncode == 1, stderr
     assert "Traceback" not in stderr
     assert stderr.splitlines()[-1].startswith("error: the connection to the Dask scheduler at")

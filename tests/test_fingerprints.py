@@ -29,7 +29,8 @@ from affect.pipeline.stages.pretrain_stn import stn_fingerprint
 from affect.pipeline.stages.train import RunOptions, plan_run
 from affect.pipeline.storage.audit_file import accepted_subjects
 from affect.pipeline.storage.checkpoint import save_weights
-from affect.pipeline.storage.shard import FEATURES, FRAMES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES, FRAMES
+from affect.pipeline.storage.shard_writer import ShardWriter
 
 QUIET = Reporter(quiet=True)
 SPLITS = {"a": "Train_Set", "b": "Train_Set", "v": "Validation_Set"}

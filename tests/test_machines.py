@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from affect.cli import app
 from affect.pipeline.storage.lock import lock_folder
+from affect.tests.child import run
+from affect.tests.programs.commands import without_packages
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +57,7 @@ def test_make_passes_any_path_as_one_argument(name: str, tmp_path: Path) -> None
         ("predict", [f"{name}.mp4", "--model", f"{name} run", "--out", f"{name} out"]),
     ):
         more = [f"VIDEO={name}.mp4", f"OUT={name} out", f"MODEL={name} run"]
-        done = subprocess.run([*words, *more, target], capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run([*words, *more, target], capture_output=True, text=True, check=True)
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"affect-here {target}"))
         assert set(expected) <= set(shlex.split(line)), line
 
@@ -75,7 +77,7 @@ def test_commands_run_with_any_terminal_encoding(
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("LC_", "LANG"))}
     environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
     command = [sys.executable, "-m", "affect", "audit", "--data", str(data), "--work", str(tmp_path / "work")]
-    done = subprocess.run([*command, *arguments], capture_output=True, env=environment, timeout=120, check=False)
+    done = subprocess.run([*command, *arguments], capture_output=True, env=environment, check=False)
     assert done.returncode == 3, done.stderr
     assert b"Traceback" not in done.stderr
     if arguments == ["--json"]:
@@ -83,27 +85,11 @@ def test_commands_run_with_any_terminal_encoding(
     listed = json.loads((tmp_path / "work" / "failures.json").read_text(encoding="utf-8"))
     refused = next(problem for problem in listed["audit"] if "characters" in problem["message"])
     assert "PYTHONUTF8=1" in refused["remedy"]
-    helped = subprocess.run([*command[:3], "--help"], capture_output=True, env=environment, timeout=60, check=False)
+    helped = subprocess.run([*command[:3], "--help"], capture_output=True, env=environment, check=False)
     assert helped.returncode == 0, helped.stderr
 
 
 # Half an installation
-
-BLOCKED = """
-import sys
-
-BLOCKED = sys.argv[1].split(",")
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in BLOCKED:
-            raise ImportError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocked())
-from affect.cli import app
-sys.argv = ["affect", *sys.argv[2:]]
-app()
-"""
 
 
 @pytest.mark.parametrize(
@@ -114,8 +100,7 @@ app()
     ],
 )  # fmt: skip
 def test_doctor_names_the_missing_package_and_the_remedy(module: str, package: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", BLOCKED, module, "doctor", "--json", "--work", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = run(without_packages, module, "doctor", "--json", "--work", tmp_path)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     checks = {check["name"].lower(): check for check in reversed(json.loads(done.stdout))}

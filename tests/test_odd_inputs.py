@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -26,9 +25,13 @@ from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Problem, StageReport
 from affect.pipeline.stages.detect_boxes import detect_boxes
 from affect.pipeline.stages.predict import PredictOptions, predict
+from affect.pipeline.visualization.clip_page import player_pages
 from affect.pipeline.visualization.mp4 import Mp4
 from affect.pipeline.visualization.overlay import Overlay
 from affect.pipeline.visualization.web_video import make_web_video
+from affect.tests.child import output
+from affect.tests.programs.memory import draw_figure
+from affect.tests.sound import with_sound
 from rich.console import Console
 
 QUIET = Reporter(quiet=True)
@@ -211,22 +214,8 @@ def test_names_with_colons_are_not_replaced_by_emoji(capsys: pytest.CaptureFixtu
 # Figures
 
 
-FIGURE = """
-import sys
-from pathlib import Path
-from affect.pipeline.visualization.style import LIGHT, drawing, heading, save
-with drawing(LIGHT, 3, 2) as figure:
-    axes = figure.add_subplot()
-    axes.plot([1, 3, 2])
-    heading(axes, "caf\\udce9_$x$\\n한", "remark")
-    save(figure, Path(sys.argv[1]))
-import matplotlib
-print(matplotlib.rcParams["text.usetex"])
-"""
-
-
 def drawn(path: Path, **environment: str) -> bytes:
-    subprocess.run([sys.executable, "-c", FIGURE, path], env={**os.environ, **environment}, check=True)
+    output(draw_figure, path, environment={**os.environ, **environment})
     return path.read_bytes()
 
 
@@ -243,26 +232,6 @@ def test_figures_do_not_depend_on_the_users_matplotlib(tmp_path: Path) -> None:
 
 
 # Sound and pictures of overlay and page
-
-
-def with_sound(video: Path, path: Path, codec: str, rate: int, seconds: float = 0.48) -> Path:
-    """The video with a tone."""
-    with av.open(str(video)) as source, av.open(str(path), "w") as out:
-        picture = source.streams.video[0]
-        new, sound = out.add_stream_from_template(picture), out.add_stream(codec, rate=rate)
-        assert isinstance(sound, av.AudioStream)
-        sound.codec_context.layout = "mono"
-        for packet in source.demux(picture):
-            if packet.dts is not None:
-                packet.stream = new
-                out.mux(packet)
-        for start in range(0, round(rate * seconds), 1024):
-            wave = (np.sin(np.arange(start, start + 1024)[None] * 0.1) * 9000).astype(np.int16)
-            frame = av.AudioFrame.from_ndarray(wave, "s16", "mono")
-            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-            out.mux(sound.encode(frame))
-        out.mux(sound.encode(None))
-    return path
 
 
 def heard(path: Path | io.BytesIO) -> tuple[float, float]:
@@ -308,6 +277,44 @@ def test_sound_with_decreasing_timestamps_is_kept(video: Path, tmp_path: Path, c
     with av.open(str(tmp_path / "film.mp4")) as container:
         times = [packet.dts for packet in container.demux(container.streams.audio[0]) if packet.dts is not None]
     assert (np.diff(times) > 0).all()
+
+
+def with_damaged_sound(source: Path, path: Path, damage: str) -> Path:
+    """A copy of a Matroska file whose sound is FLAC. damage: "codec" gives the sound an unknown codec; "packets" makes
+    all of its packets undecodable."""
+    data = source.read_bytes()
+    if damage == "codec":
+        data = data.replace(b"A_FLAC", b"A_XXXX")
+    else:
+        with av.open(str(source)) as container:
+            for packet in container.demux(container.streams.audio[0]):
+                data = data.replace(bytes(packet), bytes(packet.size)) if packet.size else data
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(("damage", "reason"), [("codec", "codec is unknown"), ("packets", "can be decoded")])
+def test_a_video_whose_sound_is_lost_is_named_once_per_copy_and_on_the_page(
+    model: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str, reason: str
+) -> None:
+    source = with_damaged_sound(with_sound(video, tmp_path / "a.mkv", "flac", 44100), tmp_path / "talk.mkv", damage)
+    config, out = settings("predict.face_threshold=0"), tmp_path / "out"
+    report = predict(config, [source], model, out, Reporter(), PredictOptions(plot=False, overlay=True))
+    assert report.failed == ()
+    assert player_pages(config, ["talk"], out, Reporter()).failed == ()
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "sound" in line]
+    assert len(warnings) == 2
+    assert all("talk" in line and "no sound or only a part of it" in line and reason in line for line in warnings)
+    assert "The video has no sound or only a part of it" in (out / "talk.html").read_text(encoding="utf-8")
+
+
+def test_videos_with_and_without_sound_give_no_warning(model: Path, video: Path, tmp_path: Path) -> None:
+    sound = with_sound(video, tmp_path / "talk.mkv", "flac", 44100)
+    for source in (video, sound):
+        assert make_web_video(source, 1 << 20).silent == ""
+        with Mp4(tmp_path / "film.mp4", 96, 96, 25.0, sound=source) as mp4:
+            mp4.add(np.zeros((96, 96, 3), np.uint8), 0.0)
+        assert mp4.silent == ""
 
 
 @pytest.mark.parametrize("people", [1, 4])

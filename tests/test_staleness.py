@@ -34,7 +34,8 @@ from affect.pipeline.stages.pretrain_stn import stn_fingerprint
 from affect.pipeline.stages.train import ONLY_END_TO_END, ONLY_FROM_CACHE, RunOptions, plan_run, train
 from affect.pipeline.storage.audit_file import accepted_subjects
 from affect.pipeline.storage.checkpoint import save_weights
-from affect.pipeline.storage.shard import FEATURES, FRAMES, ShardWriter, is_fresh
+from affect.pipeline.storage.shard import FEATURES, FRAMES, is_fresh
+from affect.pipeline.storage.shard_writer import ShardWriter
 
 QUIET = Reporter(quiet=True)
 

@@ -27,7 +27,8 @@ from affect.pipeline.learning.model_file import NAME, load_model, save_model
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import BASE_MODEL, Work
 from affect.pipeline.stages.train import train
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES
+from affect.pipeline.storage.shard_writer import ShardWriter
 from numpy.typing import NDArray
 from torch import Tensor
 from train_ferplus import SURROUND, Faces

@@ -25,7 +25,8 @@ from affect.pipeline.learning.runtime import Compute
 from affect.pipeline.learning.tracks import FeatureTracks, read_track
 from affect.pipeline.records import WHOLE
 from affect.pipeline.storage.jpeg import decode, encode
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES
+from affect.pipeline.storage.shard_writer import ShardWriter
 
 from .measure import QUIET, Row, full_size, median
 

@@ -14,7 +14,8 @@ from affect.pipeline.features.encode import THREADS
 from affect.pipeline.learning.runtime import CPU_BATCH, keep_freed_memory
 from affect.pipeline.stages.extract_frames import FRAMES_PER_WRITE
 from affect.pipeline.storage.jpeg import decode, encode
-from affect.pipeline.storage.shard import FEATURES, FRAMES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES, FRAMES
+from affect.pipeline.storage.shard_writer import ShardWriter
 
 from .measure import Row, draw_data, full_size
 

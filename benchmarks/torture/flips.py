@@ -9,7 +9,8 @@ import numpy as np
 from affect.pipeline.errors import ShardError
 from affect.pipeline.storage.corruption import clear_mark
 from affect.pipeline.storage.jpeg import encode
-from affect.pipeline.storage.shard import FEATURES, FRAMES, Shard, ShardWriter
+from affect.pipeline.storage.shard import FEATURES, FRAMES, Shard
+from affect.pipeline.storage.shard_writer import ShardWriter
 
 Content = dict[str, Any]
 

@@ -129,20 +129,21 @@ def outputs(work: Path, stage: str) -> dict[str, str]:
 def left_processes(work: Path, seconds: float = 2.0) -> list[int]:
     """Process ids whose command line still has this run's folder after some seconds."""
     deadline = time.monotonic() + seconds
-    while found := _processes_naming(str(work.parent)):
+    while found := processes_naming(str(work.parent), "affect"):
         if time.monotonic() > deadline:
             return found
         time.sleep(0.05)
     return []
 
 
-def _processes_naming(text: str) -> list[int]:
+def processes_naming(*texts: str) -> list[int]:
+    """Ids of the other processes whose command line contains all of these texts."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes()
         except OSError:
             continue
-        if text.encode() in words and int(path.parent.name) != os.getpid() and b"affect" in words:
+        if all(text.encode() in words for text in texts) and int(path.parent.name) != os.getpid():
             found.append(int(path.parent.name))
     return found

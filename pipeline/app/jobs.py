@@ -153,7 +153,7 @@ class Jobs:
             )
             return
         clip = read_clip(out, job.video.stem, self.config.predict.face_threshold)
-        clip = with_web_video(clip, max_video_bytes(self.config))
+        clip = with_web_video(clip, max_video_bytes(self.config), self.reporter)
         job.file(".html").write_text(render_clip(clip), encoding="utf-8")
         job.file(".json").write_text(json.dumps(as_json(clip), allow_nan=False), encoding="utf-8")
         job.video.unlink(missing_ok=True)

@@ -18,7 +18,8 @@ from ..ingest.align import align
 from ..ingest.annotations import read_labels
 from ..records import Aligned, Problem, Subject
 from ..storage.fingerprint import fingerprint
-from ..storage.shard import FEATURES, FrameShard, ShardWriter
+from ..storage.shard import FEATURES, FrameShard
+from ..storage.shard_writer import ShardWriter
 from ..storage.versions import versions
 from .crops import CropBoxes, annotation_digest, configured_boxes, labels_of, locate_crops, read_crops
 from .encoder import EncoderPlan, build_encoder

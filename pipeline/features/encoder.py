@@ -50,7 +50,7 @@ def plan_start(config: Config, work: Work) -> EncoderPlan:
     """The encoder that `adapt` starts from: not adapted, and random if nothing is pretrained."""
     stn = plan_stn(config, work)
     if config.backbone.weights != "work":
-        backbone: Path | str = _named_weights(config.backbone.weights)
+        backbone: Path | str = _named_weights(config)
         return EncoderPlan(stn, backbone, _digest(config, stn, backbone))
     pretrained = work.weights("backbone")
     if pretrained.is_file():
@@ -131,6 +131,17 @@ def named_file(name: str) -> Path:
     return BASE_MODEL if name == BASE else Path(name).expanduser()
 
 
+def named_backbone(setting: str, name: str, allowed: str) -> Path | str:
+    """The weights file of a backbone that a setting names, `scratch` or `imagenet`. allowed: the values of the setting,
+    for the remedy. Raises WeightsError if the file does not exist."""
+    if name in (SCRATCH, IMAGENET):
+        return name
+    path = named_file(name)
+    if not path.is_file():
+        raise WeightsError(f"{setting} is {name!r}, which does not exist", f"Use {allowed}.")
+    return path
+
+
 def check_format(path: Path, metadata: dict[str, object], expected: str) -> None:
     """Raises WeightsError if the file has another format."""
     found = metadata.get("format")
@@ -199,7 +210,7 @@ def _plan_backbone(config: Config, work: Work) -> tuple[Path | str, tuple[str, .
             return adapted, (f"{adapted} was trained on the crops of another STN. Run `affect adapt` again.",)
         return adapted, ()
     if config.backbone.weights != "work":
-        return _named_weights(config.backbone.weights), ()
+        return _named_weights(config), ()
     pretrained = work.weights("backbone")
     if not pretrained.is_file():
         raise MissingStageError(
@@ -209,15 +220,8 @@ def _plan_backbone(config: Config, work: Work) -> tuple[Path | str, tuple[str, .
     return pretrained, ()
 
 
-def _named_weights(name: str) -> Path | str:
-    if name in (SCRATCH, IMAGENET):
-        return name
-    path = named_file(name)
-    if not path.is_file():
-        raise WeightsError(
-            f"backbone.weights is {name!r}, which does not exist", "Use work, scratch, imagenet, base or a path."
-        )
-    return path
+def _named_weights(config: Config) -> Path | str:
+    return named_backbone("backbone.weights", config.backbone.weights, "work, imagenet, scratch, base or a path")
 
 
 def _digest(config: Config, stn: Path | None, backbone: Path | str) -> str:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from ..errors import VideoError
 from ..ingest.video.timeline import read_timeline
 from ..names import name_bytes, shorten_name
-from ..storage.shard import FRAMES, Shard, ShardWriter
+from ..storage.shard import FRAMES, Shard
+from ..storage.shard_writer import ShardWriter
 
 MIN_FRAMES = 1500
 """Minimum length of a segment, because each one starts a decoder and reads the packets of the whole video."""

@@ -1,57 +1,20 @@
-"""Finds videos, annotations, boxes and crops in a data folder of any release, and pairs them by name.
-
-Folders with an image per frame are listed, but not entered.
-"""
+"""Pairs the videos, annotations, boxes and crops of a data folder by name."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ..errors import CatalogError
 from ..records import Catalog, Problem, Side, Split, Subject, Video
-from .annotations import FORMATS, HEADER, AnnotationFormat, annotation_files, format_of, holds_labels, resembles_labels
-from .walk import OTHER_SUFFIXES, VIDEO_SUFFIXES, blurred, composed, is_video, rank, suffixes_in_words, walk
+from .annotations import HEADER, annotation_files, holds_labels, resembles_labels
+from .found_files import FoundFiles, find_files, split_of
+from .walk import blurred, composed, rank, suffixes_in_words
 
-SPLITS: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "validation": "validation", "val": "validation", "valid": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 OTHER_TASKS = frozenset({"expr", "expression", "expressions", "au", "aus", "mtl"})
 """Words in a path that identify annotations of expressions or action units."""
 OTHER_TASK_HEADER = re.compile(r"neutral|AU ?[0-9]|image", re.IGNORECASE)
 SIDES: tuple[Side, ...] = ("left", "right")
-CROPS = re.compile(r"cropped_aligned.*", re.IGNORECASE)
-BATCH = re.compile(r"batch[ _-]?[0-9]+", re.IGNORECASE)
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, changes of writing direction, and bytes that are not valid UTF-8."""
-PTS_FOLDERS = frozenset({"bboxes", "bboxs"})
-WANTED = VIDEO_SUFFIXES | {known.suffix for known in FORMATS} | {".csv"}
-"""Suffixes of videos, annotations and boxes: a file with one of these that cannot be read is a problem."""
-TABLES = frozenset({"", ".csv", ".tsv", ".text", ".dat"})
-"""Suffixes of files that may have labels, but are not read as annotations."""
-
-NAME_REMEDY = "Rename it. If the name is UTF-8, you can use a UTF-8 locale instead (PYTHONUTF8=1)."
-
-
-@dataclass
-class _Found:
-    """Files and folders found in the data folder. boxes, crops: by name of the subject (NFC).
-
-    tables: files that may have labels, but not the suffix .txt. others: files that may be videos with an unknown
-    suffix. strays: files with labels in a folder where labels are not expected.
-    """
-
-    videos: list[Path] = field(default_factory=list)
-    annotations: list[tuple[Path, AnnotationFormat]] = field(default_factory=list)
-    tables: list[Path] = field(default_factory=list)
-    others: list[Path] = field(default_factory=list)
-    strays: list[Path] = field(default_factory=list)
-    boxes: dict[str, Path] = field(default_factory=dict)
-    crops: dict[str, Path] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
 
 
 def find_catalog(root: Path) -> Catalog:
@@ -61,7 +24,7 @@ def find_catalog(root: Path) -> Catalog:
     """
     if not root.is_dir():
         raise CatalogError(f"{root} is not a folder", "Give the folder with the videos and annotations: --data DIR.")
-    found = _search(root)
+    found = find_files(root)
     named = {composed(path.stem) for path in found.videos}
     chosen = list(_annotations(root, found, named))
     if not found.videos or not chosen:
@@ -82,72 +45,7 @@ def find_catalog(root: Path) -> Catalog:
     return Catalog(root, tuple(videos.values()), tuple(subjects), tuple(problems))
 
 
-def split_of(folder: str) -> Split | None:
-    """The split of a folder by its name: Train_Set, Training_Set, Validation_Set, Val_Set, Test_Set, train, …"""
-    return SPLITS.get(re.sub(r"[^a-z]", "", folder.lower()).removesuffix("set"))
-
-
-def _search(root: Path) -> _Found:
-    found = _Found()
-
-    def report(problem: Problem) -> None:
-        found.problems.append(replace(problem, name=_shown(Path(problem.name), root)))
-
-    def keep(path: Path, folder: bool) -> bool:
-        return not _is_unprintable(path, found) and not (folder and _is_frame_folder(path, found))
-
-    for path in walk(root, WANTED, report, keep):
-        _sort_in(path, found)
-    return found
-
-
-def _shown(path: Path, root: Path) -> str:
-    """A path for messages: relative to the data folder, with escapes for unprintable characters."""
-    text = path.relative_to(root).as_posix()
-    return text.encode("unicode_escape").decode() if UNPRINTABLE.search(text) else text
-
-
-def _is_frame_folder(path: Path, found: _Found) -> bool:
-    """Whether a folder has a file per frame of a subject. Adds crops and boxes to `found`."""
-    if path.name.lower() == "landmarks":
-        return True
-    name = composed(path.name)
-    parents = [parent.name for parent in path.parents][:2]
-    crops = parents[0] if not BATCH.fullmatch(parents[0]) else parents[-1]
-    if CROPS.fullmatch(crops) and not BATCH.fullmatch(path.name):
-        found.crops.setdefault(name, path)
-        return True
-    if len(parents) == 2 and parents[1].lower() in PTS_FOLDERS and split_of(parents[0]):
-        found.boxes.setdefault(name, path)
-        return True
-    return False
-
-
-def _is_unprintable(path: Path, found: _Found) -> bool:
-    """Whether a name has unprintable characters. Such files and folders are refused."""
-    if not UNPRINTABLE.search(path.name):
-        return False
-    shown = path.name.encode("unicode_escape").decode()
-    found.problems.append(Problem("refused", shown, "its name has unprintable characters", NAME_REMEDY))
-    return True
-
-
-def _sort_in(path: Path, found: _Found) -> None:
-    suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
-        if is_video(path):
-            found.videos.append(path)
-    elif suffix == ".csv" and path.parent.name.lower() == "bounding_boxes":
-        found.boxes[composed(path.stem)] = path  # takes precedence over the .pts files of Aff-Wild
-    elif annotation_format := format_of(path):
-        found.annotations.append((path, annotation_format))
-    elif suffix in TABLES and split_of(path.parent.name):
-        found.tables.append(path)
-    elif suffix not in OTHER_SUFFIXES:
-        found.others.append(path)
-
-
-def _annotations(root: Path, found: _Found, videos: set[str]) -> Iterator[tuple[Path, Split | None]]:
+def _annotations(root: Path, found: FoundFiles, videos: set[str]) -> Iterator[tuple[Path, Split | None]]:
     """The valence-arousal annotations, each with its split, or with None if it is in no folder of a split.
 
     If its format has a folder of the split, this folder decides. Other annotations must be in a folder named after the
@@ -234,7 +132,7 @@ def _subjects(
     root: Path,
     chosen: list[tuple[Path, Split | None]],
     videos: dict[str, Video],
-    found: _Found,
+    found: FoundFiles,
     problems: list[Problem],
 ) -> list[Subject]:
     subjects: dict[str, Subject] = {}
@@ -276,7 +174,7 @@ def _video_of(subject: str, videos: Mapping[str, object]) -> tuple[str | None, S
     return None, None
 
 
-def _similar_video(root: Path, subject: str, videos: dict[str, Video], found: _Found) -> tuple[str, str]:
+def _similar_video(root: Path, subject: str, videos: dict[str, Video], found: FoundFiles) -> tuple[str, str]:
     """The file that may be the missing video of a subject, to append to a message, and the remedy."""
     name = _similar_name(subject, videos)
     if name is not None:
@@ -308,7 +206,7 @@ def _similar_name(subject: str, names: Iterable[str]) -> str | None:
     return None
 
 
-def _unused(root: Path, found: _Found, subjects: list[Subject]) -> Iterator[Problem]:
+def _unused(root: Path, found: FoundFiles, subjects: list[Subject]) -> Iterator[Problem]:
     """Files that probably belong to a subject, but have another name or are in another folder."""
     names = {subject.name for subject in subjects}
     for kind, folder in (("boxes", found.boxes), ("crops", found.crops)):
@@ -330,7 +228,7 @@ def _unused(root: Path, found: _Found, subjects: list[Subject]) -> Iterator[Prob
             yield Problem("note", composed(path.stem), message, remedy)
 
 
-def _what_is_needed(root: Path, found: _Found, chosen: list[tuple[Path, Split | None]]) -> str:
+def _what_is_needed(root: Path, found: FoundFiles, chosen: list[tuple[Path, Split | None]]) -> str:
     """The remedy if a data folder has no videos or no annotations."""
     if not chosen:
         tables = [path for path in found.tables if holds_labels(_first_line(path))]

@@ -31,7 +31,7 @@ def read_lines(path: Path, error: type[InputError], remedy: str) -> list[str]:
         data = path.read_bytes()
     except OSError as cause:
         raise error(
-            f"{short(path)}: cannot be read ({cause.strerror})", "Check the path and its permissions."
+            f"{short(path)}: cannot be read ({cause.strerror})", "Check the path, its permissions and the disk."
         ) from cause
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:

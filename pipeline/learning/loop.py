@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import AffectError
 from ..progress import Reporter
 from .distributed import add_gradients, broadcast_flag
+from .parameter_groups import split_by_decay, unfreeze
 from .run_state import EpochStats, RunState, Stateful, clone_state, ema_update, load_state, save_state
 from .runtime import Compute
 from .schedule import Schedule, count_halvings, rate_factor
@@ -144,7 +145,7 @@ def fit(
     carried, minutes = (resume.extra, resume.minutes) if resume else (None, math.inf)
     device = compute.device
     model.to(device)
-    optimizer = torch.optim.AdamW(_decayed(task.groups, settings.weight_decay), fused=True)
+    optimizer = torch.optim.AdamW(split_by_decay(task.groups, settings.weight_decay), fused=True)
     rates = [group["lr"] for group in optimizer.param_groups]
     run = RunState(model, optimizer, clone_state(model.state_dict()) if ema else None, carried=carried)
     optimizer_steps = -(-steps // accumulate)
@@ -183,7 +184,7 @@ def fit(
         while run.epoch < epochs and not (settings.patience and run.epoch - run.best_epoch >= settings.patience):
             epoch, sums = run.epoch + 1, run.sums
             started = time.perf_counter() - sums.seconds
-            _apply_unfreeze(optimizer, epoch)
+            unfreeze(optimizer, epoch)
             model.train()
             for group in _grouped(_after(task.batches(epoch), run.batch), accumulate):
                 set_lr()
@@ -261,26 +262,6 @@ def _grouped(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(batches)
     while group := list(islice(iterator, size)):
         yield group
-
-
-def _apply_unfreeze(optimizer: torch.optim.Optimizer, epoch: int) -> None:
-    """Enables gradients for the groups with `from_epoch` up to this epoch, and disables the others."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.requires_grad_(epoch >= group.get("from_epoch", 1))
-
-
-def _decayed(groups: Sequence[dict[str, Any]], weight_decay: float) -> list[dict[str, Any]]:
-    split: list[dict[str, Any]] = []
-    for group in groups:
-        parameters = [parameter for parameter in group["params"] if parameter.requires_grad]
-        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-        rest = [parameter for parameter in parameters if parameter.ndim <= 1]
-        if matrices:
-            split.append({"weight_decay": weight_decay, **group, "params": matrices})
-        if rest:
-            split.append({**group, "params": rest, "weight_decay": 0.0})
-    return split
 
 
 @torch.no_grad()

@@ -20,9 +20,10 @@ from ..features.video_digest import video_digest
 from ..ingest.catalog import find_catalog
 from ..progress import Reporter
 from ..records import Problem, StageReport, Subject, Video, Work
+from ..storage.atomic import sweep
 from ..storage.audit_file import accepted_subjects
 from ..storage.fingerprint import fingerprint
-from ..storage.shard import FEATURES, VERSION, FrameShard, Shard, sweep
+from ..storage.shard import FEATURES, VERSION, FrameShard, Shard
 
 STAGE = "cache-features"
 MAX_PARALLEL_CHUNKS = 8

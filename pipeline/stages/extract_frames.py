@@ -20,9 +20,11 @@ from ..ingest.catalog import find_catalog
 from ..ingest.video.decode import Decoding, decode, decoded
 from ..progress import Reporter
 from ..records import Problem, StageReport, Video, Work
+from ..storage.atomic import sweep
 from ..storage.fingerprint import fingerprint
 from ..storage.jpeg import encode
-from ..storage.shard import FRAMES, Shard, ShardWriter, is_fresh, sweep
+from ..storage.shard import FRAMES, Shard, is_fresh
+from ..storage.shard_writer import ShardWriter
 from ..storage.versions import versions
 
 STAGE = "extract-frames"

@@ -14,10 +14,8 @@ from ...configs.schema import Config, PretrainBackbone
 from ..errors import InputError, MissingStageError
 from ..features.encoder import (
     BACKBONE_FORMAT,
-    IMAGENET,
-    SCRATCH,
     build_backbone,
-    named_file,
+    named_backbone,
     requested_precision,
     stored_fingerprint,
     weights_digest,
@@ -47,7 +45,7 @@ def pretrain_backbone(config: Config, ferplus: Path, work: Work, reporter: Repor
     accuracy on PrivateTest. Raises InputError, FerplusError, WeightsError.
     """
     output = work.weights("backbone")
-    start = _start(config.pretrain_backbone.start)
+    start = _start(config)
     digest = backbone_fingerprint(config, ferplus)
     if stored_fingerprint(output) == digest:
         return StageReport(STAGE, output, kept=(output.name,), facts=training_facts(read_metadata(output)["report"]))
@@ -60,11 +58,11 @@ def pretrain_backbone(config: Config, ferplus: Path, work: Work, reporter: Repor
 
 
 def backbone_fingerprint(config: Config, ferplus: Path) -> str:
-    """The fingerprint of up-to-date backbone weights. Raises InputError, MissingStageError."""
+    """The fingerprint of up-to-date backbone weights. Raises InputError, MissingStageError, WeightsError."""
     return fingerprint(
         version=VERSION,
         settings=config.pretrain_backbone,
-        start=weights_digest(_start(config.pretrain_backbone.start)),
+        start=weights_digest(_start(config)),
         sources=[source_digest(path) for path in _sources(ferplus)],
         seed=config.runtime.seed,
         **requested_precision(config),
@@ -99,15 +97,10 @@ def counts_table(counts: dict[str, dict[str, Any]]) -> "Table":
     return table
 
 
-def _start(name: str) -> Path | str:
-    if name in (SCRATCH, IMAGENET):
-        return name
-    path = named_file(name)
-    if not path.is_file():
-        raise InputError(
-            f"pretrain_backbone.start is {name!r}, which does not exist", "Use imagenet, scratch, base or a path."
-        )
-    return path
+def _start(config: Config) -> Path | str:
+    return named_backbone(
+        "pretrain_backbone.start", config.pretrain_backbone.start, "imagenet, scratch, base or a path"
+    )
 
 
 def _sources(ferplus: Path) -> list[Path]:

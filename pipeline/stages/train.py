@@ -17,8 +17,8 @@ from ..runs.build import init_head, save_run, whole_network
 from ..runs.fit import STAGE, fit_run, smoothing_of
 from ..runs.folder import plain, read_run, stored_key
 from ..runs.splits import Cached, annotated, cached_shards, divide, in_step, split_by_fold
+from ..storage.atomic import sweep
 from ..storage.fingerprint import content_digest, fingerprint
-from ..storage.shard import sweep
 
 if TYPE_CHECKING:
     from ..learning.end_to_end import EndToEnd

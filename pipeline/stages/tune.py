@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...configs.schema import Config, dump, load
 from ...configs.search_space import Range, Space, overrides, read_space
-from ..cluster import run_tasks, worker_count
+from ..cluster import run_tasks, worker_count, worker_slots
 from ..errors import AffectError, ConfigError, WorkError
 from ..names import csv_text
 from ..progress import Reporter
@@ -53,9 +53,9 @@ def tune(
     """Searches until `trials` are finished or stopped early, including those of earlier calls.
 
     Writes W/tune/<name>: best.yaml, trials.csv, importance.png and the journal. With several processes, each may finish
-    one more trial. space: a shipped search space, or a YAML file. The score is the mean CCC of the best epoch on
-    validation, without smoothing. Raises ConfigError, MissingStageError, and WorkError if the folder contains another
-    search.
+    one more trial. scheduler: as many processes as its workers have threads. space: a shipped search space, or a YAML
+    file. The score is the mean CCC of the best epoch on validation, without smoothing. Raises ConfigError,
+    MissingStageError, and WorkError if the folder contains another search.
     """
     try:
         import optuna
@@ -85,11 +85,11 @@ def tune(
     search = _Search(folder, work.root, ranges, trials, reporter.quiet)
     before = len(_done(study))
     if before < trials:
-        workers = worker_count(config.runtime.workers)
-        alone = scheduler is None and workers <= 1
+        # A scheduler may have no workers yet: the first search waits for one.
+        searches = max(1, min(worker_slots(worker_count(config.runtime.workers), scheduler), trials - before))
         run_tasks(
-            _search, [search] * (1 if alone else workers), workers=0 if alone else workers, scheduler=scheduler,
-            threads=2, on_result=lambda _, __: None,
+            _search, [search] * searches, workers=searches if searches > 1 else 0, scheduler=scheduler, threads=2,
+            on_result=lambda _, __: None,
         )  # fmt: skip
     return _report(study, base, folder, before)
 

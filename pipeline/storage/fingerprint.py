@@ -13,6 +13,10 @@ SAMPLE_BYTES = 1 << 16
 """A source digest covers this many bytes at the start and at the end of the file."""
 
 
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be read ({error.strerror})", "Check the path, its permissions and the disk.")
+
+
 def source_digest(path: Path) -> str:
     """Hex digest of size, mtime (ns), first and last bytes of a file: fast for large files. Raises InputError."""
     digest = hashlib.sha256()
@@ -25,7 +29,7 @@ def source_digest(path: Path) -> str:
                 file.seek(max(SAMPLE_BYTES, facts.st_size - SAMPLE_BYTES))
                 digest.update(file.read(SAMPLE_BYTES))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})", "Check the path and its permissions.") from error
+        raise _unreadable(path, error) from error
     return digest.hexdigest()
 
 
@@ -35,7 +39,7 @@ def content_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})", "Check the path and its permissions.") from error
+        raise _unreadable(path, error) from error
 
 
 def folder_digest(folder: Path) -> str:
@@ -48,9 +52,7 @@ def folder_digest(folder: Path) -> str:
         with os.scandir(folder) as entries:
             files = sorted((entry.name, entry.stat()) for entry in entries if not entry.name.startswith("."))
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be read ({error.strerror})", "Check the path and its permissions."
-        ) from error
+        raise _unreadable(folder, error) from error
     for name, facts in files:
         digest.update(f"{name}\0{facts.st_size} {facts.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..faults import one_input
 from ..names import shown
+from ..progress import Reporter
 from ..records import Problem
 from .style import PLANE_WORDS
 from .web_video import WebVideo, make_web_video
@@ -87,18 +88,24 @@ def moments(clip: Clip) -> dict[str, int]:
     }
 
 
-def with_web_video(clip: Clip, max_bytes: int) -> Clip:
-    """Adds a copy of the video of at most `max_bytes`, or a remark why there is none."""
+def with_web_video(clip: Clip, max_bytes: int, reporter: Reporter) -> Clip:
+    """Adds a copy of the video of at most `max_bytes`, or a remark why there is none.
+
+    If the copy lacks sound, a remark and a warning give the reason.
+    """
     numbers = {int(clip.frame[row]) for row in moments(clip).values()}
     web_video, problems = None, list[Problem]()
     with one_input(clip.name, problems):
         web_video = make_web_video(clip.source, max_bytes, numbers)
     if web_video is None:
         return replace(clip, remark=f"{clip.remark} The video cannot be shown: {problems[0].message}.".strip())
+    remarks = [clip.remark]
     if not web_video.whole:
-        text = f"The video stops at {web_video.end:.0f} s to keep this page small. The curves show all frames."
-        return replace(clip, web_video=web_video, remark=f"{clip.remark} {text}".strip())
-    return replace(clip, web_video=web_video)
+        remarks.append(f"The video stops at {web_video.end:.0f} s to keep this page small. The curves show all frames.")
+    if web_video.silent:
+        remarks.append(f"The video has no sound or only a part of it ({shown(web_video.silent)}).")
+        reporter.warning(f"{clip.name}: the video of the page has no sound or only a part of it ({web_video.silent})")
+    return replace(clip, web_video=web_video, remark=" ".join(filter(None, remarks)))
 
 
 def as_json(clip: Clip) -> dict[str, Any]:

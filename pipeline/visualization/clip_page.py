@@ -44,7 +44,8 @@ def player_pages(config: Config, names: Sequence[str], folder: Path, reporter: R
                 kept.append(name)
                 continue
             start = time.perf_counter()
-            clip = with_web_video(read_clip(folder, name, config.predict.face_threshold), max_video_bytes(config))
+            clip = read_clip(folder, name, config.predict.face_threshold)
+            clip = with_web_video(clip, max_video_bytes(config), reporter)
             write_text(page, f"{render_clip(clip)}<!-- fingerprint {key} -->\n")
             reporter.debug(f"{STAGE} {name}: {page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s")
             made.append(name)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import VideoError
 from ..ingest.video.packets import packets_of
 from ..storage.atomic import Replacement, unwritable
-from .sound import aac_rate, resampled
+from .sound import SoundLoss, aac_rate, open_sound, resampled
 
 if TYPE_CHECKING:
     from av import AudioStream, Packet
@@ -37,12 +37,12 @@ _FILE_ERRORS = (
 class Mp4:
     """Use it in a `with`: the file appears at its end, and not at all after an error. width, height: even, in pixels.
 
-    sound: a file whose best audio stream is added, or None. silent: why sound is missing or incomplete, else empty.
+    sound: a file whose best audio stream is added, or None.
     Raises WorkError, and VideoError if pictures cannot be encoded.
     """
 
     def __init__(self, path: Path, width: int, height: int, rate: float, sound: Path | None = None) -> None:
-        self.path, self.silent = path, ""
+        self.path, self._loss = path, SoundLoss()
         self._size = f"{width} x {height}"
         self._last = -1
         self._waiting: tuple[float, Packet] | None = None
@@ -58,7 +58,7 @@ class Mp4:
                     self._stream = self._out.add_stream("libx264", rate=fps, options=options)
                     self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
                     self._stream.codec_context.time_base = TICK
-                    self._sound: Sound = add_sound(sound, self._out) if add_sound and sound else iter(())
+                    self._sound: Sound = add_sound(sound, self._out, self._loss) if add_sound and sound else iter(())
                     self._out.start_encoding()
                     break
                 except (FFmpegError, ValueError) as error:
@@ -67,7 +67,13 @@ class Mp4:
                     if add_sound is None or _is_file_error(error):
                         self._file.discard()
                         raise
-                    self.silent = str(error) if add_sound is _encode_sound else ""
+                    if add_sound is _encode_sound:
+                        self._loss.add(error)
+
+    @property
+    def silent(self) -> str:
+        """Why sound is missing or incomplete, else empty."""
+        return self._loss.reason
 
     def add(self, picture: NDArray[np.uint8], seconds: float) -> None:
         """Adds a frame, uint8 [h, w, 3] RGB. seconds: its time, later than that of the frame before."""
@@ -106,7 +112,8 @@ class Mp4:
         except (FFmpegError, ValueError) as error:
             if _is_file_error(error):
                 raise
-            self._sound, self._waiting, self.silent = iter(()), None, str(error)
+            self._sound, self._waiting = iter(()), None
+            self._loss.add(error)
 
     @contextlib.contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -126,49 +133,43 @@ def _is_file_error(error: Exception) -> bool:
     return isinstance(error, OSError | FFmpegError) and error.errno in _FILE_ERRORS
 
 
-def _open_sound(path: Path) -> "tuple[InputContainer, AudioStream, float] | None":
-    """The file, its best audio stream and its start time in seconds; None without sound."""
-    try:
-        source = av.open(str(path.absolute()), metadata_errors="ignore")
-    except (FFmpegError, OSError):
-        return None
-    found = source.streams.best("audio")
-    if not isinstance(found, av.AudioStream) or not found.codec_context.sample_rate:
-        source.close()
-        return None
-    return source, found, (source.start_time or 0) / av.time_base
-
-
-def _copy_sound(path: Path, out: "OutputContainer") -> "Sound":
+def _copy_sound(path: Path, out: "OutputContainer", loss: SoundLoss) -> "Sound":
     """Adds a stream for the sound of `path` to `out`. Yields the time of each packet in seconds, and the packet."""
-    opened = _open_sound(path)
+    opened = open_sound(path, loss)
     if opened is None:
         return iter(())
-    source, found, start = opened
+    source, found = opened
     if found.codec_context.name not in COPIED:
-        return _encode_sound(path, out)
-    return _copied(source, found, out.add_stream_from_template(found), start)
+        source.close()
+        return _encode_sound(path, out, loss)
+    return _copied(source, found, out.add_stream_from_template(found), loss)
 
 
-def _encode_sound(path: Path, out: "OutputContainer") -> "Sound":
+def _encode_sound(path: Path, out: "OutputContainer", loss: SoundLoss) -> "Sound":
     """Like `_copy_sound`, but encodes the sound as AAC."""
-    opened = _open_sound(path)
+    opened = open_sound(path, loss)
     if opened is None:
         return iter(())
-    source, found, start = opened
+    source, found = opened
     new = cast("AudioStream", out.add_stream("aac", rate=aac_rate(found.codec_context.sample_rate)))
     new.codec_context.layout = "stereo" if (found.codec_context.channels or 1) > 1 else "mono"
-    return _transcoded(source, found, new, start)
+    return _transcoded(source, found, new, loss)
 
 
-def _copied(source: "InputContainer", old: av.AudioStream, new: av.AudioStream, start: float) -> "Sound":
+def _start_of(source: "InputContainer") -> float:
+    """The start of a file on its clock, in seconds."""
+    return (source.start_time or 0) / av.time_base
+
+
+def _copied(source: "InputContainer", old: av.AudioStream, new: av.AudioStream, loss: SoundLoss) -> "Sound":
     base = float(old.time_base or 1)
+    start = round(_start_of(source) / base)
     due = None
-    with source, contextlib.suppress(FFmpegError):
-        for packet in packets_of(source, old):
+    with source:
+        for packet in _readable(source, old, loss):
             if packet.dts is None or packet.pts is None:
                 continue
-            begin = packet.dts - round(start / base)
+            begin = packet.dts - start
             offset = packet.pts - packet.dts
             if due is not None and begin < due[0]:  # times in an MP4 must rise
                 begin = due[1]
@@ -178,10 +179,17 @@ def _copied(source: "InputContainer", old: av.AudioStream, new: av.AudioStream, 
             yield seconds, packet
 
 
-def _transcoded(source: "InputContainer", old: av.AudioStream, new: av.AudioStream, start: float) -> "Sound":
-    context = new.codec_context
-    tick = 1 / context.sample_rate
+def _readable(source: "InputContainer", stream: av.AudioStream, loss: SoundLoss) -> "Iterator[Packet]":
+    """The packets before damage, if there is any."""
+    try:
+        yield from packets_of(source, stream)
+    except FFmpegError as error:
+        loss.add(error)
+
+
+def _transcoded(source: "InputContainer", old: av.AudioStream, new: av.AudioStream, loss: SoundLoss) -> "Sound":
+    rate, layout = new.codec_context.sample_rate, new.codec_context.layout.name
     with source:
-        for frame in resampled(source, old, rate=context.sample_rate, layout=context.layout.name, start=start):
-            yield from ((float(packet.pts or 0) * tick, packet) for packet in new.encode(frame))
-        yield from ((float(packet.pts or 0) * tick, packet) for packet in new.encode(None))
+        for frame in resampled(source, old, loss, rate=rate, layout=layout, start=_start_of(source)):
+            yield from ((float(packet.pts or 0) / rate, packet) for packet in new.encode(frame))
+        yield from ((float(packet.pts or 0) / rate, packet) for packet in new.encode(None))

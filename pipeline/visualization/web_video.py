@@ -1,6 +1,5 @@
 """A copy of a video that every browser plays: H.264 in MP4, small, with the frame times of the predictions."""
 
-import contextlib
 import io
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
+
+    from .sound import SoundLoss
 
 TICK = Fraction(1, 90_000)
 PAYLOAD_SHARE = 0.93
@@ -50,7 +51,8 @@ class WebVideo:
     """data: the MP4, whose time 0 is `start` seconds into the video; it shows the video until `end` seconds.
 
     width, height: of the source as displayed, in square pixels. stretch: width and height of a stored pixel in square
-    pixels. pictures: JPEGs by frame number. whole: the copy has the full length.
+    pixels. pictures: JPEGs by frame number. whole: the copy has the full length. silent: why the sound is missing or
+    incomplete, else empty.
     """
 
     data: bytes
@@ -61,6 +63,7 @@ class WebVideo:
     pictures: dict[int, bytes]
     whole: bool
     stretch: tuple[float, float] = (1.0, 1.0)
+    silent: str = ""
 
 
 def make_web_video(path: Path, max_bytes: int, frames: Collection[int] = ()) -> WebVideo:
@@ -75,11 +78,14 @@ def make_web_video(path: Path, max_bytes: int, frames: Collection[int] = ()) -> 
     scale = min(1.0, grade.side / max(shape))
     size = tuple(max(2, round(edge * scale / 2) * 2) for edge in shape)
     import av
+    from av.error import FFmpegError
 
-    buffer, pictures = io.BytesIO(), {}
+    from .sound import SoundLoss
+
+    buffer, pictures, loss = io.BytesIO(), {}, SoundLoss()
     with av.open(buffer, "w", format="mp4") as out:
         video = _video_stream(out, size, grade, bits)
-        sound = _sound_stream(out, path, grade)
+        sound = _sound_stream(out, path, grade, loss)
         written, last, end = 0, -1.0, start
         for number, time, picture in _pictures(path, timeline, size):
             if number in frames:
@@ -99,9 +105,12 @@ def make_web_video(path: Path, max_bytes: int, frames: Collection[int] = ()) -> 
         _mux(out, video.encode())
         if sound is not None:
             origin = float(timeline.stamp[0] * _time_base(path))
-            _copy_sound(out, sound, path, origin, end - start)
+            try:
+                _copy_sound(out, sound, path, origin, end - start, loss)
+            except (FFmpegError, ValueError) as error:
+                loss.add(error)
     whole = end >= float(timeline.time[-1]) - 2 / grade.rate
-    return WebVideo(buffer.getvalue(), start, end, *shape, pictures, whole, timeline.facts.stretch)
+    return WebVideo(buffer.getvalue(), start, end, *shape, pictures, whole, timeline.facts.stretch, loss.reason)
 
 
 def _choose(seconds: float, max_bytes: int) -> tuple[_Grade, int, float]:
@@ -127,13 +136,15 @@ def _video_stream(out: "OutputContainer", size: tuple[int, ...], grade: _Grade, 
     return stream
 
 
-def _sound_stream(out: "OutputContainer", path: Path, grade: _Grade) -> "AudioStream | None":
+def _sound_stream(out: "OutputContainer", path: Path, grade: _Grade, loss: "SoundLoss") -> "AudioStream | None":
     import av
 
-    container, _ = open_video(path)
-    with container:
-        if not container.streams.audio:
-            return None
+    from .sound import open_sound
+
+    opened = open_sound(path, loss)
+    if opened is None:
+        return None
+    opened[0].close()
     stream = out.add_stream("aac", rate=44_100)
     assert isinstance(stream, av.AudioStream)
     stream.bit_rate = grade.sound
@@ -158,18 +169,20 @@ def _time_base(path: Path) -> Fraction:
         return stream.time_base or Fraction(1)
 
 
-def _copy_sound(out: "OutputContainer", stream: "AudioStream", path: Path, origin: float, seconds: float) -> None:
-    """Adds the sound after `origin`, in seconds of the file's clock, as far as it can be decoded and encoded."""
-    from av.error import FFmpegError
+def _copy_sound(
+    out: "OutputContainer", stream: "AudioStream", path: Path, origin: float, seconds: float, loss: "SoundLoss"
+) -> None:
+    """Adds the sound after `origin`, in seconds of the file's clock. Raises FFmpegError, ValueError if it cannot be
+    encoded."""
+    from .sound import open_sound, resampled
 
-    from .sound import resampled
-
-    container, _ = open_video(path)
+    opened = open_sound(path, loss)
+    if opened is None:
+        return
+    container, found = opened
     context = stream.codec_context
-    with container, contextlib.suppress(FFmpegError, ValueError):
-        frames = resampled(
-            container, container.streams.audio[0], rate=context.sample_rate, layout=context.layout.name, start=origin
-        )
+    with container:
+        frames = resampled(container, found, loss, rate=context.sample_rate, layout=context.layout.name, start=origin)
         for frame in frames:
             if (frame.time or 0.0) > seconds:
                 break

@@ -1,9 +1,8 @@
 """The backbone: both dialects against independent readings of their graphs, and the weights of each."""
 
+import json
 import pickle
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,8 @@ from affect.models.backbone import (
 from affect.models.vision import is_tested
 from affect.pipeline.errors import WeightsError
 from affect.pipeline.ingest import ferplus
+from affect.tests.child import output
+from affect.tests.programs.torch_compiler import import_with_untested_torch, use_after_import
 from torch import Tensor
 from torchvision.models import resnet50
 
@@ -288,33 +289,17 @@ def test_folding_the_norms_changes_no_feature(dialect: Dialect) -> None:
 
 def test_torchs_compiler_is_imported_only_when_it_is_used() -> None:
     """Importing it takes as long as importing torch."""
-    lines = (
-        "import sys",
-        "import affect.models.backbone",
-        "assert not [name for name in sys.modules if name.startswith('torch._dynamo')], 'imported at once'",
-        "import torch, torchvision.ops",
-        "torch.use_deterministic_algorithms(True)",
-        "box = torch.tensor([[0.0, 0, 0, 4, 4]])",
-        "assert torchvision.ops.roi_align(torch.ones(1, 1, 8, 8), box, 2).tolist() == [[[[1, 1], [1, 1]]]]",
-        "handed_on = sys.modules['torchvision.ops.roi_align'].is_compile_supported('cpu')",
-        "assert torch.compile(lambda x: x + 1, backend='eager')(torch.ones(1)).item() == 2",
-        "from torch._dynamo.utils import is_compile_supported",
-        "assert handed_on == is_compile_supported('cpu')",
-    )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", "\n".join(lines)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    found = json.loads(output(use_after_import))
+    assert found["imported at once"] == []
+    assert found["aligned"] == [[[[1, 1], [1, 1]]]]
+    assert found["compiled"] == 2
+    assert found["supported"][0] == found["supported"][1]
 
 
 def test_a_torch_that_was_not_tested_imports_its_compiler() -> None:
     """The replacement of torch's compiler is for the tested versions only."""
     assert is_tested("2.15.0+cu132")
     assert not any(is_tested(version) for version in ("2.14.1", "2.16.0", "3.15.0"))
-    lines = (
-        "import sys, torch",
-        "torch.__version__ = '2.99.0'",
-        "from affect.models.vision import resnet50",
-        "assert sys.modules['torch._dynamo.utils'].__file__",  # the module itself, not its replacement
-        "assert resnet50(weights=None).fc.out_features == 1000",
-    )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", "\n".join(lines)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    file, classes = output(import_with_untested_torch).splitlines()
+    assert Path(file).name == "utils.py"  # the module itself, not its replacement
+    assert classes == "1000"

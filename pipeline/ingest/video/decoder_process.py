@@ -10,7 +10,6 @@ import fcntl
 import json
 import mmap
 import os
-import queue
 import resource
 import select
 import signal
@@ -20,7 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from numpy.typing import NDArray
 from ...errors import ProcessError
 from ...processes import fill_standard_descriptors, need_same_process
 from ..temporary import no_temporary
+from .launcher import start_process
 
 _HEADER = struct.Struct("<cq")
 """Header of a message: its kind (one letter) and the number of bytes that follow."""
@@ -71,7 +70,7 @@ class DecoderProcess:
                 opened.callback(self._shared.close)
                 self._stderr = _anonymous_file()
                 opened.callback(os.close, self._stderr)
-                self._process = _start(
+                self._process = start_process(
                     [sys.executable, "-P", "-m", module, json.dumps(task), str(self._shared.handle), str(self._owner)],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0,
                     start_new_session=True, env={**os.environ, **environment}, pass_fds=(self._shared.handle,),
@@ -172,72 +171,6 @@ class DecoderProcess:
 
 _STDERR_BYTES = 1 << 16
 """How much of the end of a child's standard error is read."""
-
-
-class _Launcher:
-    """Starts processes in a thread that lives as long as this process.
-
-    On Linux, a child gets its parent death signal when the thread that started it ends.
-    """
-
-    def __init__(self) -> None:
-        self._requests: queue.SimpleQueue[tuple[list[str], dict[str, Any], Future[subprocess.Popen[bytes]]]]
-        self._requests = queue.SimpleQueue()
-        # Not a ThreadPoolExecutor: at exit, it ends before other threads that still decode.
-        self._thread = threading.Thread(target=self._run, name="affect-launcher", daemon=True)
-        self._thread.start()
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def start(self, command: list[str], options: dict[str, Any]) -> "subprocess.Popen[bytes]":
-        started: Future[subprocess.Popen[bytes]] = Future()
-        self._requests.put((command, options, started))
-        return started.result()
-
-    def _run(self) -> None:
-        while True:
-            command, options, started = self._requests.get()
-            try:
-                started.set_result(_popen(command, options))
-            except OSError as error:
-                started.set_exception(error)
-            except BaseException as error:
-                started.set_exception(error)
-                raise
-            del started  # the caller has the only reference to the process
-
-
-def _popen(command: list[str], options: dict[str, Any]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen[bytes](command, **options)
-
-
-_launcher: _Launcher | None = None
-_launcher_lock = threading.Lock()
-
-
-def _reset_launcher() -> None:
-    global _launcher, _launcher_lock
-    _launcher, _launcher_lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_launcher)  # threads do not survive a fork
-
-
-def _start(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
-    """Like subprocess.Popen, but the process does not end with the calling thread."""
-    global _launcher
-    if sys.platform != "linux":
-        return _popen(command, options)
-    with _launcher_lock:
-        if _launcher is None or not _launcher.is_alive():
-            try:
-                _launcher = _Launcher()
-            except RuntimeError:  # no thread can be started: a limit is reached, or the program ends
-                return _popen(command, options)
-        launcher = _launcher
-    return launcher.start(command, options)
 
 
 class FrameSender:

@@ -1,6 +1,7 @@
 """Decodes with PyAV and numbers frames by their timestamps, for videos that decord would number wrongly.
 
-Can start in the middle of a video. The pixels equal those of decord: both use FFmpeg with the same scale filter.
+Can start in the middle of a video. Both decoders use the scale filter of FFmpeg, so the pixels equal those of decord.
+Exception: resized frames of RGB-coded video of odd width (PNG, FFV1 bgr0).
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import VideoError
-from .packets import packets_of
+from .packets import packets_of, until_damage
 from .timeline import REMEDY, Timeline, open_video
 from .unshown import Unshown
 
@@ -31,7 +32,8 @@ def frames_by_pyav(
     """Yields number and upright pixels, uint8 [h, w, 3] RGB, of the frames start to stop that can be decoded, in order.
 
     If the timestamps of the file are reliable, decoding starts at a keyframe before `start`. `tick` is called for each
-    packet. Raises VideoError if frames are missing and the rest cannot be numbered.
+    packet. Raises VideoError if frames are missing and the rest cannot be numbered, or if the disk cannot read the
+    file.
     """
     from av.error import FFmpegError
 
@@ -118,7 +120,7 @@ def _frames(
     from av.error import FFmpegError
 
     container, stream = open_video(path)
-    with container, contextlib.suppress(FFmpegError, OSError):
+    with container, until_damage(path, tick):
         if seek is not None:
             container.seek(seek, stream=stream)
         unshown = Unshown(stream)

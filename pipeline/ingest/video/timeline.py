@@ -1,6 +1,5 @@
 """Reads number and time of each frame from the packets of a video with PyAV. Decodes only the first frame."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from ..walk import NO_FILE, fault_of
 from .chains import continues_elsewhere
 from .frame_index import Packet, breaks_before, broken_steps, by_chunks, by_index, by_time, first_shown, rising
 from .orientation import UPRIGHT, Orientation, orientation_of
-from .packets import frames_of, packets_of
+from .packets import check_disk, frames_of, packets_of, until_damage
 from .unshown import Unshown
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ def open_video(path: Path) -> "tuple[InputContainer, VideoStream]":
     try:
         container = av.open(str(path.absolute()), metadata_errors="ignore")
     except (FFmpegError, OSError) as error:
+        check_disk(path, error)
         raise VideoError(f"{path}: cannot be read as a video ({error.strerror})", REMEDY) from error
     stream = best_video(container)
     if stream is None:
@@ -114,9 +114,17 @@ def need_file(path: Path) -> None:
 
 
 def read_timeline(path: Path, tick: Callable[[], None] = lambda: None) -> Timeline:
-    """Reads the packets of a video. Calls `tick` for each packet. Raises VideoError if there is no frame."""
+    """Reads the packets of a video. Calls `tick` for each packet. Raises VideoError if there is no frame, or if the
+    disk cannot read the file."""
+    try:
+        return _read_timeline(path, tick)
+    except OSError as error:  # of the code that reads the structure of the file
+        check_disk(path, error, tick)
+        raise
+
+
+def _read_timeline(path: Path, tick: Callable[[], None]) -> Timeline:
     import av
-    from av.error import FFmpegError
 
     container, stream = open_video(path)
     with container:
@@ -124,12 +132,11 @@ def read_timeline(path: Path, tick: Callable[[], None] = lambda: None) -> Timeli
         index = [(entry.pos, entry.timestamp) for entry in stream.index_entries if entry.size]
         kind, identifier = container.format.name, stream.id
         width, height, codec = stream.codec_context.width, stream.codec_context.height, stream.codec_context.name
-        first, orientation = _first_frame(path)
+        first, orientation = _first_frame(path, tick)
         aspect = pixel_aspect_of(stream, orientation)
         unshown = Unshown(stream)
         packets: list[Packet] = []
-        # Packets before the damage are still valid.
-        with contextlib.suppress(FFmpegError, OSError):
+        with until_damage(path, tick):
             for packet in packets_of(container, stream):
                 tick()
                 if packet.size and not unshown.is_hidden(packet):
@@ -235,12 +242,10 @@ def _strictly_increasing(time: NDArray[np.float64]) -> NDArray[np.float64]:
     return time
 
 
-def _first_frame(path: Path) -> tuple[int | None, Orientation]:
+def _first_frame(path: Path, tick: Callable[[], None]) -> tuple[int | None, Orientation]:
     """Timestamp and orientation of the first frame that can be decoded."""
-    from av.error import FFmpegError
-
     container, stream = open_video(path)
-    with container, contextlib.suppress(FFmpegError, OSError):
+    with container, until_damage(path, tick):
         for frame in frames_of(container, stream):
             return frame.pts, orientation_of(frame)
     return None, UPRIGHT

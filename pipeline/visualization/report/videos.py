@@ -48,7 +48,8 @@ def clips_of(
         for place, name in enumerate(names):
             with one_input(name, problems):
                 clip = read_clip(work.root / "predict", name, config.predict.face_threshold)
-                clip = with_web_video(_with_truth(clip, truth.get(name)), int(bytes_left / (len(names) - place)))
+                share = int(bytes_left / (len(names) - place))
+                clip = with_web_video(_with_truth(clip, truth.get(name)), share, reporter)
                 bytes_left -= len(clip.web_video.data) if clip.web_video else 0
                 clips.append(as_json(clip))
             tracker.advance()

@@ -76,7 +76,7 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
         assert line.startswith("http://127.0.0.1:"), line
         yield Served(int(line.split(":")[2].split("/")[0]), place, process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 0
+        assert process.wait() == 0
     assert not list(place.glob("affect-app-*")), "temporary files stay"
 
 

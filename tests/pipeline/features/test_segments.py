@@ -6,12 +6,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from affect.benchmarks.recordings import overwrite_packet
 from affect.configs.schema import load
 from affect.pipeline.features import segments
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import StageReport, Work
 from affect.pipeline.stages import extract_frames as stage
 from affect.pipeline.storage.shard import FrameShard
+from affect.tests.data_folders import write_training_data
 
 FRAMES = {"long": 260, "short": 12}
 
@@ -32,14 +34,7 @@ def write_video(path: Path, frames: int, codec: str = "libx264") -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    root = tmp_path / "data"
-    (root / "videos").mkdir(parents=True)
-    labels = root / "annotations" / "VA_Set" / "Train_Set"
-    labels.mkdir(parents=True)
-    for name, frames in FRAMES.items():
-        write_video(root / "videos" / f"{name}.mp4", frames)
-        (labels / f"{name}.txt").write_text("valence,arousal\n" + "0.1,-0.2\n" * frames)
-    return root
+    return write_training_data(tmp_path / "data", FRAMES, write_video)
 
 
 @pytest.fixture
@@ -99,12 +94,7 @@ def test_a_video_is_decoded_as_one_if_a_segment_loses_frames(
     data: Path, tmp_path: Path, decoded: list[tuple[int, int]]
 ) -> None:
     path = data / "videos" / "long.mp4"
-    with av.open(str(path)) as container:
-        packet = [packet for packet in container.demux(video=0) if packet.size][150]
-    content = bytearray(path.read_bytes())
-    assert packet.pos is not None
-    content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
-    path.write_bytes(content)
+    overwrite_packet(path, 150)
     extract(data, tmp_path / "whole", workers=0)
     report = extract(data, tmp_path / "split")
     assert len(decoded) == 4

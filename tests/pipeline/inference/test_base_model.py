@@ -31,7 +31,7 @@ def test_predict_without_a_model_uses_it_and_says_so_once(
 ) -> None:
     videos = [str(write_video(tmp_path / f"{name}.mp4", 12)) for name in "ab"]
     command = [sys.executable, "-m", "affect", "predict", *videos, "--out", str(tmp_path / "out"), "--no-plot"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     notice = read_model_info(BASE_MODEL).notice
     assert "".join((done.stderr + done.stdout).split()).count("".join(notice.split())) == 1

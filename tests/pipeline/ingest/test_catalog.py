@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from affect.pipeline.errors import CatalogError
-from affect.pipeline.ingest.catalog import find_catalog, split_of
+from affect.pipeline.ingest.catalog import find_catalog
+from affect.pipeline.ingest.found_files import split_of
 from affect.pipeline.records import Catalog
 
 VA = "Annotations/VA_Estimation_Challenge"

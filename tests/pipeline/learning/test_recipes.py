@@ -11,7 +11,8 @@ from affect.pipeline.learning.smoothing import Smoother, smooth
 from affect.pipeline.learning.tracks import FeatureTracks, read_track
 from affect.pipeline.learning.windows import OverlapAverage
 from affect.pipeline.runs.splits import evaluated, split_by_fold
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES
+from affect.pipeline.storage.shard_writer import ShardWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -2,8 +2,6 @@
 
 import json
 import platform
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,6 +15,8 @@ from affect.pipeline.learning.runtime import (
     pick_dtype,
     seed_everything,
 )
+from affect.tests.child import output
+from affect.tests.programs.memory import page_faults_of_layers
 
 CPU = torch.device("cpu")
 
@@ -88,17 +88,6 @@ def test_free_memory_is_a_sensible_number_of_bytes() -> None:
     platform.libc_ver()[0] != "glibc", reason="only glibc gives freed memory back and can be told not to"
 )
 def test_freed_memory_is_kept_for_the_next_layer() -> None:
-    code = (
-        "import resource, torch\n"
-        "from affect.pipeline.learning.runtime import keep_freed_memory\n"
-        "keep_freed_memory(torch.device('cpu'))\n"
-        "def layer():\n"
-        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "    torch.ones(16 << 20)\n"
-        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "print(layer(), *(layer() for _ in range(20)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    faults = [int(word) for word in done.stdout.split()]
+    faults = [int(word) for word in output(page_faults_of_layers).split()]
     assert faults[0] > 1000
     assert max(faults[10:]) < faults[0] / 10

@@ -7,7 +7,8 @@ import pytest
 import torch
 from affect.pipeline.errors import ShardError
 from affect.pipeline.learning.tracks import Batch, FeatureTracks, read_track
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES
+from affect.pipeline.storage.shard_writer import ShardWriter
 
 CPU = torch.device("cpu")
 WIDTH = 6

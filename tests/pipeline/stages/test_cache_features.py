@@ -1,10 +1,9 @@
 """Feature shards: what the network gives for each frame, beside its label, whoever computes it, and only once."""
 
 import csv
+import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +30,8 @@ from affect.pipeline.stages.extract_frames import extract_frames
 from affect.pipeline.storage.audit_file import accepted_subjects
 from affect.pipeline.storage.checkpoint import save_weights
 from affect.pipeline.storage.shard import FEATURES, FrameShard, Shard
+from affect.tests.child import output
+from affect.tests.programs.libraries import run_stage
 
 QUIET = Reporter(quiet=True)
 
@@ -158,15 +159,9 @@ def test_nothing_is_computed_twice_and_finding_that_out_needs_no_torch(
     demo_data: Path, prepared: Work, cached_report: StageReport, tmp_path: Path
 ) -> None:
     (tmp_path / "config.yaml").write_text(dump(settings("train.epochs=3", "features.batch=8", "runtime.workers=2")))
-    code = (
-        "import sys; from pathlib import Path; from affect.configs.schema import load; "
-        "from affect.pipeline.progress import Reporter; from affect.pipeline.records import Work; "
-        "from affect.pipeline.stages.cache_features import cache_features; "
-        f"report = cache_features(load({str(tmp_path / 'config.yaml')!r}), Path({str(demo_data)!r}), "
-        f"Work(Path({str(prepared.root)!r})), Reporter(quiet=True)); "
-        f"assert len(report.kept) == {len(cached_report.made)} and not report.made; assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    report = json.loads(output(run_stage, "cache_features", tmp_path / "config.yaml", demo_data, prepared.root))
+    assert (len(report["kept"]), report["made"]) == (len(cached_report.made), [])
+    assert "torch" not in report["libraries"]
 
 
 def test_dask_workers_compute_the_same_bits(

@@ -14,7 +14,8 @@ from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
 from affect.pipeline.stages.evaluate import COLUMNS, evaluate
 from affect.pipeline.stages.train import train
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES
+from affect.pipeline.storage.shard_writer import ShardWriter
 
 QUIET = Reporter(quiet=True)
 NOWHERE = Path("nowhere")

@@ -1,18 +1,20 @@
 """Each annotated video becomes one shard, the same whoever makes it, and is made once."""
 
-import subprocess
-import sys
+import json
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from affect.configs.schema import Config, load
+from affect.configs.schema import Config, dump, load
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import StageReport, Work
 from affect.pipeline.stages.extract_frames import extract_frames
 from affect.pipeline.stages.verify import verify
 from affect.pipeline.storage.shard import FrameShard
+from affect.tests.child import run
+from affect.tests.data_folders import write_training_data
+from affect.tests.programs.libraries import run_stage
 
 LENGTHS = {"short": 12, "long": 150, "odd": 67}
 
@@ -32,13 +34,7 @@ def write_video(path: Path, frames: int) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    root = tmp_path / "data"
-    (root / "videos").mkdir(parents=True)
-    labels = root / "annotations" / "VA_Set" / "Train_Set"
-    labels.mkdir(parents=True)
-    for name, frames in LENGTHS.items():
-        write_video(root / "videos" / f"{name}.mp4", frames)
-        (labels / f"{name}.txt").write_text("valence,arousal\n" + "0.1,-0.2\n" * frames)
+    root = write_training_data(tmp_path / "data", LENGTHS, write_video)
     write_video(root / "videos" / "unwanted.mp4", 5)
     return root
 
@@ -86,17 +82,13 @@ def test_shards_are_the_same_for_any_number_of_workers(data: Path, tmp_path: Pat
 def test_a_second_run_writes_nothing(data: Path, tmp_path: Path) -> None:
     extract(data, tmp_path / "work", 2)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "frames").iterdir()}
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom affect.configs.schema import load\n"
-        "from affect.pipeline.progress import Reporter\nfrom affect.pipeline.records import Work\n"
-        "from affect.pipeline.stages.extract_frames import extract_frames\n"
-        "config = load('demo', ['runtime.workers=2', 'frames.size=48'])\n"
-        "report = extract_frames(config, Path(sys.argv[1]), Work(Path(sys.argv[2])), Reporter())\n"
-        "print(*report.kept, len(report.made), report.facts['frames'])\n"
-        "print(*({'torch', 'distributed', 'av', 'decord', 'cv2'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, data, tmp_path / "work"], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == (f"long odd short 0 {sum(LENGTHS.values())}\n\n", "")
+    (tmp_path / "config.yaml").write_text(dump(config(workers=2)))
+    done = run(run_stage, "extract_frames", tmp_path / "config.yaml", data, tmp_path / "work")
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    assert (report["kept"], report["made"]) == (["long", "odd", "short"], [])
+    assert report["facts"]["frames"] == sum(LENGTHS.values())
+    assert not {"torch", "distributed", "av", "decord", "cv2"} & set(report["libraries"])
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -157,11 +149,9 @@ def test_a_truncated_video_is_used_up_to_its_end(data: Path, tmp_path: Path) -> 
     assert extract(data, tmp_path / "work").facts["notes"] == [note]
 
 
-def test_files_of_a_killed_run_are_removed(data: Path, tmp_path: Path) -> None:
+def test_files_of_a_killed_run_are_removed(data: Path, tmp_path: Path, ended_process: int) -> None:
     extract(data, tmp_path / "work")
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    leftover = tmp_path / "work" / "frames" / f".long.h5.{dead.pid}.tmp"
+    leftover = tmp_path / "work" / "frames" / f".long.h5.{ended_process}.tmp"
     leftover.write_bytes(b"half a shard")
     extract(data, tmp_path / "work")
     assert not leftover.exists()

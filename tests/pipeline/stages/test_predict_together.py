@@ -30,7 +30,7 @@ def begin(model: Path, out: Path, *videos: Path) -> Process:
 
 
 def end(process: Process) -> dict[str, list[str]]:
-    stdout, stderr = process.communicate(timeout=240)
+    stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
     return json.loads(stdout)
 

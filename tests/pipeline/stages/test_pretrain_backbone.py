@@ -1,8 +1,7 @@
 """Pretraining on FER+: it learns, reports on faces it has not seen, and is kept when nothing changed."""
 
+import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,8 @@ from affect.pipeline.progress import Reporter
 from affect.pipeline.records import StageReport, Work
 from affect.pipeline.stages.pretrain_backbone import pretrain_backbone, score
 from affect.pipeline.storage.checkpoint import read_metadata
+from affect.tests.child import output
+from affect.tests.programs.libraries import run_stage
 
 QUIET = Reporter(quiet=True)
 FACES = {"Training": 240, "PublicTest": 40, "PrivateTest": 48}
@@ -77,15 +78,11 @@ def test_report_is_kept_while_nothing_changed_without_importing_torch(
 ) -> None:
     config, ferplus, work, _ = done
     (tmp_path / "config.yaml").write_text(dump(config))
-    code = (
-        "import sys; from pathlib import Path; from affect.configs.schema import load; "
-        "from affect.pipeline.progress import Reporter; from affect.pipeline.records import Work; "
-        "from affect.pipeline.stages.pretrain_backbone import pretrain_backbone; "
-        f"report = pretrain_backbone(load({str(tmp_path / 'config.yaml')!r}), Path({str(ferplus)!r}), "
-        f"Work(Path({str(work.root)!r})), Reporter(quiet=True)); "
-        "assert report.kept and not report.made and report.facts['accuracy']; assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    report = json.loads(output(run_stage, "pretrain_backbone", tmp_path / "config.yaml", ferplus, work.root))
+    assert report["kept"]
+    assert not report["made"]
+    assert report["facts"]["accuracy"]
+    assert "torch" not in report["libraries"]
 
 
 def test_backbone_is_trained_again_when_settings_or_faces_change(

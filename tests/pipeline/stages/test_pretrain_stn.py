@@ -1,8 +1,7 @@
 """pretrain stn, as a user runs it: from a data folder to weights, once, and what it does where boxes are missing."""
 
+import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -19,6 +18,8 @@ from affect.pipeline.records import Work
 from affect.pipeline.stages.audit import audit
 from affect.pipeline.stages.pretrain_stn import pretrain_stn
 from affect.pipeline.storage.checkpoint import load_weights
+from affect.tests.child import output
+from affect.tests.programs.libraries import run_stage
 
 QUIET = Reporter(quiet=True)
 
@@ -89,18 +90,9 @@ def test_a_second_run_needs_no_torch(ready: tuple[Path, Work], tiny_config: Conf
     data, work = ready
     pretrain_stn(tiny_config, data, work, QUIET)
     (tmp_path / "tiny.yaml").write_text(dump(tiny_config))
-    code = f"""
-import sys
-from pathlib import Path
-from affect.configs.schema import load
-from affect.pipeline.progress import Reporter
-from affect.pipeline.records import Work
-from affect.pipeline.stages.pretrain_stn import pretrain_stn
-data, root, settings = (Path(name) for name in {[str(data), str(work.root), str(tmp_path / "tiny.yaml")]!r})
-report = pretrain_stn(load(str(settings)), data, Work(root), Reporter(quiet=True))
-sys.exit(not report.kept or "torch" in sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    report = json.loads(output(run_stage, "pretrain_stn", tmp_path / "tiny.yaml", data, work.root))
+    assert report["kept"]
+    assert "torch" not in report["libraries"]
 
 
 def test_without_boxes_the_stn_stays_as_it_came(

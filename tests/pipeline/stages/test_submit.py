@@ -24,7 +24,8 @@ from affect.pipeline.stages.cache_features import cache_features
 from affect.pipeline.stages.evaluate import evaluate
 from affect.pipeline.stages.predict import PredictOptions, predict
 from affect.pipeline.stages.submit import submit
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES
+from affect.pipeline.storage.shard_writer import ShardWriter
 from numpy.typing import NDArray
 
 QUIET = Reporter(quiet=True)

@@ -1,8 +1,6 @@
 """Training from cache: what it learns, what it leaves behind, and what it does when run again or interrupted."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,10 @@ from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
 from affect.pipeline.stages.evaluate import evaluate
 from affect.pipeline.stages.train import train
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES
+from affect.pipeline.storage.shard_writer import ShardWriter
+from affect.tests.child import output
+from affect.tests.programs.libraries import run_stage
 
 QUIET = Reporter(quiet=True)
 WIDTH = 2048
@@ -221,19 +222,7 @@ def test_what_is_up_to_date_is_seen_without_torch(trained: tuple[Work, Config]) 
     work, config = trained
     (work.root / "config.yaml").write_text(dump(config))
     evaluate(config, Path("nowhere"), work, QUIET)
-    code = f"""
-import sys
-from pathlib import Path
-from affect.configs.schema import load
-from affect.pipeline.progress import Reporter
-from affect.pipeline.records import Work
-from affect.pipeline.stages.evaluate import evaluate
-from affect.pipeline.stages.evaluate import evaluate
-from affect.pipeline.stages.train import train
-work = Work(Path({str(work.root)!r}))
-config = load(str(work.config))
-assert train(config, Path("nowhere"), work, Reporter()).kept
-assert evaluate(config, Path("nowhere"), work, Reporter()).kept
-assert "torch" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    for stage in ("train", "evaluate"):
+        report = json.loads(output(run_stage, stage, work.config, "nowhere", work.root))
+        assert report["kept"]
+        assert "torch" not in report["libraries"]

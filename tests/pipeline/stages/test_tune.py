@@ -12,7 +12,8 @@ from affect.pipeline.features.encoder import plan_encoder
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
 from affect.pipeline.stages.tune import tune
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES
+from affect.pipeline.storage.shard_writer import ShardWriter
 
 QUIET = Reporter(quiet=True)
 SPACE = """
@@ -72,6 +73,20 @@ def test_a_search_writes_the_best_config_and_can_continue(work: Work, config: Co
         assert (folder / "importance.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(WorkError, match="already contains a search with other"):
         tune(load("demo", [*SETTINGS, "train.epochs=3"]), work, QUIET, space=str(space), name="s", trials=8)
+
+
+def test_a_search_uses_the_workers_of_a_scheduler_whatever_the_local_workers(
+    work: Work, config: Config, tmp_path: Path
+) -> None:
+    from distributed import LocalCluster
+
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE)
+    assert config.runtime.workers == 0
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as cluster:
+        assert isinstance(cluster, LocalCluster)
+        report = tune(config, work, QUIET, space=str(space), name="s", trials=2, scheduler=cluster.scheduler_address)
+    assert (report.made, report.facts["trials"]) == (("best.yaml",), 2)
 
 
 @pytest.mark.parametrize("name", names())

@@ -11,7 +11,8 @@ from affect.cli import app
 from affect.pipeline.records import Work
 from affect.pipeline.storage.checkpoint import save_weights
 from affect.pipeline.storage.jpeg import encode
-from affect.pipeline.storage.shard import FEATURES, FRAMES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES, FRAMES
+from affect.pipeline.storage.shard_writer import ShardWriter
 from typer.testing import CliRunner, Result
 
 

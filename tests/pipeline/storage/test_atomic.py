@@ -4,7 +4,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,21 +17,12 @@ from affect.pipeline.records import Boxes
 from affect.pipeline.storage.atomic import leftovers, replacing, sweep, temp_path, temporary_folder, write_text
 from affect.pipeline.storage.checkpoint import save_weights
 from affect.pipeline.storage.corruption import mark_corrupt
-from affect.pipeline.storage.shard import FRAMES, ShardWriter
+from affect.pipeline.storage.shard import FRAMES
+from affect.pipeline.storage.shard_writer import ShardWriter
 from affect.pipeline.visualization.mp4 import Mp4
 from affect.pipeline.visualization.style import LIGHT, drawing, save
-
-WRITER = """
-import sys
-from pathlib import Path
-from affect.pipeline.storage.atomic import replacing, temporary_folder
-folder = Path(sys.argv[1])
-with replacing(folder / "x.txt") as file, temporary_folder(folder, "export") as parts:
-    file.write_text("half")
-    (parts / "part").write_text("half")
-    print("writing", flush=True)
-    sys.stdin.read()
-"""
+from affect.tests.child import command
+from affect.tests.programs.storage import write_until_killed
 
 
 def names(folder: Path) -> list[str]:
@@ -83,8 +73,9 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -
 @pytest.fixture
 def killed(tmp_path: Path) -> Path:
     """A folder in which a process was killed while it wrote x.txt and a temporary folder."""
-    command = [sys.executable, "-c", WRITER, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command(write_until_killed, tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout
         assert process.stdout.readline() == b"writing\n"
         assert not leftovers(tmp_path), "its process still runs"
@@ -99,19 +90,16 @@ def test_the_next_write_to_a_folder_removes_files_of_a_killed_process(killed: Pa
     assert names(killed) == ["another.txt"]
 
 
-def test_temporary_files_of_earlier_versions_are_removed(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    for name in (f".config.yaml.{dead.pid}.part", f".audit.{dead.pid}.tmp", f".a.h5.{os.getpid()}.tmp", ".x.part"):
+def test_temporary_files_of_earlier_versions_are_removed(tmp_path: Path, ended_process: int) -> None:
+    kept = [f".a.h5.{os.getpid()}.tmp", ".x.part"]
+    for name in (f".config.yaml.{ended_process}.part", f".audit.{ended_process}.tmp", *kept):
         (tmp_path / name).touch()
     assert sweep(tmp_path) == 2
-    assert names(tmp_path) == sorted([f".a.h5.{os.getpid()}.tmp", ".x.part"])
+    assert names(tmp_path) == sorted(kept)
 
 
-def test_temporary_files_of_another_host_are_kept_for_a_day(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    fresh, old = (tmp_path / f".{name}.h5.0123abcd.{dead.pid}.tmp" for name in ("fresh", "old"))
+def test_temporary_files_of_another_host_are_kept_for_a_day(tmp_path: Path, ended_process: int) -> None:
+    fresh, old = (tmp_path / f".{name}.h5.0123abcd.{ended_process}.tmp" for name in ("fresh", "old"))
     fresh.touch()
     old.touch()
     os.utime(old, (0, 0))
@@ -133,7 +121,7 @@ def test_a_device_or_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> No
     os.mkfifo(pipe)
     reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
     write_text(pipe, "whole")
-    assert reader.communicate(timeout=30)[0] == "whole"
+    assert reader.communicate()[0] == "whole"
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 

@@ -3,29 +3,19 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from affect.cli import app
 from affect.pipeline.errors import WorkError
 from affect.pipeline.storage.lock import lock_folder
+from affect.tests.child import command
+from affect.tests.programs.storage import hold_lock
 from typer.testing import CliRunner
-
-HOLDER = """
-import sys
-from pathlib import Path
-from affect.pipeline.storage.lock import lock_folder
-with lock_folder(Path(sys.argv[1]), shared=len(sys.argv) > 2):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 def holder(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder), *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen(command(hold_lock, folder, *more), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
     return process
@@ -35,7 +25,7 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
     with holder(tmp_path) as first:
         for shared in (False, True):
             with (
-                pytest.raises(WorkError, match=rf"in use by process {first.pid} on .*-c") as caught,
+                pytest.raises(WorkError, match=rf"in use by process {first.pid} on .*hold_lock") as caught,
                 lock_folder(tmp_path, shared=shared),
             ):
                 pass
@@ -68,22 +58,19 @@ def test_shared_locks_exclude_only_exclusive_locks(tmp_path: Path) -> None:
 
 
 def test_a_waiting_process_gets_the_lock(tmp_path: Path) -> None:
-    waiting = subprocess.Popen(
-        [sys.executable, "-c", HOLDER.replace("shared=len(sys.argv) > 2", "wait=True"), str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+    waiting = subprocess.Popen(command(hold_lock, tmp_path, "wait"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with lock_folder(tmp_path):
         pass
-    assert waiting.communicate(timeout=30)[0] == b"held\n"
+    assert waiting.communicate()[0] == b"held\n"
 
 
 @pytest.mark.parametrize(
-    "command", ["audit", "extract-frames", "pretrain stn", "adapt", "cache-features", "train", "all"]
+    "words", ["audit", "extract-frames", "pretrain stn", "adapt", "cache-features", "train", "all"]
 )
-def test_a_command_that_writes_exits_with_1_if_the_folder_is_locked(command: str, tmp_path: Path) -> None:
+def test_a_command_that_writes_exits_with_1_if_the_folder_is_locked(words: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with holder(tmp_path) as first:
-        arguments = [*command.split(), "--data", str(tmp_path / "data"), "--work", str(tmp_path)]
+        arguments = [*words.split(), "--data", str(tmp_path / "data"), "--work", str(tmp_path)]
         result = CliRunner().invoke(app, arguments)
         assert first.stdin is not None
         first.stdin.close()

@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import resource
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -14,17 +12,11 @@ import numpy as np
 import pytest
 from affect.pipeline.errors import ShardError, WorkError
 from affect.pipeline.storage import jpeg
-from affect.pipeline.storage.shard import (
-    FEATURES,
-    FRAMES,
-    VERSION,
-    FrameShard,
-    Shard,
-    ShardWriter,
-    is_fresh,
-    read_rows,
-    sweep,
-)
+from affect.pipeline.storage.atomic import sweep
+from affect.pipeline.storage.shard import FEATURES, FRAMES, VERSION, FrameShard, Shard, is_fresh, read_rows
+from affect.pipeline.storage.shard_writer import ShardWriter
+from affect.tests.child import run
+from affect.tests.programs.storage import fill_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -294,27 +286,10 @@ def test_a_shard_without_an_index_is_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-FULL = """
-import resource, signal, sys
-from pathlib import Path
-import numpy as np
-from affect.pipeline.errors import WorkError
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-try:
-    with ShardWriter(Path(sys.argv[1]), FEATURES, "f", {}, "v") as writer:
-        for _ in range(40):
-            writer.append(index=np.arange(20_000), feature=np.ones((20_000, 2)))
-except WorkError as error:
-    print(error)
-"""
-
-
 @pytest.mark.parametrize("room", [1_000, 700_000, 12_000_000])
 def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path, room: int) -> None:
     path = tmp_path / "s.h5"
-    done = subprocess.run([sys.executable, "-c", FULL, path, str(room)], capture_output=True, text=True)
+    done = run(fill_shard, path, room)
     assert done.stderr == ""
     assert done.stdout.startswith(f"{path}: cannot be written (")
     assert "Free space, or choose another --work" in done.stdout
@@ -341,11 +316,9 @@ def test_memory_does_not_grow_with_the_length_of_a_shard(tmp_path: Path) -> None
     assert peak(600) < 40 << 10  # KiB; the shard has 150 MiB
 
 
-def test_temporary_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    kept = [f".a.h5.{os.getpid()}.tmp", ".a.h5.tmp", "a.h5", f"a.{dead.pid}.tmp"]
-    for name in [f".a.h5.{dead.pid}.tmp", *kept]:
+def test_temporary_files_of_ended_processes_are_removed(tmp_path: Path, ended_process: int) -> None:
+    kept = [f".a.h5.{os.getpid()}.tmp", ".a.h5.tmp", "a.h5", f"a.{ended_process}.tmp"]
+    for name in [f".a.h5.{ended_process}.tmp", *kept]:
         (tmp_path / name).write_text("")
     assert sweep(tmp_path) == 1
     assert {item.name for item in tmp_path.iterdir()} == set(kept)

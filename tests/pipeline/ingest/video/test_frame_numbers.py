@@ -3,7 +3,7 @@
 Each frame shows its number. Decoding with PyAV alone gives the expected number of frames.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,62 +11,23 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from affect.benchmarks.recordings import (
+    FRAMES,
+    add_empty_chunks,
+    chunks_of,
+    copy_packets,
+    numbered_picture,
+    record,
+    set_orientation,
+    shown_number,
+    with_chunks,
+)  # fmt: skip
 from affect.pipeline.errors import VideoError
 from affect.pipeline.features.video_digest import video_digest
 from affect.pipeline.ingest.video.decode import Decoding, decoded, probe
 from affect.pipeline.ingest.video.reading import reading
 from affect.pipeline.ingest.video.timeline import read_timeline
 from affect.pipeline.storage.fingerprint import source_digest
-
-FRAMES = 60
-BITS = 7
-
-
-def draw(number: int) -> np.ndarray:
-    """A frame that encodes its number in bars."""
-    picture = np.full((64, 112, 3), 60, np.uint8)
-    for bit in range(BITS):
-        picture[24:, bit * 16 : (bit + 1) * 16] = 220 if number >> bit & 1 else 20
-    return picture
-
-
-def shown_number(picture: np.ndarray) -> int:
-    h, w = picture.shape[:2]
-    bars = picture[h // 2 : h * 9 // 10, [int((bit + 0.5) * w / BITS) for bit in range(BITS)]].mean((0, 2)) > 128
-    return sum(int(bar) << bit for bit, bar in enumerate(bars))
-
-
-def write_video(path: Path, codec: str = "libx264", times: Sequence[int] | None = None, **options: str) -> Path:
-    """A video of 60 numbered frames, 25 per second or at these milliseconds."""
-    muxer = {"cluster_time_limit": "400"} if path.suffix == ".mkv" else {}
-    with av.open(str(path), "w", format="vob" if path.suffix == ".mpg" else None, options=muxer) as out:
-        stream = out.add_stream(codec, rate=25, options=options)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height = 112, 64
-        stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
-        stream.codec_context.gop_size = 12
-        base = Fraction(1, 1000 if times else 25)
-        if times:
-            stream.codec_context.time_base = base
-        for number in range(FRAMES):
-            frame = av.VideoFrame.from_ndarray(draw(number), format="rgb24")
-            frame.pts, frame.time_base = (times[number] if times else number), base
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return path
-
-
-def copied(source: Path, path: Path, first: int = 0, shift: Fraction = Fraction(0)) -> Path:
-    """Copies the packets from number `first`, with times shifted by `shift` seconds."""
-    with av.open(str(source)) as old, av.open(str(path), "w", options={"avoid_negative_ts": "0"}) as out:
-        track = old.streams.video[0]
-        stream = out.add_stream_from_template(track)
-        for place, packet in enumerate(old.demux(track)):
-            if place >= first and packet.dts is not None and packet.pts is not None and packet.time_base is not None:
-                ticks = round(shift / packet.time_base)
-                packet.pts, packet.dts, packet.stream = packet.pts + ticks, packet.dts + ticks, stream
-                out.mux(packet)
-    return path
 
 
 def rows(path: Path, **options: Any) -> tuple[list[int], list[int], Decoding]:
@@ -105,7 +66,7 @@ KINDS = [
 def test_frames_skipped_by_a_camera_are_not_lost_frames(
     tmp_path: Path, name: str, codec: str, times: list[int]
 ) -> None:
-    path = write_video(tmp_path / name, codec, times)
+    path = record(tmp_path / name, codec, times)
     given, shown, decoding = rows(path)
     assert given == shown == list(range(FRAMES))
     assert decoding.lost == ()
@@ -115,51 +76,11 @@ def test_frames_skipped_by_a_camera_are_not_lost_frames(
     )
 
 
-def chunks_of(data: bytes) -> list[tuple[bytes, bytes]]:
-    place, end = data.index(b"movi") + 4, data.index(b"idx1")
-    found: list[tuple[bytes, bytes]] = []
-    while place < end:
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        found.append((data[place : place + 4], data[place + 8 : place + 8 + size]))
-        place += 8 + size + size % 2
-    return found
-
-
-def with_empty_chunks(path: Path, before: Sequence[int], *, index: bool = True) -> Path:
-    """Inserts chunks of 0 bytes before these frames of an AVI, and adds them to header and index."""
-    data, frames = path.read_bytes(), 0
-    chunks: list[tuple[bytes, bytes]] = []
-    for name, content in chunks_of(data):
-        if name[:2] == b"00":
-            chunks += [(name, b"")] * before.count(frames)
-            frames += 1
-        chunks.append((name, content))
-    chunks += [(b"00dc", b"")] * before.count(frames)
-    path.write_bytes(_avi(data, chunks, index=index))
-    return path
-
-
-def _avi(data: bytes, chunks: Sequence[tuple[bytes, bytes]], *, index: bool = True) -> bytes:
-    """An AVI with other chunks."""
-    head, body, entries = bytearray(data[: data.index(b"movi") - 8]), b"movi", b""
-    for name, content in chunks:
-        size = len(content).to_bytes(4, "little")
-        entries += name + (16 if content else 0).to_bytes(4, "little") + len(body).to_bytes(4, "little") + size
-        body += name + size + content + bytes(len(content) % 2)
-    count = sum(name[:2] == b"00" for name, _ in chunks).to_bytes(4, "little")
-    strh, avih = head.index(b"strh") + 40, head.index(b"avih") + 24
-    head[strh : strh + 4] = head[avih : avih + 4] = count
-    data = bytes(head) + b"LIST" + len(body).to_bytes(4, "little") + body
-    if index:
-        data += b"idx1" + len(entries).to_bytes(4, "little") + entries
-    return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
-
-
 @pytest.mark.parametrize("index", [True, False], ids=["index", "no-index"])
 @pytest.mark.parametrize("before", [[1], [10, 25, 25, 26], [0], [FRAMES]], ids=["second", "middle", "first", "last"])
 @pytest.mark.parametrize("codec", ["mpeg4", "mjpeg", "libx264"])
 def test_empty_chunks_of_an_avi_are_not_frames(tmp_path: Path, codec: str, before: list[int], index: bool) -> None:
-    path = with_empty_chunks(write_video(tmp_path / "a.avi", codec, bf="0"), before, index=index)
+    path = add_empty_chunks(record(tmp_path / "whole.avi", codec, bf="0"), tmp_path / "a.avi", before, index=index)
     given, shown, decoding = rows(path)
     assert given == shown == list(range(FRAMES))
     assert decoding.lost == ()
@@ -169,7 +90,7 @@ def test_empty_chunks_of_an_avi_are_not_frames(tmp_path: Path, codec: str, befor
 
 
 def test_a_truncated_avi_with_empty_chunks_lists_its_lost_frames(tmp_path: Path) -> None:
-    path = with_empty_chunks(write_video(tmp_path / "a.avi", "mjpeg"), [5, 10])
+    path = add_empty_chunks(record(tmp_path / "whole.avi", "mjpeg"), tmp_path / "a.avi", [5, 10])
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     given, shown, decoding = rows(path)
     assert given == shown == list(range(len(given)))
@@ -178,7 +99,7 @@ def test_a_truncated_avi_with_empty_chunks_lists_its_lost_frames(tmp_path: Path)
 
 
 def test_a_frame_count_too_large_in_the_header_is_not_a_loss(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.avi", "mjpeg")
+    path = record(tmp_path / "a.avi", "mjpeg")
     data = bytearray(path.read_bytes())
     place = data.index(b"strh") + 40
     data[place : place + 4] = (5000).to_bytes(4, "little")
@@ -194,7 +115,7 @@ EMPTY_PICTURE = b"\0\0\1\xb6" + bytes((0b01010001, 0b11001111))
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
 def test_empty_mpeg4_frames_are_not_frames(tmp_path: Path, suffix: str) -> None:
-    source, path = write_video(tmp_path / "a.avi", "mpeg4"), tmp_path / f"repeats{suffix}"
+    source, path = record(tmp_path / "a.avi", "mpeg4"), tmp_path / f"repeats{suffix}"
     with av.open(str(source)) as old, av.open(str(path), "w") as out:
         track = old.streams.video[0]
         stream, time = out.add_stream_from_template(track), 0
@@ -217,7 +138,7 @@ def test_empty_mpeg4_frames_are_not_frames(tmp_path: Path, suffix: str) -> None:
 
 def test_two_frames_in_one_chunk_are_two_frames(tmp_path: Path) -> None:
     """DivX packs two frames into one chunk, followed by a chunk with an empty frame."""
-    path = write_video(tmp_path / "a.avi", "mpeg4", bf="1")
+    path = record(tmp_path / "a.avi", "mpeg4", bf="1")
     chunks = chunks_of(path.read_bytes())
     packed: list[tuple[bytes, bytes]] = []
     for name, content in chunks:
@@ -228,7 +149,7 @@ def test_two_frames_in_one_chunk_are_two_frames(tmp_path: Path) -> None:
     assert len(packed) == len(chunks)
     name, content = packed[0]
     packed[0] = (name, content.replace(b"\0\0\1\xb6", b"\0\0\1\xb2DivX503b1393p\0\0\1\xb6", 1))
-    path.write_bytes(_avi(path.read_bytes(), packed))
+    path.write_bytes(with_chunks(path.read_bytes(), packed))
     given, shown, decoding = rows(path)
     assert shown == plain(path)[0]
     assert given == list(range(len(shown)))
@@ -240,7 +161,7 @@ def test_two_frames_in_one_chunk_are_two_frames(tmp_path: Path) -> None:
     ("name", "codec"), [("a.ts", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.mpg", "mpeg2video")]
 )
 def test_concatenated_files_are_read_one_after_the_other(tmp_path: Path, name: str, codec: str) -> None:
-    one = write_video(tmp_path / name, codec).read_bytes()
+    one = record(tmp_path / name, codec).read_bytes()
     path = tmp_path / f"joined{Path(name).suffix}"
     path.write_bytes(one + one)
     given, shown, decoding = rows(path)
@@ -252,7 +173,7 @@ def test_concatenated_files_are_read_one_after_the_other(tmp_path: Path, name: s
 
 
 def test_start_and_stop_select_frames_of_a_concatenated_file(tmp_path: Path) -> None:
-    one = write_video(tmp_path / "a.ts").read_bytes()
+    one = record(tmp_path / "a.ts").read_bytes()
     path = tmp_path / "joined.ts"
     path.write_bytes(one + one)
     given, shown, _ = decoded(path, 112, lambda it: _listed(it), start=55, stop=70)
@@ -267,8 +188,8 @@ def _listed(decoding: Decoding) -> tuple[list[int], list[int], Decoding]:
 
 
 def test_a_pause_between_concatenated_files_is_not_lost_frames(tmp_path: Path) -> None:
-    one = write_video(tmp_path / "a.ts")
-    later = copied(one, tmp_path / "b.ts", shift=Fraction(20))
+    one = record(tmp_path / "a.ts")
+    later = copy_packets(one, tmp_path / "b.ts", shift=Fraction(20))
     path = tmp_path / "joined.ts"
     path.write_bytes(one.read_bytes() + later.read_bytes())
     given, shown, decoding = rows(path)
@@ -279,14 +200,14 @@ def test_a_pause_between_concatenated_files_is_not_lost_frames(tmp_path: Path) -
 
 
 def test_timestamps_that_overflow_continue(tmp_path: Path) -> None:
-    path = copied(write_video(tmp_path / "a.ts"), tmp_path / "wrap.ts", shift=Fraction(2**33, 90_000) - 4)
+    path = copy_packets(record(tmp_path / "a.ts"), tmp_path / "wrap.ts", shift=Fraction(2**33, 90_000) - 4)
     given, shown, _ = rows(path)
     assert given == shown == list(range(FRAMES))
     np.testing.assert_allclose(np.diff(read_timeline(path).time), 1 / 25, atol=1e-4)
 
 
 def test_one_decreasing_timestamp_does_not_move_its_frame(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.flv", bf="0")
+    path = record(tmp_path / "a.flv", bf="0")
     data, place, seen = bytearray(path.read_bytes()), 13, 0
     while place + 11 <= len(data):
         if data[place] == 9:
@@ -305,8 +226,8 @@ def test_one_decreasing_timestamp_does_not_move_its_frame(tmp_path: Path) -> Non
 @pytest.mark.parametrize("suffix", [".ts", ".mkv", ".mp4"])
 @pytest.mark.parametrize("first", [5, 12])
 def test_frames_before_the_first_keyframe_are_not_counted(tmp_path: Path, suffix: str, first: int) -> None:
-    whole = write_video(tmp_path / f"a{suffix}", bf="2", **{"x264-params": "open-gop=1"})  # pyright: ignore[reportArgumentType]
-    path = copied(whole, tmp_path / f"cut{suffix}", first)
+    whole = record(tmp_path / f"a{suffix}", bf="2", **{"x264-params": "open-gop=1"})  # pyright: ignore[reportArgumentType]
+    path = copy_packets(whole, tmp_path / f"cut{suffix}", first)
     given, shown, decoding = rows(path)
     expected, times = plain(path)
     assert expected[0] > 0
@@ -319,8 +240,7 @@ def test_frames_before_the_first_keyframe_are_not_counted(tmp_path: Path, suffix
 @pytest.mark.parametrize("first", [5, 17])
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_a_start_hidden_by_an_edit_list_is_not_counted(tmp_path: Path, codec: str, first: int) -> None:
-    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
-    path = copied(write_video(tmp_path / "a.mp4", codec, **options), tmp_path / "cut.mp4", shift=-Fraction(first, 25))  # pyright: ignore[reportArgumentType]
+    path = copy_packets(record(tmp_path / "a.mp4", codec), tmp_path / "cut.mp4", shift=-Fraction(first, 25))
     given, shown, decoding = rows(path)
     assert shown == plain(path)[0]
     assert given == list(range(len(shown)))
@@ -341,7 +261,7 @@ def damaged(path: Path, size: int, filler: Callable[[int], bytes] = bytes) -> Pa
 
 @pytest.mark.parametrize(("suffix", "size"), [(".mkv", 12), (".ts", 0), (".flv", 20)])
 def test_lost_frames_of_a_damaged_file_keep_their_numbers(tmp_path: Path, suffix: str, size: int) -> None:
-    path = damaged(write_video(tmp_path / f"a{suffix}", bf="0"), size)
+    path = damaged(record(tmp_path / f"a{suffix}", bf="0"), size)
     given, shown, decoding = rows(path)
     sound = [(a, b) for a, b in zip(given, shown, strict=True) if a < 24 or a >= 48]
     assert len(sound) >= 30
@@ -351,7 +271,7 @@ def test_lost_frames_of_a_damaged_file_keep_their_numbers(tmp_path: Path, suffix
 
 
 def test_frames_after_damage_with_unequal_time_steps_have_no_number(tmp_path: Path) -> None:
-    path = damaged(write_video(tmp_path / "a.mkv", times=PHONE, bf="0"), 12)
+    path = damaged(record(tmp_path / "a.mkv", times=PHONE, bf="0"), 12)
     given, shown, decoding = rows(path)
     assert given[:25] == shown[:25] == list(range(25))
     assert 25 <= len(given) <= 26
@@ -361,25 +281,21 @@ def test_frames_after_damage_with_unequal_time_steps_have_no_number(tmp_path: Pa
 def test_only_files_that_an_older_release_read_wrongly_are_out_of_date(tmp_path: Path) -> None:
     """Earlier releases gave wrong numbers or orientations for some of these files."""
     for path in (
-        write_video(tmp_path / "a.mp4"),
-        write_video(tmp_path / "a.avi", "mpeg4"),
-        write_video(tmp_path / "a.mov"),
+        record(tmp_path / "a.mp4"),
+        record(tmp_path / "a.avi", "mpeg4"),
+        record(tmp_path / "a.mov"),
     ):
         assert reading(path) == 1
         assert video_digest(path) == source_digest(path)
-    mirrored = write_video(tmp_path / "mirrored.mp4")
-    data = bytearray(mirrored.read_bytes())
-    matrix = data.index(b"tkhd") + 44
-    data[matrix : matrix + 4] = (-(1 << 16)).to_bytes(4, "big", signed=True)
-    mirrored.write_bytes(data)
+    mirrored = set_orientation(tmp_path / "a.mp4", tmp_path / "mirrored.mp4", (-1, 0, 0, 1))
     changed = [
-        with_empty_chunks(write_video(tmp_path / "empty.avi", "mpeg4"), [3]),
-        write_video(tmp_path / "a.mkv"),
+        add_empty_chunks(tmp_path / "a.avi", tmp_path / "empty.avi", [3]),
+        record(tmp_path / "a.mkv"),
         mirrored,
     ]
     changed += [
-        with_empty_chunks(write_video(tmp_path / "bare.avi", "mpeg4"), [3], index=False),
-        write_video(tmp_path / "a.ts"),
+        add_empty_chunks(tmp_path / "a.avi", tmp_path / "bare.avi", [3], index=False),
+        record(tmp_path / "a.ts"),
     ]
     for path in changed:
         assert reading(path) > 1
@@ -394,7 +310,7 @@ def test_any_content_has_a_digest(tmp_path: Path, content: bytes) -> None:
 
 
 def test_frames_of_a_bare_stream_have_the_times_of_its_rate(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.h264")
+    path = record(tmp_path / "a.h264")
     given, shown, _ = rows(path)
     assert given == shown == list(range(FRAMES))
     np.testing.assert_allclose(read_timeline(path).time, np.arange(FRAMES) / 25, atol=1e-6)
@@ -418,7 +334,7 @@ def test_frames_whose_presentation_times_are_those_of_decoding_are_counted(tmp_p
     def forget(place: int, packet: av.Packet) -> None:
         packet.pts = packet.dts = 512 * place
 
-    path = rewritten(write_video(tmp_path / "a.mp4", bf="2"), tmp_path / f"b{suffix}", forget)
+    path = rewritten(record(tmp_path / "a.mp4", bf="2"), tmp_path / f"b{suffix}", forget)
     given, shown, decoding = rows(path, decoders=("pyav",))
     assert given == shown == list(range(FRAMES))
     assert decoding.lost == ()
@@ -427,7 +343,7 @@ def test_frames_whose_presentation_times_are_those_of_decoding_are_counted(tmp_p
 
 def test_frames_of_which_some_have_no_timestamp_are_counted(tmp_path: Path) -> None:
     """As where a transport stream puts several frames into one packet of its own."""
-    path = write_video(tmp_path / "a.ts", bf="2")
+    path = record(tmp_path / "a.ts", bf="2")
     data = bytearray(path.read_bytes())
     starts = [at for at in range(0, len(data), 188) if data[at + 1] & 0x40 and data[at + 1 : at + 3] == b"\x41\x00"]
     for at in starts[7:40:11]:
@@ -445,7 +361,7 @@ def test_frames_of_which_some_have_no_timestamp_are_counted(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("share", [70, 80, 90])
 def test_an_avi_that_ends_in_half_a_frame_keeps_the_others(tmp_path: Path, share: int) -> None:
-    whole = write_video(tmp_path / "a.avi", bf="3").read_bytes()
+    whole = record(tmp_path / "a.avi", bf="3").read_bytes()
     path = tmp_path / "b.avi"
     path.write_bytes(whole[: len(whole) * share // 100])
     given, shown, decoding = rows(path)
@@ -457,8 +373,8 @@ def test_an_avi_that_ends_in_half_a_frame_keeps_the_others(tmp_path: Path, share
 
 @pytest.mark.parametrize("suffix", [".ts", ".m2ts"])
 def test_a_joined_file_that_continues_in_another_stream_is_refused(tmp_path: Path, suffix: str) -> None:
-    first = write_video(tmp_path / f"a{suffix}")
-    other = copied(first, tmp_path / "b.ts")
+    first = record(tmp_path / f"a{suffix}")
+    other = copy_packets(first, tmp_path / "b.ts")
     data = first.read_bytes()
     stride, sync = (192, 4) if suffix == ".m2ts" else (188, 0)
     with av.open(str(first)) as container:
@@ -484,7 +400,7 @@ def test_of_two_programs_in_a_transport_stream_the_first_is_read(tmp_path: Path)
             stream.width, stream.height, stream.pix_fmt = 112, 64, "yuv420p"
         for number in range(2 * FRAMES):
             for stream in streams[number >= FRAMES :]:
-                frame = av.VideoFrame.from_ndarray(draw(number), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
                 frame.pts, frame.time_base = number, Fraction(1, 25)
                 out.mux(stream.encode(frame))
         for stream in streams:
@@ -494,7 +410,7 @@ def test_of_two_programs_in_a_transport_stream_the_first_is_read(tmp_path: Path)
 
 
 def test_a_stream_that_begins_in_the_middle_of_a_file_does_not_end_it(tmp_path: Path) -> None:
-    first, second = write_video(tmp_path / "a.ts"), tmp_path / "b.ts"
+    first, second = record(tmp_path / "a.ts"), tmp_path / "b.ts"
     with av.open(str(first)) as old, av.open(str(second), "w") as out:
         track = old.streams.video[0]
         stream, sound = out.add_stream_from_template(track), out.add_stream("mp2", rate=48_000)

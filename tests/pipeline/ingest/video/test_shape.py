@@ -129,7 +129,7 @@ def test_a_video_with_non_square_pixels_has_its_displayed_shape_everywhere(
         shape[1] // 4 - 3 : shape[1] // 4 + 4, shape[0] // 2 - 3 : shape[0] // 2 + 4
     ]
     assert np.abs(spot - plain).max() > 80
-    page = as_json(with_web_video(read_clip(tmp_path, "v", 0.5), 1_000_000))
+    page = as_json(with_web_video(read_clip(tmp_path, "v", 0.5), 1_000_000, Reporter(quiet=True)))
     assert (page["width"], page["height"]) == shape
     assert page["rows"]["box"][0] == [shape[0] // 2, shape[1] // 4, shape[0] * 3 // 4, shape[1] // 2]
     data = make_web_video(path, 1_000_000).data

@@ -3,10 +3,8 @@
 import gc
 import itertools
 import os
-import select
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,12 +12,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from affect.benchmarks.recordings import overwrite_packet
 from affect.pipeline.errors import VideoError
 from affect.pipeline.ingest.video import decode as decode_module
 from affect.pipeline.ingest.video import pyav_decoder
 from affect.pipeline.ingest.video.decode import Decoding, DecordError, decode, decoded, probe
 from affect.pipeline.ingest.video.pyav_decoder import frames_by_pyav
 from affect.pipeline.ingest.video.timeline import read_timeline
+from affect.tests.child import command, output
+from affect.tests.programs.decoding import hold_decoder
+from affect.tests.programs.libraries import decode as decode_alone
+from affect.tests.waiting import wait_for_exit
 
 WIDTH, HEIGHT = 160, 96
 COLOURS = ((220, 30, 30), (30, 200, 30), (30, 30, 220))
@@ -216,12 +219,7 @@ def test_damage_inside_a_video_shifts_no_frame_number(tmp_path: Path, suffix: st
 
 def test_if_decord_fails_midway_all_frames_are_decoded_again_with_pyav(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=120)
-    with av.open(str(path)) as container:
-        packet = [packet for packet in container.demux(video=0) if packet.size][72]
-    data = bytearray(path.read_bytes())
-    assert packet.pos is not None
-    data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
-    path.write_bytes(data)
+    overwrite_packet(path, 72)
     with pytest.raises(DecordError, match="failed after it returned frames"), decode(path, 64, batch=8) as decoding:
         list(decoding)
     given, shown, decoding = numbers_of(path, batch=8)
@@ -344,31 +342,18 @@ def test_closing_early_leaves_no_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize("memory", [0, 1 << 40])
 def test_the_decoder_ends_with_its_parent(tmp_path: Path, memory: int) -> None:
     path = write_video(tmp_path / "a.mp4", frames=900)
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom affect.pipeline.ingest.video import decode\n"
-        "decode.MAX_PREFETCH_BYTES = int(sys.argv[2])\n"
-        "decoding = decode.decode(Path(sys.argv[1]), 1024, batch=4)\nnext(decoding)\n"
-        "print(decoding._child._process.pid, flush=True)\nsys.stdin.read()"
-    )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code, path, str(memory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert parent.stdout is not None
-    with parent:
-        handle = os.pidfd_open(int(parent.stdout.readline()))
+    with subprocess.Popen(command(hold_decoder, path, memory), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        decoder = int(parent.stdout.readline())
         parent.kill()
-    assert select.select([handle], [], [], 10)[0], "the decoder outlived its parent"
-    os.close(handle)
+        wait_for_exit(decoder)
 
 
 def test_decoding_imports_neither_torch_nor_decord(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", frames=2)
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom affect.pipeline.ingest.video.decode import decode\n"
-        "print(len(list(decode(Path(sys.argv[1]), 64))), *({'torch', 'decord'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.mp4"], capture_output=True, text=True, check=True)
-    assert done.stdout == "1\n"
+    frames, libraries = output(decode_alone, tmp_path / "a.mp4").splitlines()
+    assert frames == "2"
+    assert not {"torch", "decord"} & set(libraries.split())
 
 
 REAL = Path(__file__).parents[4].parent / "shared" / "data"

@@ -11,7 +11,8 @@ from affect.pipeline.ingest.boxes import write_boxes
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Boxes
 from affect.pipeline.runs.splits import Cached
-from affect.pipeline.storage.shard import FEATURES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES
+from affect.pipeline.storage.shard_writer import ShardWriter
 from affect.pipeline.visualization.report.stn_samples import measure
 
 WIDTH, HEIGHT = 640, 480
