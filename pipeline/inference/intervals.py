@@ -100,8 +100,9 @@ def absence(time: NDArray[np.float64], seen: NDArray[np.bool_], *, causal: bool)
 
 def smoothed(values: NDArray[Any], time: NDArray[np.float64], *, causal: bool) -> NDArray[np.float64]:
     """Mean of the rows [n, c] within MEMORY seconds."""
-    first = np.searchsorted(time, time - MEMORY - 1e-9)
-    end = np.arange(1, len(time) + 1) if causal else np.searchsorted(time, time + MEMORY + 1e-9)
+    rows = np.arange(len(time))
+    first = np.minimum(np.searchsorted(time, time - MEMORY - 1e-9), rows)
+    end = rows + 1 if causal else np.maximum(np.searchsorted(time, time + MEMORY + 1e-9), rows + 1)
     total = np.concatenate((np.zeros((1, values.shape[1])), np.cumsum(values, 0)))
     return (total[end] - total[first]) / (end - first)[:, None]
 
