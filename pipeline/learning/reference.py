@@ -153,15 +153,17 @@ def fit_reference(training: "Sequence[Tensor]", validation: "Sequence[Tensor]" =
     fitted without this person. validation: of people that the backbone was not trained on. If they lie farther away
     than the training people, all scores are shifted by the difference of the medians.
     """
+    import torch
+
     people = [person for person in training if len(person)]
     if len(people) < MIN_PEOPLE:
         return None
     parts = [people[fold::FOLDS] for fold in range(FOLDS)]
     moments = [_moments(part) for part in parts]
-    total = tuple(sum(column[1:], column[0]) for column in zip(*moments, strict=True))
+    total = [torch.stack(column).sum(0) for column in zip(*moments, strict=True)]
     scores: list[float] = []
     for part, own in zip(parts, moments, strict=True):
-        without = _subspace(*(whole - it for whole, it in zip(total, own, strict=True)))
+        without = _subspace(*[whole - it for whole, it in zip(total, own, strict=True)])
         scores += person_scores(Reference(without, None, np.zeros(1), 1), part)
     whole = Reference(_subspace(*total), None, np.zeros(1), 1)
     new = person_scores(whole, validation)

@@ -20,6 +20,7 @@ from ..inference.load import check_model
 from ..inference.predictor import Predictor
 from ..inference.streaming import open_source, stream_live
 from ..inference.trace import Moment
+from ..inference.unlike import StreamJudge
 from ..ingest.video.live import LatestFrame
 from ..progress import Reporter
 from ..records import shape
@@ -64,6 +65,7 @@ def live(
             "For live use, train a head with head.bidirectional=false"
         )
     frames = late = 0
+    unlike = StreamJudge(predictor.reference)
     began, last = time.monotonic(), 0.0
     video: Mp4 | None = None
     drawn: Overlay | None = None
@@ -73,6 +75,8 @@ def live(
         show = stack.enter_context(_Show(reporter, as_json, emit))
         for moment, arrival in stream_live(predictor, newest):
             frames, late, last = frames + 1, late + moment.late, moment.time
+            if text := unlike.push(moment.distance, seen=moment.seen):
+                reporter.warning(text)
             if overlay is not None:
                 if video is None or drawn is None:
                     height, width = arrival.picture.shape[:2]

@@ -1,5 +1,6 @@
 """The page of each predicted video, with a player: `affect predict --report`."""
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -70,6 +71,9 @@ def render_clip(clip: Clip) -> str:
         **{f"{name} of {what}": number(facts.get(f"{what}_{name}"), 2)
            for what in ("valence", "arousal") for name in ("mean", "min", "max")},
         "highest arousal at": liveliest,
+        "farther from the training data than": f"{math.floor(facts['training_percentile'])} % of new people"
+        if facts.get("training_percentile") is not None
+        else None,
         "frames that could not be decoded": facts.get("lost", 0),
     }  # fmt: skip
     return render(
