@@ -47,12 +47,14 @@ COORDINATES = 512
 """Main directions of the features in which the other kinds are told apart."""
 SHRINKAGE = 1e-3
 PENALTY = 1e-3
+RESIDUAL = 3.0
+"""Weight of the residual among the coordinates."""
 OWN_WEIGHT = 3.0
 """Weight of all training faces; each other kind has the weight 1."""
 
 
 def ferplus_faces(predictor: Predictor, faces: Faces, count: int, *, changed: bool) -> Tensor:
-    """Features of `count` usable faces, each whole and cut around the face."""
+    """Descriptions of `count` usable faces, each whole and cut around the face."""
     generator = torch.Generator().manual_seed(0)
     rows = faces.usable[torch.randperm(len(faces.usable), generator=generator)[:count]]
     size, parts = predictor.net.stn.crop, []
@@ -64,25 +66,24 @@ def ferplus_faces(predictor: Predictor, faces: Faces, count: int, *, changed: bo
                 if changed
                 else crop_centre(grey, size, surround=SURROUND)
             )
-            with torch.no_grad(), predictor.compute.autocast():
-                parts.append(predictor.net.backbone.features(crops).float())
-    return torch.cat(parts)
+            parts.append(kinds.encode_crops(predictor, crops))
+    return kinds.joined(parts).description
 
 
 def fit_contrast(subspace: Subspace, own: Sequence[Tensor], others: Sequence[Tensor]) -> Contrast:
-    """Multinomial logistic regression of training faces against c other kinds, on the main directions of the training
-    features and on the residual. Each set of features has the same weight in `own`."""
-    centred = [subspace.centred(features) for features in own]
-    covariance = sum((rows.T @ rows / len(rows) for rows in centred), torch.zeros(())) / len(centred)
+    """Multinomial logistic regression of training faces against c other kinds, on the main directions of the
+    descriptions of training faces and on the residual. Each set has the same weight in `own`."""
+    mean = torch.stack([rows.mean(0) for rows in own]).mean(0)
+    covariance = torch.stack([(rows - mean).T @ (rows - mean) / len(rows) for rows in own]).mean(0)
     spread, directions = torch.linalg.eigh(covariance)
     spread, directions = spread.flip(0)[:COORDINATES], directions.flip(1)[:, :COORDINATES]
     whiten = directions / (spread + SHRINKAGE * spread[0]).sqrt()
-    centre = torch.cat([subspace.residual(rows) for rows in centred]).mean()
+    centre = torch.cat([subspace.residual(rows) for rows in own]).mean()
 
     def inputs(rows: Tensor) -> Tensor:
-        return torch.cat((rows @ whiten, 3 * (subspace.residual(rows) - centre)[:, None]), 1)
+        return torch.cat(((rows - mean) @ whiten, RESIDUAL * (subspace.residual(rows) - centre)[:, None]), 1)
 
-    sets = [inputs(rows) for rows in centred] + [inputs(subspace.centred(features)) for features in others]
+    sets = [inputs(rows) for rows in (*own, *others)]
     kind = torch.cat([torch.full((len(it),), max(0, n - len(own) + 1)) for n, it in enumerate(sets)])
     share = [OWN_WEIGHT / len(own)] * len(own) + [1.0] * len(others)
     weight = torch.cat([torch.full((len(it),), own_share / len(it)) for it, own_share in zip(sets, share, strict=True)])
@@ -100,8 +101,8 @@ def fit_contrast(subspace: Subspace, own: Sequence[Tensor], others: Sequence[Ten
 
     optimizer.step(closure)
     found = (matrix - matrix[:, :1]).detach()[:, 1:]
-    offset = (bias - bias[0]).detach()[1:] - 3 * centre * found[-1]
-    return Contrast((whiten @ found[:-1]).T.contiguous(), 3 * found[-1], offset)
+    direction, slope = (whiten @ found[:-1]).T.contiguous(), RESIDUAL * found[-1]
+    return Contrast(direction, slope, (bias - bias[0]).detach()[1:] - centre * slope - direction @ mean)
 
 
 def fit(predictor: Predictor, ferplus: Path, pictures: Path, detector: Path | None, folder: Path) -> Reference:
@@ -111,18 +112,18 @@ def fit(predictor: Predictor, ferplus: Path, pictures: Path, detector: Path | No
         return ferplus_faces(predictor, Faces(ferplus, usage, detector, folder), count, changed=changed)
 
     rng = np.random.default_rng(0)
-    real = [kinds.real_faces(predictor, pictures, "train", it).feature for it in (None, rng)]
-    crowd = kinds.crowd_faces(predictor, pictures, "train", "face").feature
+    real = [kinds.real_faces(predictor, pictures, "train", it).description for it in (None, rng)]
+    crowd = kinds.crowd_faces(predictor, pictures, "train", "face").description
     own = [faces_of("Training", TRAINING_ROWS, changed=True), torch.cat(real), crowd]
-    others = [kinds.crowd_faces(predictor, pictures, "train", "masked").feature]
-    others.append(kinds.joined(list(kinds.no_people(predictor, pictures, "train").values())).feature)
-    others.append(kinds.joined(kinds.drawn_people(predictor, folder / "drawn", "train", DRAWN)).feature)
-    others += [it.feature for it in kinds.filtered_faces(predictor, pictures, "train").values()]
+    others = [kinds.crowd_faces(predictor, pictures, "train", "masked").description]
+    others.append(kinds.joined(list(kinds.no_people(predictor, pictures, "train").values())).description)
+    others.append(kinds.joined(kinds.drawn_people(predictor, folder / "drawn", "train", DRAWN)).description)
+    others += [it.description for it in kinds.filtered_faces(predictor, pictures, "train").values()]
     subspace = fit_subspace(own[:2])
     reference = Reference(subspace, fit_contrast(subspace, own, others), np.zeros(1), 1)
     held_out = [
         faces_of("PublicTest", CALIBRATION_ROWS, changed=False),
-        *(kinds.real_faces(predictor, pictures, "calibration", it).feature for it in (None, rng)),
+        *(kinds.real_faces(predictor, pictures, "calibration", it).description for it in (None, rng)),
     ]
     for name, features in zip(("PublicTest", "real", "real, changed"), held_out, strict=True):
         print(f"{name}: {len(features)} faces, 99th percentile {reference.raw(features).quantile(0.99):.2f}")

@@ -63,14 +63,16 @@ def auroc(own: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 
 def of_faces(reference: Reference, name: str, features: Features, *, own: bool = False) -> Scores:
-    distance = reference.distance(features.feature).double().numpy()
+    distance = reference.distance(features.description).double().numpy()
+    if own:  # what is no face is another kind
+        distance = distance[features.seen]
     return Scores(name, own, "faces", distance, float(features.seen.mean()))
 
 
 def of_videos(reference: Reference, name: str, videos: Sequence[Features], *, own: bool = False) -> Scores:
     """The distance of each video, as in `affect predict`."""
     usable = [video for video in videos if video.seen.sum() >= MIN_SEEN]
-    judged = [reference.judge(reference.distance(it.feature).numpy(), it.seen) for it in usable]
+    judged = [reference.judge(reference.distance(it.description).numpy(), it.seen) for it in usable]
     found = sum(float(it.seen.mean()) for it in videos) / max(1, len(videos))
     return Scores(name, own, "videos", np.array([it.distance for it in judged if it is not None]), found)
 
@@ -90,10 +92,8 @@ def ferplus_test(predictor: Predictor, data: Path) -> Features | None:
     found = []
     for part in torch.from_numpy(chosen).split(64):
         crops = crop_centre(part[:, None].expand(-1, 3, -1, -1), predictor.net.stn.crop)
-        with torch.no_grad(), predictor.compute.autocast():
-            found.append(predictor.net.backbone.features(crops).float())
-    feature = torch.cat(found)
-    return Features(feature, np.ones(len(feature), bool))
+        found.append(kinds.encode_crops(predictor, crops))
+    return kinds.joined(found)
 
 
 def changed_faces(predictor: Predictor, folder: Path) -> dict[str, Features]:
@@ -169,14 +169,14 @@ def cost(model: Path) -> dict[str, float]:
     """CPU time in ms for each frame: of the networks, and of the distance."""
     predictor, reference = _load(model)
     pixels = np.random.default_rng(0).integers(0, 256, (32, predictor.size, predictor.size, 3), np.uint8)
-    feature = predictor.encode_pixels(pixels, 640, 360).feature
+    description = torch.rand(32, 2560)
     times = {"networks": [], "distance": []}
     for _ in range(5):
         began = time.process_time()
         predictor.encode_pixels(pixels, 640, 360)
         middle = time.process_time()
         for _ in range(20):
-            reference.distance(feature)
+            reference.distance(description)
         times["networks"].append((middle - began) / 32 * 1000)
         times["distance"].append((time.process_time() - middle) / 32 / 20 * 1000)
     return {name: float(np.median(values)) for name, values in times.items()}

@@ -19,6 +19,7 @@ from affect.pipeline.ingest.pictures import read_picture
 from affect.pipeline.ingest.synthetic.video import SyntheticVideo, draw_video
 from affect.pipeline.ingest.video.decode import Decoding, decoded
 from affect.pipeline.ingest.video.live import resize_square
+from affect.pipeline.learning.reference import describe
 from affect.pipeline.learning.stn.degrade import degrade
 from numpy.typing import NDArray
 from torch import Tensor
@@ -38,9 +39,10 @@ BATCH = 32
 
 
 class Features(NamedTuple):
-    """feature: float [n, 2048]. seen: bool [n], whether affect finds a face there, or True for a given box."""
+    """description: float [n, 2560], see pipeline/learning/reference.py. seen: bool [n], whether affect
+    finds a face there, or True for a given box."""
 
-    feature: Tensor
+    description: Tensor
     seen: NDArray[np.bool_]
 
 
@@ -85,19 +87,30 @@ FILTERS: dict[str, Callable[[Image], Image]] = {
 
 def encode(predictor: Predictor, pictures: Iterator[Image]) -> Features:
     """The features of the most likely face of each picture, whether it is one or not."""
-    features, seen = [], []
-    for part in _batches(pictures):
-        squares = np.stack([resize_square(picture, predictor.size) for picture in part])
-        height, width = np.array([picture.shape[:2] for picture in part], np.int64).T
-        outputs = predictor.encode_pixels(squares, width, height)
-        features.append(outputs.feature[:, : predictor.net.head.mean.numel()].cpu())
-        seen.append(outputs.face >= predictor.config.predict.face_threshold)
-    return Features(torch.cat(features), np.concatenate(seen))
+    return joined(
+        [
+            _encode_squares(predictor, np.stack([resize_square(picture, predictor.size) for picture in part]))
+            for part in _batches(pictures)
+        ]
+    )
+
+
+def _encode_squares(predictor: Predictor, squares: NDArray[np.uint8]) -> Features:
+    found = predictor.encode(torch.from_numpy(squares).to(predictor.device).permute(0, 3, 1, 2))
+    seen = found.presence.float().cpu().numpy() >= predictor.config.predict.face_threshold
+    return Features(describe(found.texture, found.feature).cpu(), seen)
+
+
+def encode_crops(predictor: Predictor, crops: Tensor) -> Features:
+    """The features of crops, uint8 or float [n, 3, s, s]."""
+    with torch.no_grad(), predictor.compute.autocast():
+        feature, _, texture = predictor.net.backbone.read(crops)
+    return Features(describe(texture, feature), np.ones(len(crops), bool))
 
 
 def encode_boxes(predictor: Predictor, faces: Iterator[tuple[Image, NDArray[np.float32]]]) -> Features:
     """The features of faces at known boxes, x0 y0 x1 y1 in pixels."""
-    features: list[Tensor] = []
+    found = []
     for part in _batches(faces):
         crops = []
         for picture, corners in part:
@@ -105,10 +118,8 @@ def encode_boxes(predictor: Predictor, faces: Iterator[tuple[Image, NDArray[np.f
             scaled = torch.from_numpy(corners / np.array([width, height] * 2, np.float32))[None]
             square = torch.from_numpy(resize_square(picture, predictor.size)).permute(2, 0, 1)[None]
             crops.append(predictor.net.stn.sample(square, theta_from_corners(scaled, 1, 1)))
-        with torch.no_grad(), predictor.compute.autocast():
-            features.append(predictor.net.backbone.features(torch.cat(crops)).float())
-    feature = torch.cat(features)
-    return Features(feature, np.ones(len(feature), bool))
+        found.append(encode_crops(predictor, torch.cat(crops)))
+    return joined(found)
 
 
 def real_faces(predictor: Predictor, folder: Path, part: str, rng: np.random.Generator | None = None) -> Features:
@@ -172,20 +183,14 @@ def encode_video(predictor: Predictor, path: Path, frames: int) -> Features:
 
     def read(decoding: Decoding) -> Features:
         step = max(1, (decoding.facts.frames or frames) // frames)
-        features, seen = [], []
-        for batch in decoding:
-            rows = np.flatnonzero(batch.index % step == 0)
-            if len(rows):
-                outputs = predictor.encode_pixels(batch.pixels[rows], decoding.facts.width, decoding.facts.height)
-                features.append(outputs.feature[:, : predictor.net.head.mean.numel()].cpu())
-                seen.append(outputs.face >= predictor.config.predict.face_threshold)
-        return Features(torch.cat(features), np.concatenate(seen))
+        chosen = ((batch, np.flatnonzero(batch.index % step == 0)) for batch in decoding)
+        return joined([_encode_squares(predictor, batch.pixels[rows]) for batch, rows in chosen if len(rows)])
 
     return decoded(path, predictor.size, read, batch=BATCH, deadline=predictor.config.runtime.decode_seconds)
 
 
 def joined(parts: Sequence[Features]) -> Features:
-    return Features(torch.cat([it.feature for it in parts]), np.concatenate([it.seen for it in parts]))
+    return Features(torch.cat([it.description for it in parts]), np.concatenate([it.seen for it in parts]))
 
 
 def _batches(items: Iterator[Item]) -> Iterator[list[Item]]:

@@ -18,6 +18,7 @@ from ...models.theta import add_margin, corners_from_theta
 from ..ingest.video.decode import Decoding
 from ..learning.frame_tracks import FrameTrack, predict_frames
 from ..learning.model_file import read_reference
+from ..learning.reference import describe
 from ..learning.runtime import environment, keep_freed_memory, limit_spinning_late, pick_compute, pieces
 from ..learning.windows import head_predictor, read_track_values
 from ..processes import own_networks
@@ -92,7 +93,7 @@ class Predictor:
             self.encode(self._frames(pixels[rows]), None if region is None else region[rows])
             for rows in pieces(len(pixels), self.device)
         ]
-        feature, theta, presence, logits = (torch.cat([part[k].float() for part in parts]) for k in range(4))
+        feature, theta, presence, logits, texture = (torch.cat([part[k].float() for part in parts]) for k in range(5))
         # Without face detection, the box is the whole picture, and `stn.whole` has removed the margin from theta.
         box_theta = theta if self.finds_faces else add_margin(theta, self.net.stn.margin)
         w, h = (torch.as_tensor(side, dtype=torch.float32, device=self.device) for side in (width, height))
@@ -100,13 +101,13 @@ class Predictor:
         box = torch.minimum(corners.clamp(min=0), torch.stack((w, h, w, h), -1))
         face, boxes, emotion = (part.cpu().numpy() for part in (presence, box, logits.softmax(1)))
         traits = self._traits(feature, boxes, emotion, height)
-        return FrameOutputs(feature, face, boxes, emotion, traits, self._distance(feature))
+        return FrameOutputs(feature, face, boxes, emotion, traits, self._distance(texture, feature))
 
-    def _distance(self, feature: Tensor) -> NDArray[np.float32]:
+    def _distance(self, texture: Tensor, feature: Tensor) -> NDArray[np.float32]:
         if self.reference is None:
             return np.full(len(feature), np.nan, np.float32)
         with torch.no_grad():
-            return self.reference.distance(feature[:, :FEATURE_SIZE]).cpu().numpy()
+            return self.reference.distance(describe(texture, feature[:, :FEATURE_SIZE])).cpu().numpy()
 
     def _traits(
         self, feature: Tensor, box: NDArray[np.float32], emotion: NDArray[np.float32], height: Side

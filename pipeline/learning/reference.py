@@ -1,9 +1,11 @@
 """How far faces lie from those of the training split, from the features of the backbone.
 
-The features of a frame are divided by their norm. The distance is the log of what the main directions of the training
-features do not explain: the residual outside a principal subspace (Wang et al., ViM, CVPR 2022) of normalised features
-(Sun et al., Deep Nearest Neighbors, ICML 2022). A reference may also have directions that point from the training
-faces to pictures that are known to be unlike them, such as drawings (Hendrycks et al., Outlier Exposure, ICLR 2019).
+The distance uses the mean and deviation of the channels of the first stage (`texture`): a backbone that was trained on
+drawings maps real faces to the same final features, but the first stage still sees the difference (Lee et al., NeurIPS
+2018, use all stages). Each block is divided by its norm (Sun et al., ICML 2022). The distance is the log of what the
+main directions of the training faces do not explain: the residual outside a principal subspace (Wang et al., ViM, CVPR
+2022). A reference may also have directions from the training faces to pictures that are known to be unlike them, such
+as masks and drawings (Hendrycks et al., Outlier Exposure, ICLR 2019). They use the final features too.
 The score of a video is the median distance of its frames with a face. It is compared with the scores of people whose
 frames were not used for the fit.
 """
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 VERSION = 1
 PREFIX = "reference."
 """Of the names of the tensors in a model file."""
+TEXTURE = 512
+"""Numbers that describe the texture: two for each channel of the first stage of a ResNet-50."""
+CONTRAST = ("direction", "slope", "bias")
 DIRECTIONS = 64
 """Dimensions of the principal subspace."""
 FOLDS = 5
@@ -31,9 +36,10 @@ MIN_PEOPLE = 10
 """With fewer training people, there is no reference."""
 MIN_VALIDATION = 5
 """With fewer validation people, their scores do not count."""
-FRAMES_PER_PERSON = 200
-MAX_FRAMES = 20_000
-"""Frames of all people."""
+FEWEST_FRAMES, MOST_FRAMES = 8, 40
+"""Of each person."""
+MAX_FRAMES = 2_000
+"""Frames of all people, unless there would be fewer than FEWEST_FRAMES of each."""
 GRID = 1001
 """The scores of more people are stored as this many quantiles."""
 TAIL = 0.99
@@ -64,26 +70,22 @@ class Unlike:
 
 @dataclass(frozen=True, eq=False)
 class Subspace:
-    """mean: float32 [f] of the normalised features. basis: float32 [k, f], the main directions, orthonormal."""
+    """Of the texture. mean: float32 [t]. basis: float32 [k, t], the main directions, orthonormal."""
 
     mean: "Tensor"
     basis: "Tensor"
 
-    def centred(self, feature: "Tensor") -> "Tensor":
-        """Normalised features minus their mean, float32 [n, f]."""
-        feature = feature.float()
-        return feature / feature.norm(dim=1, keepdim=True).clamp(min=SMALLEST) - self.mean
-
-    def residual(self, centred: "Tensor") -> "Tensor":
-        """Log of the squared length outside the subspace, [n]."""
+    def residual(self, description: "Tensor") -> "Tensor":
+        """Log of the squared length of the texture outside the subspace, [n]. description: [n, t + f]."""
+        centred = description[:, :TEXTURE].float() - self.mean
         inside = (centred @ self.basis.T).square().sum(1)
         return (centred.square().sum(1) - inside).clamp(min=SMALLEST).log()
 
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """Classifies features as training faces or one of c other kinds. direction: float32 [c, f], of the centred
-    features. slope: [c], of the residual. bias: [c]. Its output is the log-odds of each kind against training faces."""
+    """Classifies faces as training faces or one of c other kinds. direction: float32 [c, t + f], of descriptions.
+    slope: [c], of the residual. bias: [c]. Its output is the log-odds of each kind against training faces."""
 
     direction: "Tensor"
     slope: "Tensor"
@@ -100,22 +102,22 @@ class Reference:
     score: NDArray[np.float64]
     people: int
 
-    def raw(self, feature: "Tensor") -> "Tensor":
-        """The distance [n] of features [n, f] before it is standardised."""
-        centred = self.subspace.centred(feature)
-        residual = self.subspace.residual(centred)
-        if self.contrast is None:
+    def raw(self, description: "Tensor") -> "Tensor":
+        """The distance [n] before it is standardised. description: [n, t + f], see describe."""
+        residual = self.subspace.residual(description)
+        own = self.contrast
+        if own is None:
             return residual
-        odds = centred @ self.contrast.direction.T + residual[:, None] * self.contrast.slope + self.contrast.bias
+        odds = description.float() @ own.direction.T + residual[:, None] * own.slope + own.bias
         return odds.logsumexp(1)
 
-    def distance(self, feature: "Tensor") -> "Tensor":
+    def distance(self, description: "Tensor") -> "Tensor":
         """Distance of each frame, float32 [n]. 0: the median score of held-out people. 1: their 99th percentile.
 
-        feature: [n, f], of the encoder of this model.
+        description: [n, t + f], see describe, by the encoder of this model.
         """
         centre, width = self._range
-        return (self.raw(feature) - centre) / width
+        return (self.raw(description) - centre) / width
 
     @property
     def limit(self) -> float:
@@ -146,11 +148,20 @@ class Reference:
         return float(middle), float(max(tail - middle, SMALLEST))
 
 
+def describe(texture: "Tensor", feature: "Tensor") -> "Tensor":
+    """What a reference needs of frames: texture [n, t] and features [n, f], each divided by its norm, side by side,
+    [n, t + f]."""
+    import torch
+
+    blocks = (texture.float(), feature.float())
+    return torch.cat([block / block.norm(dim=1, keepdim=True).clamp(min=SMALLEST) for block in blocks], 1)
+
+
 def fit_reference(training: "Sequence[Tensor]", validation: "Sequence[Tensor]" = ()) -> Reference | None:
     """The reference of some people; None for fewer than MIN_PEOPLE.
 
-    training: features [n, f] of frames with a face, for each person. The score of a person uses a subspace that was
-    fitted without this person. validation: of people that the backbone was not trained on. If they lie farther away
+    training: descriptions [n, t + f] of frames with a face, for each person. The score of a person uses a subspace that
+    was fitted without this person. validation: of people that the backbone was not trained on. If they lie farther away
     than the training people, all scores are shifted by the difference of the medians.
     """
     import torch
@@ -183,9 +194,9 @@ def person_scores(reference: Reference, people: "Sequence[Tensor]") -> list[floa
     return [float(reference.raw(person).quantile(0.5)) for person in people if len(person)]
 
 
-def fit_subspace(features: "Sequence[Tensor]") -> Subspace:
-    """The main directions of the features [n, f] of all people."""
-    return _subspace(*_moments(features))
+def fit_subspace(people: "Sequence[Tensor]") -> Subspace:
+    """The main directions of the texture of all people, each with the same weight. people: descriptions [n, t + f]."""
+    return _subspace(*_moments(people))
 
 
 def to_state(reference: Reference | None) -> "tuple[dict[str, Tensor], dict[str, Any] | None]":
@@ -197,8 +208,7 @@ def to_state(reference: Reference | None) -> "tuple[dict[str, Tensor], dict[str,
     half = {"mean": reference.subspace.mean, "basis": reference.subspace.basis}
     exact = {"score": torch.from_numpy(reference.score)}
     if reference.contrast is not None:
-        half["direction"] = reference.contrast.direction
-        exact |= {"slope": reference.contrast.slope, "bias": reference.contrast.bias}
+        exact |= {name: getattr(reference.contrast, name) for name in CONTRAST}
     state = {name: tensor.cpu().half() for name, tensor in half.items()} | {n: it.cpu() for n, it in exact.items()}
     return {PREFIX + name: it for name, it in state.items()}, {"version": VERSION, "people": reference.people}
 
@@ -212,11 +222,11 @@ def from_state(state: "Mapping[str, Tensor]", facts: Mapping[str, Any] | None) -
         subspace = Subspace(found["mean"].float(), found["basis"].float())
         contrast = None
         if "direction" in found:
-            contrast = Contrast(*(found[name].float() for name in ("direction", "slope", "bias")))
-        score, width = found["score"].double().numpy(), len(subspace.mean)
-        if subspace.basis.shape[1] != width or not len(score) or not np.isfinite(score).all():
+            contrast = Contrast(*(found[name].float() for name in CONTRAST))
+        score = found["score"].double().numpy()
+        if subspace.mean.shape != (TEXTURE,) or subspace.basis.shape[1:] != (TEXTURE,) or not np.isfinite(score).all():
             raise ValueError("the tensors have wrong shapes")
-        if contrast is not None and contrast.direction.shape != (len(contrast.bias), width):
+        if contrast is not None and len(contrast.direction) != len(contrast.bias):
             raise ValueError("the tensors have wrong shapes")
         return Reference(subspace, contrast, score, int(facts["people"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -229,21 +239,19 @@ def sample_rows(seen: NDArray[np.bool_], limit: int) -> NDArray[np.int64]:
     return rows if len(rows) <= limit else rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
 
 
-def frames_per_person(people: int, total: int = MAX_FRAMES) -> int:
+def frames_per_person(people: int) -> int:
     """How many frames of each person to use."""
-    return max(2, min(FRAMES_PER_PERSON, total // max(1, people)))
+    return max(FEWEST_FRAMES, min(MOST_FRAMES, MAX_FRAMES // max(1, people)))
 
 
-def _moments(features: "Sequence[Tensor]") -> "tuple[Tensor, Tensor, Tensor]":
-    """Of the normalised features, each person with the same weight: the summed weights, the sum [f], and the sum of the
-    outer products [f, f]."""
+def _moments(people: "Sequence[Tensor]") -> "tuple[Tensor, Tensor, Tensor]":
+    """Of the textures, each person with the same weight: the summed weights, the sum [t], and the sum of the outer
+    products [t, t]."""
     import torch
 
-    width = features[0].shape[1]
-    total, square, weight = torch.zeros(width), torch.zeros(width, width), torch.zeros(())
-    for person in features:
-        rows = person.float()
-        rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=SMALLEST) / math.sqrt(len(rows))
+    total, square, weight = torch.zeros(TEXTURE), torch.zeros(TEXTURE, TEXTURE), torch.zeros(())
+    for person in people:
+        rows = person[:, :TEXTURE].float() / math.sqrt(len(person))
         total += rows.sum(0) / math.sqrt(len(rows))
         square += rows.T @ rows
         weight += 1
@@ -256,9 +264,9 @@ def _subspace(weight: "Tensor", total: "Tensor", square: "Tensor") -> Subspace:
 
     mean = total / weight
     covariance = square / weight - torch.outer(mean, mean)
-    size = min(DIRECTIONS, len(mean) // 2)
+    size = DIRECTIONS
     generator = torch.Generator().manual_seed(0)
-    basis = torch.randn(len(mean), min(len(mean), size + 16), generator=generator)
+    basis = torch.randn(len(mean), size + 16, generator=generator)
     for _ in range(8):
         basis = torch.linalg.qr(covariance @ basis)[0]
     inside = torch.linalg.eigh(basis.T @ covariance @ basis)[1].flip(1)[:, :size]

@@ -183,7 +183,7 @@ def _train(
     if not rank.rank:
         net = whole_network(config, plan.encoder, task.model.cpu()) if isinstance(task, FromCache) else task.model
         calibration = calibrate_task(task, net, config, smoothing, reporter)
-        reference = reference_of_task(task, net, config, reporter)
+        reference = reference_of_task(task, net, config, work, reporter)
         save_run(
             config, folder, Trained(net, task.model, calibration, reference), result.last, result.history[-1], facts
         )
