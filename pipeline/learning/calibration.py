@@ -10,6 +10,7 @@ sigma(x) is log-linear in a few covariates of the frame, fitted to the residuals
 likelihood. The scores of a person use a sigma that was fitted without this person.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,8 @@ def to_state(modes: Mapping[str, Calibration]) -> "tuple[dict[str, Tensor], dict
         arrays = {"center": it.scale.center, "spread": it.scale.spread, "weight": it.scale.weight, "score": it.score}
         state |= {f"{PREFIX}{mode}.{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
         facts["modes"][mode] = {"people": it.people, "covariates": list(it.covariates)}
-    return state, facts
+    digest = hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state)))
+    return state, facts | {"digest": digest.hexdigest()}
 
 
 def from_state(state: "Mapping[str, Tensor]", facts: Mapping[str, Any] | None) -> dict[str, Calibration]:
