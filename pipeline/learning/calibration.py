@@ -2,9 +2,10 @@
 
 The frames of one person are not exchangeable, people are. The score of a frame is |y - prediction| / sigma(x). The
 half-width of an interval is sigma(x) times a quantile of the scores of K calibration people, in which each person has
-the weight 1 / (K + 1), however many frames they have, and the weight 1 / (K + 1) lies at infinity (Dunn, Wasserman &
-Ramdas, 2022; Lee, Barber & Willett, 2023). A frame of a new person then has a score below the quantile with at least
-that probability.
+the same weight, however many frames they have. With the weight 1 / (K + 1) for each person and for infinity, a frame of
+a new person has a score below the quantile with at least that probability (Dunn, Wasserman & Ramdas, 2022; Lee, Barber
+& Willett, 2023). With few people, this covers too much. So the quantile is lowered to the smallest one whose mean
+coverage of people who are left out in turn is a standard error above the level.
 
 sigma(x) is log-linear in a few covariates of the frame, fitted to the residuals of the same people by a Laplace
 likelihood. The scores of a person use a sigma that was fitted without this person.
@@ -29,13 +30,14 @@ PREFIX = "calibration."
 """Of the names of the tensors in a model file."""
 GRID = 1001
 """Number of stored quantiles of the scores."""
-FOLDS = 10
+FOLDS = 5
 MIN_PEOPLE = 6
 """With fewer people, the width is constant."""
-MAX_ROWS = 2000
+MAX_ROWS = 400
 """Frames of a person that sigma is fitted to, at even intervals. The scores are those of all frames."""
-PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Weights of the ridge penalty to choose from, by the likelihood of left-out people."""
+PENALTIES = (15.0, 45.0)
+"""Weights of the ridge penalty, divided by the number of people, to choose from by the likelihood of left-out
+people."""
 LIMIT = 4.0
 """Standardised covariates are clipped to this, so that an unusual frame does not get an arbitrary width."""
 SMALLEST = 1e-6
@@ -71,8 +73,9 @@ class Scale:
 class Calibration:
     """The intervals of one model and one way to run it.
 
-    people: number of calibration people. covariates: names, in the order of the columns. score: float64 [2, GRID],
-    quantiles of the scores at levels from 0 to 1, where each person has the same weight.
+    people: number of calibration people. covariates: names, in the order of the columns. score: float64 [2, GRID], the
+    quantiles of the scores for the levels from 0 to 1, where each person has the same weight; inf where there are too
+    few people.
     """
 
     people: int
@@ -87,10 +90,7 @@ class Calibration:
 
     def quantile(self, level: float) -> NDArray[np.float64]:
         """The quantile of the scores of each dimension, float64 [2]: inf above `highest_level`."""
-        wanted = level * (self.people + 1) / self.people
-        if wanted > 1 + 1e-12:
-            return np.full(2, np.inf)
-        return self.score[:, min(GRID - 1, int(np.ceil(wanted * (GRID - 1) - 1e-9)))]
+        return self.score[:, min(GRID - 1, int(np.ceil(level * (GRID - 1) - 1e-9)))]
 
     def half_width(self, covariate: NDArray[np.float64], level: float) -> NDArray[np.float64]:
         """Half the width of the intervals, before they end at -1 and 1: float64 [n, 2]. covariate: [n, c], a row per
@@ -119,7 +119,7 @@ def calibrate(
         for k, person in enumerate(people)
     ]
     fitted = Scale(scale.center, scale.spread, whole)
-    return Calibration(len(people), tuple(covariates), fitted, _weighted_quantiles(scores))
+    return Calibration(len(people), tuple(covariates), fitted, _quantiles(scores))
 
 
 def to_state(modes: Mapping[str, Calibration]) -> "tuple[dict[str, Tensor], dict[str, Any]]":
@@ -229,7 +229,7 @@ def _fit(
     share = np.concatenate([np.full(len(it), 1 / (len(it) * len(residuals))) for it in residuals])
     design = np.concatenate([np.ones((len(share), 1)), np.concatenate(rows)], 1)
     residual = np.concatenate(residuals)
-    ridge = np.concatenate(([0.0], np.full(len(signs), penalty)))
+    ridge = np.concatenate(([0.0], np.full(len(signs), penalty / len(residuals))))
     sign = np.concatenate(([0], signs))
     weight = np.zeros(design.shape[1])
     weight[0] = np.log(share @ residual)
@@ -239,7 +239,7 @@ def _fit(
         return float(share @ (log_sigma + residual * np.exp(-log_sigma)) + 0.5 * ridge @ at**2)
 
     value = objective(weight)
-    for _ in range(50):
+    for _ in range(20):
         ratio = share * residual * np.exp(-(design @ weight))
         gradient = design.T @ (share - ratio) + ridge * weight
         hessian = design.T @ (design * ratio[:, None]) + np.diag(ridge + 1e-9)
@@ -254,23 +254,46 @@ def _fit(
             if after <= value or length < 1e-6:
                 break
             length /= 2
-        done = value - after < 1e-9
+        done = value - after < 1e-6
         weight, value = (new, after) if after <= value else (weight, value)
         if done:
             break
     return float(weight[0]), weight[1:]
 
 
-def _weighted_quantiles(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Quantiles [2, GRID] of the scores of all people, each with the same weight: for each level the smallest score up
-    to which at least this share lies."""
-    share = np.concatenate([np.full(len(it), 1 / (len(it) * len(scores))) for it in scores])
-    every = np.concatenate(scores)
+def _quantiles(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The quantiles of the scores [n, 2] of k people for all levels, [2, GRID]; inf above k / (k + 1).
+
+    The guaranteed quantile of a level is that at level * (k + 1) / k of the distribution in which each person has the
+    same weight. It covers more than the level, except where the people differ as much as they can. The other one is the
+    smallest at which the mean coverage of people who are left out in turn is a standard error above the level. The
+    smaller one is used.
+    """
+    k = len(scores)
     levels = np.linspace(0, 1, GRID)
     found = np.empty((2, GRID))
     for dimension in range(2):
-        order = np.argsort(every[:, dimension], kind="stable")
-        total = np.cumsum(share[order])
-        place = np.searchsorted(total, levels - 1e-9).clip(max=len(order) - 1)
-        found[dimension] = every[order[place], dimension]
+        own = [np.sort(person[:, dimension]) for person in scores]
+        every = np.concatenate(own)
+        order = np.argsort(every, kind="stable")
+        every, person = every[order], np.repeat(np.arange(k), [len(it) for it in own])[order]
+        share = np.concatenate([np.full(len(it), 1 / len(it)) for it in own])[order]
+        pooled = _at_levels(every, np.cumsum(share) / k, levels)
+        found[dimension] = _at_levels(every, np.cumsum(share) / k, np.minimum(1, levels * (k + 1) / k))
+        if k > 1:
+            covered = np.empty((k, GRID))
+            for left_out, one in enumerate(own):
+                rest = np.cumsum(np.where(person == left_out, 0.0, share)) / (k - 1)
+                covered[left_out] = np.searchsorted(one, _at_levels(every, rest, levels), side="right") / len(one)
+            low = covered.mean(0) - covered.std(0, ddof=1) / k**0.5
+            enough = np.searchsorted(np.maximum.accumulate(low), levels - 1e-9)
+            found[dimension] = np.minimum(found[dimension], np.append(pooled, np.inf)[enough])
+    found[:, levels > k / (k + 1) + 1e-9] = np.inf
     return found
+
+
+def _at_levels(
+    values: NDArray[np.float64], cumulated: NDArray[np.float64], levels: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """For each level the smallest of the sorted values up to which at least this share lies."""
+    return values[np.searchsorted(cumulated, levels - 1e-9).clip(max=len(values) - 1)]
