@@ -79,11 +79,26 @@ class Backbone(nn.Module):
 
     def features(self, crop: Tensor) -> Tensor:
         """crop: uint8 or float [n, 3, h, w], RGB in 0..255. Returns [n, 2048], each at least 0."""
+        return self._run(crop)[0]
+
+    def read(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(features [n, 2048], logits [n, classes], texture [n, 512]).
+
+        texture: mean and standard deviation of each channel of the first stage, without a gradient. They describe how a
+        picture is made (edges, shading, noise), and hardly the expression.
+        """
+        features, early = self._run(crop)
+        variance, mean = torch.var_mean(early.detach().float(), (2, 3))
+        return features, self.network.fc(features), torch.cat((mean, variance.sqrt()), 1)
+
+    def _run(self, crop: Tensor) -> tuple[Tensor, Tensor]:
+        """(features, output of the first stage)."""
         net = self.network
         x = (crop.to(self.gain.dtype) * self.gain - self.offset).contiguous(memory_format=torch.channels_last)
         x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-        x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
-        return x.mean((2, 3), dtype=torch.float32)
+        early = net.layer1(x)
+        x = net.layer4(net.layer3(net.layer2(early)))
+        return x.mean((2, 3), dtype=torch.float32), early
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor]:
         """(features [n, 2048], logits [n, classes])."""

@@ -91,7 +91,7 @@ class VideoReader:
                     region = None if persons is None else _regions_of(persons, number, batch.index)
                     outputs = self.predictor.encode_pixels(batch.pixels, facts.width, facts.height, region)
                     track.values.append(track.reader.push(outputs.feature, outputs.face >= threshold))
-                    track.outputs.append((outputs.face, outputs.box, outputs.emotion, outputs.traits))
+                    track.outputs.append((outputs.face, outputs.box, outputs.emotion, outputs.traits, outputs.distance))
                 index.append(batch.index)
                 time.append(batch.time)
                 face, box, *_ = tracks[0].outputs[-1]
@@ -102,7 +102,9 @@ class VideoReader:
         numbers, seconds = np.concatenate(index), np.concatenate(time)
         predictions = []
         for person, track in enumerate(tracks):
-            face, box, emotion, traits = (np.concatenate(column) for column in zip(*track.outputs, strict=True))
+            face, box, emotion, traits, distance = (
+                np.concatenate(column) for column in zip(*track.outputs, strict=True)
+            )
             track.values.append(track.reader.finish())
             if person == 0:
                 aligner.push(numbers[:0], seconds[:0], face[:0], box[:0], track.values[-1])
@@ -112,7 +114,8 @@ class VideoReader:
             evidence = None
             if self.predictor.intervals is not None:
                 evidence = evidence_of(seconds, face, face >= threshold, traits)
-            predictions.append(Prediction(numbers, seconds, face, value, box, len(decoding.lost), evidence))
+            known = None if self.predictor.reference is None else distance
+            predictions.append(Prediction(numbers, seconds, face, value, box, len(decoding.lost), evidence, known))
         return predictions
 
 
@@ -129,7 +132,7 @@ def trace_video(
     return [
         make_trace(
             prediction, predictor.config, path, name=name, classes=classes, clip=predictor.clip,
-            person=number if people > 1 else None, intervals=predictor.intervals,
+            person=number if people > 1 else None, intervals=predictor.intervals, reference=predictor.reference,
         )
         for number, prediction in enumerate(reader.read(path, people))
     ]  # fmt: skip
@@ -137,7 +140,8 @@ def trace_video(
 
 @dataclass(eq=False)
 class _PersonValues:
-    """What was computed for one person so far, batch by batch. outputs: (face, box, emotion, traits) of each batch."""
+    """What was computed for one person so far, batch by batch. outputs: (face, box, emotion, traits, distance)
+    of each batch."""
 
     reader: AveragingReader
     outputs: list[tuple[NDArray[Any], ...]] = field(default_factory=list)

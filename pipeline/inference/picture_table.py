@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ...configs.schema import Config
 from ..errors import InputError
 from ..faults import one_input
@@ -18,6 +20,7 @@ from .inputs import Picture
 from .outputs import FACTS, PICTURE_OVERLAY, Recorded, claimed, recorded, remove_others
 from .tables import picture_file
 from .trace import signed
+from .unlike import judge
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -141,11 +144,19 @@ class PictureTable:
                 drawn.add(overlays[picture])
         faces = sum(prediction.seen for prediction in predictions.values())
         facts = {PICTURES: len(predictions), "faces": faces, "overlays": sorted(drawn)}
+        facts |= self._unlike(list(predictions.values()))
         suffixes = tuple(dict.fromkeys((*still_valid, suffix)))
         environment = self.load().environment()
         record = Recorded(self.out / PICTURES, key, self._record, facts, suffixes, environment)
         record.save()
         return record
+
+    def _unlike(self, predictions: Sequence[ImagePrediction]) -> dict[str, Any]:
+        """How far the faces of all pictures together lie from the training data; empty without a reference."""
+        known = [it for it in predictions if it.distance is not None]
+        distance = np.array([it.distance for it in known], np.float32)
+        found = judge(self.load().reference, distance, np.array([it.seen for it in known], bool))
+        return {} if found is None else found.facts()
 
     def _overlays(self, pictures: Sequence[Picture]) -> dict[Picture, str]:
         """The file name of each overlay: the name of the picture, with _ for each slash, and a number if needed."""

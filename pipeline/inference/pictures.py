@@ -1,5 +1,6 @@
 """Predicts pictures. Each is a clip of one frame, so a video of one frame has the same values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ def predict_pictures(
                 valence, arousal, (x0, y0, x1, y1) if seen[row] else None,
                 dict(zip(classes, emotions.tolist(), strict=True)) if classes else {},
                 None if predictor.intervals is None else _pairs(ends[row]),
+                None if predictor.reference is None else float(outputs.distance[row]) if seen[row] else math.nan,
             )
         )  # fmt: skip
     return predictions

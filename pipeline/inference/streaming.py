@@ -102,7 +102,18 @@ def moment_reader(predictor: Predictor) -> MomentReader:
         if intervals is not None:
             evidence = evidence_of(np.array([time]), outputs.face, np.array([seen]), outputs.traits)
             ends = intervals.bounds(evidence, held).ravel().tolist()
-        return Moment(number, time, face, seen, float(held[0]), float(held[1]), (x0, y0, x1, y1), late, *ends)
+        return Moment(
+            number,
+            time,
+            face,
+            seen,
+            float(held[0]),
+            float(held[1]),
+            (x0, y0, x1, y1),
+            late,
+            *ends,
+            distance=float(outputs.distance[0]),
+        )
 
     return read_moment
 

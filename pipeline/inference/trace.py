@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...configs.schema import Config
+from ..learning.reference import Reference, Unlike
 from ..records import DIMENSIONS
 from .intervals import Intervals
 from .prediction import Prediction, fill
+from .unlike import judge
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Moment:
     frame: frame number, from 0. time: seconds. face: probability of a face. seen: whether `face` reaches
     `predict.face_threshold`. valence, arousal: in [-1, 1], or NaN without a value. box: x0 y0 x1 y1 in pixels of the
     source. late: number of frames dropped before this one, because they arrived faster than they could be processed.
-    valence_low, valence_high, arousal_low, arousal_high: ends of the intervals in [-1, 1]; NaN without one.
+    valence_low, valence_high, arousal_low, arousal_high: ends of the intervals in [-1, 1]; NaN without one. distance:
+    from the training data, see Trace; NaN if the model has no reference.
     """
 
     frame: int
@@ -37,6 +40,7 @@ class Moment:
     valence_high: float = math.nan
     arousal_low: float = math.nan
     arousal_high: float = math.nan
+    distance: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,10 @@ class TraceData:
     several people were requested, else None. clip: frames in a clip. lost: number of frames that could not be decoded.
     interval: float64 [n, 2, 2], low and high end of valence, then of arousal, in [-1, 1], NaN without a value; None if
     the model has no intervals. level: share of frames whose annotation should lie in the interval.
+    distance: float32 [n], of the face in each frame from the faces of the training split: 0 is the median of held-out
+    training people, 1 their 99th percentile; None if the model has no reference. unlike: the distance of the whole
+    video, its percentile among held-out people, and whether it is beyond the training data; None without a reference or
+    without a face.
     """
 
     name: str
@@ -68,6 +76,8 @@ class TraceData:
     lost: int = 0
     interval: NDArray[np.float64] | None = None
     level: float | None = None
+    distance: NDArray[np.float32] | None = None
+    unlike: Unlike | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -107,7 +117,8 @@ class TraceData:
     def summary(self) -> dict[str, Any]:
         """frames, lost, seconds, face_share; mean, min and max of valence and arousal; liveliest: the time of the
         highest arousal, in seconds. Facts about values are None if there are no values. With intervals also level, and
-        the mean width of the intervals of valence and arousal."""
+        the mean width of the intervals of valence and arousal. With a reference and a face also training_distance,
+        training_percentile and beyond_training, see Unlike."""
         facts: dict[str, Any] = {
             "frames": len(self),
             "lost": self.lost,
@@ -125,16 +136,19 @@ class TraceData:
             for column, dimension in enumerate(DIMENSIONS):
                 width = np.ptp(self.interval[known, column], axis=1)
                 facts[f"{dimension}_width"] = round(float(width.mean()), 6) if len(width) else None
+        if self.unlike is not None:
+            facts |= self.unlike.facts()
         return facts
 
 
 def make_trace(
     prediction: Prediction, config: Config, source: Path, *, name: str = "", classes: Sequence[str] = (),
-    person: int | None = None, clip: int = 32, intervals: Intervals | None = None,
+    person: int | None = None, clip: int = 32, intervals: Intervals | None = None, reference: Reference | None = None,
 ) -> TraceData:  # fmt: skip
     """Applies `predict.face_threshold` and `predict.no_face` to a prediction.
 
-    classes: names of the emotions in prediction.value, empty if it has none. intervals: of the model, or None.
+    classes: names of the emotions in prediction.value, empty if it has none. intervals, reference: of the
+    model, or None.
     """
     seen = prediction.face >= config.predict.face_threshold
     value = fill(prediction.value, seen, prediction.time, config.predict.no_face)
@@ -145,6 +159,7 @@ def make_trace(
         name or source.stem, source, prediction.index, prediction.time, prediction.face, seen, value[:, 0], value[:, 1],
         prediction.box, dict(zip(classes, value[:, 2:].T, strict=True)), person, clip, prediction.lost,
         bounds, None if bounds is None or intervals is None else intervals.level,
+        prediction.distance, None if prediction.distance is None else judge(reference, prediction.distance, seen),
     )  # fmt: skip
 
 

@@ -9,6 +9,9 @@ from ...configs.schema import Config
 from ..errors import WeightsError
 from ..records import MODEL_FILE, MODEL_FORMAT
 from ..storage.checkpoint import load_weights, read_metadata, read_tensors, save_weights
+from ..storage.fingerprint import fingerprint as digest
+from ..storage.quantization import quantize
+from . import reference as references
 from .calibration import PREFIX as CALIBRATION
 from .calibration import Calibration, from_state, to_state
 from .smoothing import NONE
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 FORMAT = MODEL_FORMAT
 NAME = MODEL_FILE
 LAST = "last.safetensors"
-EXTRAS = (CALIBRATION,)
+EXTRAS = (CALIBRATION, references.PREFIX)
 """Prefixes of the names of tensors that are not weights of the network."""
 
 
@@ -52,7 +55,8 @@ def save_model(
         "head": {"features": net.head.mean.numel(), **asdict(net.head.settings)},
         **facts,
     }
-    save_weights(path, {**net.state_dict(), **(extras or {})}, metadata, int8=int8)
+    state = quantize(net.state_dict()) if int8 else net.state_dict()
+    save_weights(path, {**state, **(extras or {})}, metadata)
 
 
 def add_calibration(path: Path, modes: Mapping[str, Calibration]) -> None:
@@ -60,11 +64,24 @@ def add_calibration(path: Path, modes: Mapping[str, Calibration]) -> None:
 
     Raises WeightsError, WorkError.
     """
-    path = model_path(path)
-    stored, metadata = read_tensors(path)
     tensors, facts = to_state(modes)
-    kept = {name: tensor for name, tensor in stored.items() if not name.startswith(CALIBRATION)}
-    save_weights(path, {**kept, **tensors}, {**metadata, "calibration": facts})
+    _replace_extras(model_path(path), CALIBRATION, tensors, {"calibration": facts})
+
+
+def add_reference(path: Path, reference: references.Reference) -> None:
+    """Writes a reference into an existing model file, in place of an earlier one. The fingerprint of the model changes,
+    so that videos are predicted again; all other content stays. Raises WeightsError, WorkError."""
+    path = model_path(path)
+    before = read_metadata(path)["fingerprint"]
+    tensors, facts = references.to_state(reference)
+    key = digest(before=before, facts=facts, tensors={name: it.tolist() for name, it in tensors.items()})
+    _replace_extras(path, references.PREFIX, tensors, {"reference": facts, "fingerprint": key})
+
+
+def _replace_extras(path: Path, prefix: str, tensors: "Mapping[str, Tensor]", facts: Mapping[str, Any]) -> None:
+    stored, metadata = read_tensors(path)
+    kept = {name: tensor for name, tensor in stored.items() if not name.startswith(prefix)}
+    save_weights(path, {**kept, **tensors}, {**metadata, **facts})
 
 
 def read_calibration(path: Path) -> dict[str, Calibration]:
@@ -75,6 +92,13 @@ def read_calibration(path: Path) -> dict[str, Calibration]:
     path = model_path(path)
     facts = read_metadata(path).get("calibration")
     return from_state(read_tensors(path, CALIBRATION)[0], facts) if facts else {}
+
+
+def read_reference(path: Path) -> references.Reference | None:
+    """The reference of a model file or a run folder, on the CPU; None if it has none. Raises WeightsError."""
+    path = model_path(path)
+    facts = read_metadata(path).get("reference")
+    return references.from_state(read_tensors(path, references.PREFIX)[0], facts) if facts else None
 
 
 def model_path(path: Path) -> Path:

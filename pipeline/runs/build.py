@@ -12,6 +12,8 @@ from ..errors import WeightsError
 from ..features.encoder import EncoderPlan, build_encoder
 from ..learning.calibration import Calibration, to_state
 from ..learning.model_file import LAST, NAME, load_model, save_model
+from ..learning.reference import Reference
+from ..learning.reference import to_state as reference_state
 from ..storage.atomic import write_text
 from .folder import plain
 from .model_card import CARD, model_card
@@ -60,11 +62,13 @@ def whole_network(
 @dataclass(frozen=True)
 class Trained:
     """The result of a training. net: the whole network. module: the trained module, `net` or its head, with the weights
-    of the best epoch. calibration: of the intervals, by the way to run the model."""
+    of the best epoch. calibration: of the intervals, by the way to run the model. reference: of the training faces, if
+    there are enough people."""
 
     net: "AffectNet"
     module: "nn.Module"
     calibration: Mapping[str, Calibration]
+    reference: Reference | None = None
 
 
 def save_run(
@@ -84,6 +88,7 @@ def save_run(
     write_text(folder / "run.json", json.dumps(facts, indent=1) + "\n")
     settings = config.model_dump(mode="json")
     metadata = {"config": settings, "run": facts["run"], "metrics": facts["metrics"]}
+    metadata |= {"reference": reference_state(trained.reference)[1]}
     write_text(folder / CARD, model_card(metadata, facts))
     net, module = trained.net, trained.module
     best = {name: value.detach().clone() for name, value in module.state_dict().items()}
@@ -94,5 +99,7 @@ def save_run(
     module.load_state_dict(best)
     extras, calibration = to_state(trained.calibration)
     known |= {"epoch": facts["best_epoch"], "metrics": facts["metrics"], "calibration": calibration}
-    save_model(folder / NAME, net, config=settings, extras=extras, **known)
+    tensors, reference = reference_state(trained.reference)
+    known |= {"reference": reference} if reference else {}
+    save_model(folder / NAME, net, config=settings, extras={**extras, **tensors}, **known)
     (folder / "state.pt").unlink(missing_ok=True)

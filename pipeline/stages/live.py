@@ -22,6 +22,7 @@ from ..inference.predictor import Predictor
 from ..inference.streaming import open_source, stream_live
 from ..inference.tables import INTERVAL_COLUMNS
 from ..inference.trace import Moment
+from ..inference.unlike import StreamJudge
 from ..ingest.video.live import LatestFrame
 from ..progress import Reporter
 from ..records import shape
@@ -68,6 +69,7 @@ def live(
             "For live use, train a head with head.bidirectional=false"
         )
     frames = late = 0
+    unlike = StreamJudge(predictor.reference)
     began, last = time.monotonic(), 0.0
     video: Mp4 | None = None
     drawn: Overlay | None = None
@@ -77,6 +79,8 @@ def live(
         show = stack.enter_context(_Show(reporter, as_json, emit, intervals=predictor.intervals is not None))
         for moment, arrival in stream_live(predictor, newest):
             frames, late, last = frames + 1, late + moment.late, moment.time
+            if text := unlike.push(moment.distance, seen=moment.seen):
+                reporter.warning(text)
             if overlay is not None:
                 if video is None or drawn is None:
                     height, width = arrival.picture.shape[:2]

@@ -31,6 +31,7 @@ from ..inference.partial_results import OnFrames
 from ..inference.picture_table import PICTURES, PictureTable
 from ..inference.tables import clip_file, frame_file, require_format
 from ..inference.trace import TraceData, summary_lines
+from ..inference.unlike import judge_people, unlike_text
 from ..learning.model_file import read_model_info
 from ..progress import Reporter
 from ..records import Problem, StageReport
@@ -213,6 +214,8 @@ class _Writer:
             known, new = table.make(pictures, self.failed, self.reporter)
         if known is not None and not known.facts["faces"]:
             self.reporter.warning(f"{PICTURES}: no face in any picture. Try a lower predict.face_threshold.")
+        if known is not None and (text := unlike_text(known.facts)):
+            self.reporter.warning(f"{PICTURES}: {text}")
         return known, new
 
     def _is_done(self, known: Recorded | None, key: str) -> bool:
@@ -295,5 +298,7 @@ def _warn(name: str, facts: dict[str, Any], people: int, reporter: Reporter) -> 
         reporter.warning(f"{name}: no face in any frame, so there are no values. Try a lower predict.face_threshold.")
     if facts["lost"]:
         reporter.warning(f"{name}: {facts['lost']} frames cannot be decoded and have no row")
+    for person, text in judge_people(facts):
+        reporter.warning(f"{name}{person}: {text}")
     if people > 1 and people > len(facts.get("people", ())):
         reporter.warning(f"{name}: {len(facts['people'])} of {people} people found")

@@ -138,6 +138,7 @@ def _train(
     from ..learning.from_cache import FromCache
     from ..learning.runtime import environment, seed_everything
     from ..runs.calibrate import calibrate_task
+    from ..runs.reference import reference_of_task
 
     options = plan.options
     folder = work.run(options.run)
@@ -182,7 +183,10 @@ def _train(
     if not rank.rank:
         net = whole_network(config, plan.encoder, task.model.cpu()) if isinstance(task, FromCache) else task.model
         calibration = calibrate_task(task, net, config, smoothing, reporter)
-        save_run(config, folder, Trained(net, task.model, calibration), result.last, result.history[-1], facts)
+        reference = reference_of_task(task, net, config, work, reporter)
+        save_run(
+            config, folder, Trained(net, task.model, calibration, reference), result.last, result.history[-1], facts
+        )
     return facts
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..faults import one_input
 from ..inference.tables import INTERVAL_COLUMNS
+from ..inference.unlike import unlike_text
 from ..names import shown
 from ..records import Problem
 from .style import PLANE_WORDS
@@ -76,6 +77,8 @@ def read_clip(folder: Path, name: str, threshold: float) -> Clip:
         raise InputError(f"{table}: there are no rows", REMEDY)
     frame = cells[:, 0].astype(np.int64)
     remark = "This page shows the person on the left. The CSV file has all people." if len(rows) < len(every) else ""
+    if text := unlike_text(facts):
+        remark = f"{remark} Caution: {text}.".strip()
     face, value, box = cells[:, 2], cells[:, 3:5], cells[:, 5:9]
     clip = Clip(name, source, frame, cells[:, 1], value, face, box, threshold, facts, remark=remark)
     return replace(clip, interval=cells[:, 9:], level=facts.get("level")) if cells.shape[1] > 9 else clip

@@ -1,5 +1,6 @@
 """The page of each predicted video, with a player: `affect predict --report`."""
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -72,6 +73,9 @@ def render_clip(clip: Clip) -> str:
         **{f"width of the interval of {what}": number(facts[f"{what}_width"], 2)
            for what in ("valence", "arousal") if facts.get(f"{what}_width") is not None},
         "highest arousal at": liveliest,
+        "farther from the training data than": f"{math.floor(facts['training_percentile'])} % of new people"
+        if facts.get("training_percentile") is not None
+        else None,
         "frames that could not be decoded": facts.get("lost", 0),
     }  # fmt: skip
     return render(
