@@ -6,8 +6,8 @@
 
 coverage: WORK has cached features. The videos are divided into folds. In each round, one fold is for the test, the next
 one is the validation split, on which the training stops and the intervals are calibrated, and the rest is for training.
-Prints the share of annotations in the intervals and the mean width, beside intervals of constant width. The backbone
-must not have been adapted on these people: use a work folder with `adapt.epochs=0`.
+Prints the share of annotations in the intervals and the mean width, beside intervals of constant width, which are also
+scaled to the same coverage. The backbone must not have been adapted on these people: use a work folder with `adapt.epochs=0`.
 
 strength: blurs, covers and shrinks the faces of videos, and draws the mean width over the strength. The model needs
 intervals; default: the base model. cost: the CPU time of a prediction with intervals by that without.
@@ -56,10 +56,11 @@ LEAST = 0.75
 
 @dataclass(frozen=True)
 class Tested:
-    """One subject of a test fold. inside: bool [n, 2]. width: [n, 2] of the intervals, between -1 and 1. residual,
-    value: [n, 2], the absolute residual and value."""
+    """One subject of a test fold. inside: bool [n, 2]. half: [n, 2], half the width of the intervals, and width: within
+    [-1, 1]. residual, value: [n, 2], the absolute residual and value."""
 
     inside: NDArray[np.bool_]
+    half: NDArray[np.float64]
     width: NDArray[np.float64]
     residual: NDArray[np.float64]
     value: NDArray[np.float64]
@@ -100,7 +101,7 @@ def tested(calibration: Sequence[Person], test: Sequence[Person], level: float, 
     results = []
     for person in test:
         half, value = found.half_width(person.covariate, level), person.covariate[:, columns]
-        results.append(Tested(person.residual <= half, width_of(value, half), person.residual, value))
+        results.append(Tested(person.residual <= half, half, width_of(value, half), person.residual, value))
     return results
 
 
@@ -137,8 +138,11 @@ def coverage_table(results: dict[tuple[str, bool], list[Tested]], level: float, 
             )
             share = np.mean([it.inside[:, dimension].mean() >= LEAST for it in found])
             width = np.concatenate([it.width[:, dimension] for it in found]).mean()
-            same = width_of(value, np.quantile(residual, inside.mean())).mean()
-            cells += [f"{inside.mean():.3f}", f"{share:.2f}", f"{width:.3f}", "" if constant else f"{same:.3f}"]
+            half = np.concatenate([it.half[:, dimension] for it in results[mode, True]])
+            same = (
+                "" if constant else f"{width_of(value, half * np.quantile(residual / half, inside.mean())).mean():.3f}"
+            )
+            cells += [f"{inside.mean():.3f}", f"{share:.2f}", f"{width:.3f}", same]
         table.add_row(mode, "constant" if constant else "local", *cells)
     return table
 

@@ -35,9 +35,12 @@ MIN_PEOPLE = 6
 """With fewer people, the width is constant."""
 MAX_ROWS = 400
 """Frames of a person that sigma is fitted to, at even intervals. The scores are those of all frames."""
-PENALTIES = (15.0, 45.0)
-"""Weights of the ridge penalty, divided by the number of people, to choose from by the likelihood of left-out
-people."""
+PENALTIES = (5.0, 15.0, 45.0)
+"""Weights of the ridge penalty to choose from, divided by the number of people."""
+POWERS = (0.25, 0.5, 0.75, 1.0)
+"""Powers of sigma to choose from: the likelihood follows typical residuals, and the width the large ones."""
+LEVEL = 0.9
+"""Coverage at which widths are compared for these choices."""
 LIMIT = 4.0
 """Standardised covariates are clipped to this, so that an unusual frame does not get an arbitrary width."""
 SMALLEST = 1e-6
@@ -178,7 +181,10 @@ def _standardisation(people: Sequence[Person]) -> Scale:
 def _fit_scales(
     people: Sequence[Person], scale: Scale, signs: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The weights [2, c] for new people, and for each person those that were fitted without this person, [k, 2, c]."""
+    """The weights [2, c] for new people, and for each person those that were fitted without this person, [k, 2, c].
+
+    Of all penalties and powers, those with the smallest mean width are chosen.
+    """
     rows = [scale.standardised(person.covariate) for person in people]
     folds = np.arange(len(people)) % min(FOLDS, len(people))
     order = np.random.default_rng(0).permutation(len(people))
@@ -186,34 +192,30 @@ def _fit_scales(
     without = np.zeros((len(people), *scale.weight.shape))
     for dimension in range(2):
         residuals = [np.maximum(person.residual[:, dimension], SMALLEST) for person in people]
-        best = _constant_loss(residuals, folds, order)
+        best = _mean_width(residuals, [np.zeros(len(it)) for it in residuals])
         for penalty in PENALTIES:
-            found, loss = np.zeros((len(people), len(signs))), 0.0
+            found = np.zeros((len(people), len(signs)))
             for fold in range(folds.max() + 1):
-                left_out = order[folds == fold]
                 rest = order[folds != fold]
-                intercept, weight = _fit([rows[k] for k in rest], [residuals[k] for k in rest], signs, penalty)
-                found[left_out] = weight
-                loss += sum(_loss(residuals[k], intercept + rows[k] @ weight) for k in left_out)
-            if loss < best:
-                best, without[:, dimension] = loss, found
-                whole[dimension] = _fit(rows, residuals, signs, penalty)[1]
+                found[order[folds == fold]] = _fit(
+                    [rows[k] for k in rest], [residuals[k] for k in rest], signs, penalty
+                )
+            for power in POWERS:
+                width = _mean_width(residuals, [power * row @ own for row, own in zip(rows, found, strict=True)])
+                if width < best:
+                    best, without[:, dimension] = width, power * found
+                    whole[dimension] = power * _fit(rows, residuals, signs, penalty)
     return whole, without
 
 
-def _constant_loss(
-    residuals: Sequence[NDArray[np.float64]], folds: NDArray[np.int64], order: NDArray[np.int64]
-) -> float:
-    loss = 0.0
-    for fold in range(folds.max() + 1):
-        intercept = np.log(np.mean([residuals[k].mean() for k in order[folds != fold]]))
-        loss += sum(_loss(residuals[k], intercept) for k in order[folds == fold])
-    return loss
-
-
-def _loss(residual: NDArray[np.float64], log_sigma: NDArray[np.float64] | float) -> float:
-    """Mean negative log-likelihood of a Laplace distribution."""
-    return float(np.mean(log_sigma + residual * np.exp(-np.asarray(log_sigma))))
+def _mean_width(residuals: Sequence[NDArray[np.float64]], log_sigma: Sequence[NDArray[np.float64]]) -> float:
+    """The mean width of intervals with the coverage LEVEL, where each person has the same weight."""
+    share = np.concatenate([np.full(len(it), 1 / (len(it) * len(residuals))) for it in residuals])
+    sigma = np.exp(np.concatenate(log_sigma))
+    scores = np.concatenate(residuals) / sigma
+    order = np.argsort(scores)
+    quantile = scores[order][np.searchsorted(np.cumsum(share[order]), LEVEL).clip(max=len(order) - 1)]
+    return float(quantile * (share @ sigma))
 
 
 def _fit(
@@ -221,8 +223,8 @@ def _fit(
     residuals: Sequence[NDArray[np.float64]],
     signs: NDArray[np.int64],
     penalty: float,
-) -> tuple[float, NDArray[np.float64]]:
-    """Intercept and weights [c] of log sigma: the minimum of the mean over people of the loss, plus a ridge penalty.
+) -> NDArray[np.float64]:
+    """The weights [c] of log sigma: the minimum of the mean over people of the loss, plus a ridge penalty.
 
     Newton's method; a weight at the end of its sign stays there while the gradient points outwards. The loss is convex.
     """
@@ -258,7 +260,7 @@ def _fit(
         weight, value = (new, after) if after <= value else (weight, value)
         if done:
             break
-    return float(weight[0]), weight[1:]
+    return weight[1:]
 
 
 def _quantiles(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
