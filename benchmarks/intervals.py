@@ -7,7 +7,7 @@
 coverage: WORK has cached features. The videos are divided into folds. In each round, one fold is for the test, the next
 one is the validation split, on which the training stops and the intervals are calibrated, and the rest is for training.
 Prints the share of annotations in the intervals and the mean width, beside intervals of constant width, which are also
-scaled to the same coverage. The backbone must not have been adapted on these people: use a work folder with `adapt.epochs=0`.
+scaled to the same coverage. The backbone must not have been adapted on these people, so WORK needs `adapt.epochs=0`.
 
 strength: blurs, covers and shrinks the faces of videos, and draws the mean width over the strength. The model needs
 intervals; default: the base model. cost: the CPU time of a prediction with intervals by that without.
