@@ -133,17 +133,20 @@ class Setup:
 
 
 def check(setup: Setup, modes: dict[str, Calibration], count: int) -> None:
-    """Prints the coverage of 90 % intervals and their half-widths on faces of PrivateTest."""
-    inside: dict[str, list[NDArray[np.float64]]] = {}
+    """Prints the coverage of 90 % intervals and their half-widths on faces of PrivateTest, and the half-width of
+    constant intervals with the same coverage."""
+    found: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}
     for recording in setup.recordings("PrivateTest", count, 2):
         for mode, person in residuals(setup.run, recording).items():
             if len(person.residual):
-                half = modes[mode].half_width(person.covariate, 0.9)
-                inside.setdefault(mode, []).append(np.stack(((person.residual <= half).mean(0), half.mean(0))))
-    for mode, found in inside.items():
-        (valence, arousal), (wide, narrow) = np.mean(found, 0)
+                found.setdefault(mode, []).append((person.residual, modes[mode].half_width(person.covariate, 0.9)))
+    for mode, people in found.items():
+        residual, half = (np.concatenate(column) for column in zip(*people, strict=True))
+        share = (residual <= half).mean(0)
+        constant = np.array([np.quantile(residual[:, dimension], share[dimension]) for dimension in range(2)])
+        coverage, local, same = (np.round(it, 3).tolist() for it in (share, half.mean(0), constant))
         print(
-            f"{mode:8} coverage {valence:.3f} {arousal:.3f}  half-width {wide:.3f} {narrow:.3f}  ({len(found)} faces)"
+            f"{mode}: coverage {coverage}, half-width {local}, constant {same} (valence, arousal; {len(people)} faces)"
         )
 
 
