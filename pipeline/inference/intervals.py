@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...configs.schema import Config
-from ..learning.calibration import Calibration
-from ..learning.model_file import read_calibration
+from ..learning.calibration import VERSION, Calibration
+from ..learning.model_file import model_path, read_calibration
+from ..progress import Reporter
+from ..storage.checkpoint import read_metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,17 +157,24 @@ class Intervals:
         middle, half = value.astype(np.float64), half / len(self.calibrations)
         return np.stack((middle - half, middle + half), 2).clip(-1, 1)
 
-    def message(self) -> str:
-        """What to tell the user if this level has no interval but [-1, 1]; else empty."""
-        highest = min(it["offline"].highest_level for it in self.calibrations)
-        if self.level <= highest:
-            return ""
-        people = min(it["offline"].people for it in self.calibrations)
-        return (
-            f"predict.level {self.level:g} needs intervals calibrated on at least "
-            f"{math.ceil(self.level / (1 - self.level) - 1e-9)} people, the model has {people}: the intervals are "
-            f"-1 to 1. Use --set predict.level={math.floor(highest * 100) / 100:g}, or calibrate on more people"
+
+def interval_settings(models: Sequence[Path], config: Config, reporter: Reporter) -> dict[str, Any]:
+    """The settings and files that the intervals of these models depend on, for fingerprints; empty without intervals.
+
+    Warns if the models were calibrated on too few people for the level. Does not import torch. Raises WeightsError.
+    """
+    facts = [read_metadata(model_path(path)).get("calibration") for path in models]
+    known = [it for it in facts if it and it.get("version") == VERSION]
+    if len(known) < len(facts):
+        return {}
+    level, people = config.predict.level, min(it["modes"]["offline"]["people"] for it in known)
+    if level > people / (people + 1):
+        needed, highest = math.ceil(level / (1 - level) - 1e-9), math.floor(100 * people / (people + 1)) / 100
+        reporter.warning(
+            f"predict.level {level:g} needs intervals calibrated on at least {needed} people, and the model has "
+            f"{people}: all intervals are -1 to 1. The highest level is {highest:g}"
         )
+    return {"level": level, "calibration": [it["digest"] for it in known]}
 
 
 def load_intervals(models: Sequence[Path], config: Config, size: int) -> Intervals | None:

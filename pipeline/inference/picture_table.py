@@ -1,7 +1,7 @@
 """The table of all pictures of a call, and the record that shows whether it is up to date."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,8 @@ class PictureTable:
     """Writes the table of pictures to `out`, and with `draw` an overlay of each picture.
 
     load: returns the model; called only if a picture must be predicted. digests: of the models. classes: names of the
-    emotions to predict. draw: writes the overlay of a prediction to a path.
+    emotions to predict. draw: writes the overlay of a prediction to a path. intervals: settings of the intervals that
+    the table depends on.
     """
 
     config: Config
@@ -47,6 +48,7 @@ class PictureTable:
     classes: Sequence[str]
     format: str
     draw: Callable[[Path, ImagePrediction], None] | None = None
+    intervals: Mapping[str, Any] = field(default_factory=dict)
 
     def make(
         self, pictures: Sequence[Picture], failed: list[Problem], reporter: Reporter
@@ -86,7 +88,7 @@ class PictureTable:
 
     def _key(self, digests: Mapping[Picture, str]) -> str:
         return fingerprint(
-            version=VERSION, model=self.digests, threshold=self.config.predict.face_threshold,
+            version=VERSION, model=self.digests, threshold=self.config.predict.face_threshold, **self.intervals,
             precision=self.config.runtime.precision, emotions=list(self.classes),
             pictures=[(picture.name, digest) for picture, digest in digests.items()],
         )  # fmt: skip

@@ -2,14 +2,16 @@
 
 The frames of one person are not exchangeable, people are. The score of a frame is |y - prediction| / sigma(x). The
 half-width of an interval is sigma(x) times a quantile of the scores of K calibration people, in which each person has
-the weight 1 / (K + 1), however many frames they have, and the weight 1 / (K + 1) lies at infinity (Dunn, Wasserman &
-Ramdas, 2022; Lee, Barber & Willett, 2023). A frame of a new person then has a score below the quantile with at least
-that probability.
+the same weight, however many frames they have. With the weight 1 / (K + 1) for each person and for infinity, a frame of
+a new person has a score below the quantile with at least that probability (Dunn, Wasserman & Ramdas, 2022; Lee, Barber
+& Willett, 2023). With few people, this covers too much. So the quantile is lowered to the smallest one whose mean
+coverage of people who are left out in turn is a standard error above the level.
 
 sigma(x) is log-linear in a few covariates of the frame, fitted to the residuals of the same people by a Laplace
 likelihood. The scores of a person use a sigma that was fitted without this person.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,13 +30,17 @@ PREFIX = "calibration."
 """Of the names of the tensors in a model file."""
 GRID = 1001
 """Number of stored quantiles of the scores."""
-FOLDS = 10
+FOLDS = 5
 MIN_PEOPLE = 6
 """With fewer people, the width is constant."""
-MAX_ROWS = 2000
+MAX_ROWS = 400
 """Frames of a person that sigma is fitted to, at even intervals. The scores are those of all frames."""
-PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Weights of the ridge penalty to choose from, by the likelihood of left-out people."""
+PENALTIES = (5.0, 15.0, 45.0)
+"""Weights of the ridge penalty to choose from, divided by the number of people."""
+POWERS = (0.25, 0.5, 0.75, 1.0)
+"""Powers of sigma to choose from: the likelihood follows typical residuals, and the width the large ones."""
+LEVEL = 0.9
+"""Coverage at which widths are compared for these choices."""
 LIMIT = 4.0
 """Standardised covariates are clipped to this, so that an unusual frame does not get an arbitrary width."""
 SMALLEST = 1e-6
@@ -70,8 +76,9 @@ class Scale:
 class Calibration:
     """The intervals of one model and one way to run it.
 
-    people: number of calibration people. covariates: names, in the order of the columns. score: float64 [2, GRID],
-    quantiles of the scores at levels from 0 to 1, where each person has the same weight.
+    people: number of calibration people. covariates: names, in the order of the columns. score: float64 [2, GRID], the
+    quantiles of the scores for the levels from 0 to 1, where each person has the same weight; inf where there are too
+    few people.
     """
 
     people: int
@@ -86,10 +93,7 @@ class Calibration:
 
     def quantile(self, level: float) -> NDArray[np.float64]:
         """The quantile of the scores of each dimension, float64 [2]: inf above `highest_level`."""
-        wanted = level * (self.people + 1) / self.people
-        if wanted > 1 + 1e-12:
-            return np.full(2, np.inf)
-        return self.score[:, min(GRID - 1, int(np.ceil(wanted * (GRID - 1) - 1e-9)))]
+        return self.score[:, min(GRID - 1, int(np.ceil(level * (GRID - 1) - 1e-9)))]
 
     def half_width(self, covariate: NDArray[np.float64], level: float) -> NDArray[np.float64]:
         """Half the width of the intervals, before they end at -1 and 1: float64 [n, 2]. covariate: [n, c], a row per
@@ -118,7 +122,7 @@ def calibrate(
         for k, person in enumerate(people)
     ]
     fitted = Scale(scale.center, scale.spread, whole)
-    return Calibration(len(people), tuple(covariates), fitted, _weighted_quantiles(scores))
+    return Calibration(len(people), tuple(covariates), fitted, _quantiles(scores))
 
 
 def to_state(modes: Mapping[str, Calibration]) -> "tuple[dict[str, Tensor], dict[str, Any]]":
@@ -131,7 +135,8 @@ def to_state(modes: Mapping[str, Calibration]) -> "tuple[dict[str, Tensor], dict
         arrays = {"center": it.scale.center, "spread": it.scale.spread, "weight": it.scale.weight, "score": it.score}
         state |= {f"{PREFIX}{mode}.{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
         facts["modes"][mode] = {"people": it.people, "covariates": list(it.covariates)}
-    return state, facts
+    digest = hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state)))
+    return state, facts | {"digest": digest.hexdigest()}
 
 
 def from_state(state: "Mapping[str, Tensor]", facts: Mapping[str, Any] | None) -> dict[str, Calibration]:
@@ -176,7 +181,10 @@ def _standardisation(people: Sequence[Person]) -> Scale:
 def _fit_scales(
     people: Sequence[Person], scale: Scale, signs: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The weights [2, c] for new people, and for each person those that were fitted without this person, [k, 2, c]."""
+    """The weights [2, c] for new people, and for each person those that were fitted without this person, [k, 2, c].
+
+    Of all penalties and powers, those with the smallest mean width are chosen.
+    """
     rows = [scale.standardised(person.covariate) for person in people]
     folds = np.arange(len(people)) % min(FOLDS, len(people))
     order = np.random.default_rng(0).permutation(len(people))
@@ -184,34 +192,30 @@ def _fit_scales(
     without = np.zeros((len(people), *scale.weight.shape))
     for dimension in range(2):
         residuals = [np.maximum(person.residual[:, dimension], SMALLEST) for person in people]
-        best = _constant_loss(residuals, folds, order)
+        best = _mean_width(residuals, [np.zeros(len(it)) for it in residuals])
         for penalty in PENALTIES:
-            found, loss = np.zeros((len(people), len(signs))), 0.0
+            found = np.zeros((len(people), len(signs)))
             for fold in range(folds.max() + 1):
-                left_out = order[folds == fold]
                 rest = order[folds != fold]
-                intercept, weight = _fit([rows[k] for k in rest], [residuals[k] for k in rest], signs, penalty)
-                found[left_out] = weight
-                loss += sum(_loss(residuals[k], intercept + rows[k] @ weight) for k in left_out)
-            if loss < best:
-                best, without[:, dimension] = loss, found
-                whole[dimension] = _fit(rows, residuals, signs, penalty)[1]
+                found[order[folds == fold]] = _fit(
+                    [rows[k] for k in rest], [residuals[k] for k in rest], signs, penalty
+                )
+            for power in POWERS:
+                width = _mean_width(residuals, [power * row @ own for row, own in zip(rows, found, strict=True)])
+                if width < best:
+                    best, without[:, dimension] = width, power * found
+                    whole[dimension] = power * _fit(rows, residuals, signs, penalty)
     return whole, without
 
 
-def _constant_loss(
-    residuals: Sequence[NDArray[np.float64]], folds: NDArray[np.int64], order: NDArray[np.int64]
-) -> float:
-    loss = 0.0
-    for fold in range(folds.max() + 1):
-        intercept = np.log(np.mean([residuals[k].mean() for k in order[folds != fold]]))
-        loss += sum(_loss(residuals[k], intercept) for k in order[folds == fold])
-    return loss
-
-
-def _loss(residual: NDArray[np.float64], log_sigma: NDArray[np.float64] | float) -> float:
-    """Mean negative log-likelihood of a Laplace distribution."""
-    return float(np.mean(log_sigma + residual * np.exp(-np.asarray(log_sigma))))
+def _mean_width(residuals: Sequence[NDArray[np.float64]], log_sigma: Sequence[NDArray[np.float64]]) -> float:
+    """The mean width of intervals with the coverage LEVEL, where each person has the same weight."""
+    share = np.concatenate([np.full(len(it), 1 / (len(it) * len(residuals))) for it in residuals])
+    sigma = np.exp(np.concatenate(log_sigma))
+    scores = np.concatenate(residuals) / sigma
+    order = np.argsort(scores)
+    quantile = scores[order][np.searchsorted(np.cumsum(share[order]), LEVEL).clip(max=len(order) - 1)]
+    return float(quantile * (share @ sigma))
 
 
 def _fit(
@@ -219,15 +223,15 @@ def _fit(
     residuals: Sequence[NDArray[np.float64]],
     signs: NDArray[np.int64],
     penalty: float,
-) -> tuple[float, NDArray[np.float64]]:
-    """Intercept and weights [c] of log sigma: the minimum of the mean over people of the loss, plus a ridge penalty.
+) -> NDArray[np.float64]:
+    """The weights [c] of log sigma: the minimum of the mean over people of the loss, plus a ridge penalty.
 
     Newton's method; a weight at the end of its sign stays there while the gradient points outwards. The loss is convex.
     """
     share = np.concatenate([np.full(len(it), 1 / (len(it) * len(residuals))) for it in residuals])
     design = np.concatenate([np.ones((len(share), 1)), np.concatenate(rows)], 1)
     residual = np.concatenate(residuals)
-    ridge = np.concatenate(([0.0], np.full(len(signs), penalty)))
+    ridge = np.concatenate(([0.0], np.full(len(signs), penalty / len(residuals))))
     sign = np.concatenate(([0], signs))
     weight = np.zeros(design.shape[1])
     weight[0] = np.log(share @ residual)
@@ -237,7 +241,7 @@ def _fit(
         return float(share @ (log_sigma + residual * np.exp(-log_sigma)) + 0.5 * ridge @ at**2)
 
     value = objective(weight)
-    for _ in range(50):
+    for _ in range(20):
         ratio = share * residual * np.exp(-(design @ weight))
         gradient = design.T @ (share - ratio) + ridge * weight
         hessian = design.T @ (design * ratio[:, None]) + np.diag(ridge + 1e-9)
@@ -252,23 +256,46 @@ def _fit(
             if after <= value or length < 1e-6:
                 break
             length /= 2
-        done = value - after < 1e-9
+        done = value - after < 1e-6
         weight, value = (new, after) if after <= value else (weight, value)
         if done:
             break
-    return float(weight[0]), weight[1:]
+    return weight[1:]
 
 
-def _weighted_quantiles(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Quantiles [2, GRID] of the scores of all people, each with the same weight: for each level the smallest score up
-    to which at least this share lies."""
-    share = np.concatenate([np.full(len(it), 1 / (len(it) * len(scores))) for it in scores])
-    every = np.concatenate(scores)
+def _quantiles(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The quantiles of the scores [n, 2] of k people for all levels, [2, GRID]; inf above k / (k + 1).
+
+    The guaranteed quantile of a level is that at level * (k + 1) / k of the distribution in which each person has the
+    same weight. It covers more than the level, except where the people differ as much as they can. The other one is the
+    smallest at which the mean coverage of people who are left out in turn is a standard error above the level. The
+    smaller one is used.
+    """
+    k = len(scores)
     levels = np.linspace(0, 1, GRID)
     found = np.empty((2, GRID))
     for dimension in range(2):
-        order = np.argsort(every[:, dimension], kind="stable")
-        total = np.cumsum(share[order])
-        place = np.searchsorted(total, levels - 1e-9).clip(max=len(order) - 1)
-        found[dimension] = every[order[place], dimension]
+        own = [np.sort(person[:, dimension]) for person in scores]
+        every = np.concatenate(own)
+        order = np.argsort(every, kind="stable")
+        every, person = every[order], np.repeat(np.arange(k), [len(it) for it in own])[order]
+        share = np.concatenate([np.full(len(it), 1 / len(it)) for it in own])[order]
+        pooled = _at_levels(every, np.cumsum(share) / k, levels)
+        found[dimension] = _at_levels(every, np.cumsum(share) / k, np.minimum(1, levels * (k + 1) / k))
+        if k > 1:
+            covered = np.empty((k, GRID))
+            for left_out, one in enumerate(own):
+                rest = np.cumsum(np.where(person == left_out, 0.0, share)) / (k - 1)
+                covered[left_out] = np.searchsorted(one, _at_levels(every, rest, levels), side="right") / len(one)
+            low = covered.mean(0) - covered.std(0, ddof=1) / k**0.5
+            enough = np.searchsorted(np.maximum.accumulate(low), levels - 1e-9)
+            found[dimension] = np.minimum(found[dimension], np.append(pooled, np.inf)[enough])
+    found[:, levels > k / (k + 1) + 1e-9] = np.inf
     return found
+
+
+def _at_levels(
+    values: NDArray[np.float64], cumulated: NDArray[np.float64], levels: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """For each level the smallest of the sorted values up to which at least this share lies."""
+    return values[np.searchsorted(cumulated, levels - 1e-9).clip(max=len(values) - 1)]

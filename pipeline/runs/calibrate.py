@@ -15,12 +15,15 @@ from torch import Tensor
 
 from ...configs.schema import Clip, Config
 from ...models.theta import corners_from_theta
+from ..errors import InputError
 from ..inference.ensemble import AveragingReader
 from ..inference.intervals import COVARIATES, MODES, Evidence, covariates, deviation_of, entropy
 from ..inference.prediction import fill
+from ..inference.predictor import Predictor
 from ..learning.calibration import Calibration, Person, calibrate
 from ..learning.from_cache import FromCache
-from ..learning.runtime import Compute
+from ..learning.model_file import add_calibration, load_model
+from ..learning.runtime import Compute, pick_compute
 from ..learning.smoothing import Smoother
 from ..learning.windows import head_predictor, track_reader
 from ..progress import Reporter
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from ...models.head import TemporalHead
     from ..learning.end_to_end import EndToEnd
     from ..learning.frame_tracks import FrameTrack
+    from ..learning.tracks import Track
 
 STRETCHES = 4
 STRETCH_ROWS = 150
@@ -76,6 +80,32 @@ def calibrate_task(
     modes = calibrate_model(HeadRun(net.head, config.clip, smoothing, compute, policy), found)
     reporter.info(f"train: {describe(modes, config.predict.level)}")
     return modes
+
+
+def calibrate_run(folder: "Path", shards: Mapping[str, "Path"]) -> dict[str, Calibration]:
+    """Calibrates the intervals of a saved model on feature shards by subject, and writes them into its file.
+
+    Raises WeightsError, ShardError, WorkError, and InputError if no frame is annotated.
+    """
+    net, info = load_model(folder)
+    config = info.config
+    compute = pick_compute(config.runtime)
+    net = net.to(compute.device)
+    policy = "hold" if config.predict.no_face == "empty" else config.predict.no_face
+    run = HeadRun(net.head, config.clip, info.smoothing, compute, policy)
+    modes = calibrate_model(run, cached_recordings(net, shards, config))
+    if not modes:
+        raise InputError("no frame of the validation subjects is annotated", "See `affect audit`.")
+    add_calibration(folder, modes)
+    return modes
+
+
+def track_ends(predictor: Predictor, track: "Track", value: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The ends of the intervals of a cached track, [n, 2, 2]. predictor: of one model with intervals."""
+    assert predictor.intervals is not None
+    (recording,) = cached_recordings(predictor.net, {track.subject: track.path}, predictor.config)
+    evidence = replace(recording.evidence, deviation=recording.evidence.deviation[:, None])
+    return predictor.intervals.bounds("offline", evidence, value)
 
 
 def describe(modes: Mapping[str, Calibration], level: float) -> str:

@@ -14,6 +14,7 @@ from ..errors import InputError, InUseError
 from ..faults import one_input
 from ..features.video_digest import video_digest
 from ..inference.inputs import Picture, find_inputs
+from ..inference.intervals import interval_settings
 from ..inference.load import check_model
 from ..inference.outputs import (
     FACTS,
@@ -163,6 +164,10 @@ class _Writer:
         return Predictor(self.models, self.config)
 
     @cached_property
+    def intervals(self) -> dict[str, Any]:
+        return interval_settings(self.models, self.config, self.reporter)
+
+    @cached_property
     def digests(self) -> list[str]:
         return [read_model_info(path).fingerprint for path in self.models]
 
@@ -172,9 +177,10 @@ class _Writer:
         key = ""
         with one_input(job.name, self.failed):
             key = fingerprint(
-                version=VERSION, model=self.digests, source=video_digest(job.path), predict=self.config.predict,
+                version=VERSION, model=self.digests, source=video_digest(job.path),
+                predict=self.config.predict.model_dump(exclude={"level"}),
                 clip=[self.config.clip.hop, self.config.clip.carry], precision=self.config.runtime.precision,
-                emotions=self.options.emotions, people=self.options.people,
+                emotions=self.options.emotions, people=self.options.people, **self.intervals,
             )  # fmt: skip
         if not key:
             self._remove_outdated(job, key)
@@ -200,8 +206,9 @@ class _Writer:
         if self.options.overlay:
             from ..visualization.overlay_picture import write_overlay_picture as draw
         table = PictureTable(
-            self.config, self.out, lambda: self.predictor, self.digests, self.classes, self.options.format, draw
-        )
+            self.config, self.out, lambda: self.predictor, self.digests, self.classes, self.options.format, draw,
+            self.intervals,
+        )  # fmt: skip
         known, new = None, False
         with one_input(PICTURES, self.failed):
             known, new = table.make(pictures, self.failed, self.reporter)
