@@ -127,6 +127,7 @@ bench: $(VENV)/.dev  ## Measure the speed: ratios to the limit of the libraries 
 real: $(AFFECT)  ## Measure the base model on real faces, from ../shared/data or REAL=
 	@$(BIN)/python benchmarks/real.py $(if $(REAL),--data $(call q,$(REAL))) --out $(call q,$(WORK)/real)
 	@$(BIN)/python benchmarks/stn_real.py $(if $(REAL),--data $(call q,$(REAL))) --sheets $(call q,$(WORK)/real)
+	@$(BIN)/python -m affect.benchmarks.unlike $(if $(REAL),--data $(call q,$(REAL))) --drawn-run $(call q,$(WORK)/train/$(RUN)) --out $(call q,$(WORK)/real)
 
 torture: $(VENV)/.dev $(DEMO)  ## Test with damaged files and killed runs. SHARE=0.01 runs a hundredth
 	@$(BIN)/python -m affect.benchmarks.torture --share $(or $(SHARE),1) --demo $(call q,$(DATA))

@@ -20,13 +20,21 @@ def evaluate(
     split: Annotated[
         SplitName, typer.Option("--split", metavar="NAME", help="Split to evaluate: train, validation or test.")
     ] = "validation",
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="First calibrate the intervals of the run on its validation subjects, for models without intervals.",
+        ),
+    ] = False,
 ) -> None:
     """Compute CCC and other metrics of a run on a split, and write all predictions as CSV."""
     from ..pipeline.stages.evaluate import evaluate
 
     report = session.stage(
-        evaluate, session.config, data, session.work, session.reporter, run=run or "default", split=split
-    )
+        evaluate, session.config, data, session.work, session.reporter,
+        run=run or "default", split=split, calibrate=calibrate,
+    )  # fmt: skip
     if session.as_json:
         print_json(report.facts)
         session.as_json = False

@@ -244,6 +244,9 @@ class Predict(Section):
     neighbours, or `empty`."""
     face_threshold: float = Field(default=0.5, ge=0, le=1)
     """A frame with a lower face probability counts as having no face; also in `detect-boxes`, except with YuNet."""
+    level: float = Field(default=0.9, ge=0.5, le=0.99)
+    """Share of the frames of new people whose annotation should lie in the interval `valence_low` to `valence_high`,
+    and likewise for arousal. Only for models with calibrated intervals."""
 
 
 class Report(Section):

@@ -12,12 +12,13 @@ from .stn import SpatialTransformer, StnOutput
 
 class Encoding(NamedTuple):
     """The output for n frames. feature: float [n, 2048]. theta: [n, 2, 3], the face box. presence: [n], probability of
-    a face. logits: [n, classes] of the backbone's classes."""
+    a face. logits: [n, classes] of the backbone's classes. texture: float32 [n, 512], see Backbone.read."""
 
     feature: Tensor
     theta: Tensor
     presence: Tensor
     logits: Tensor
+    texture: Tensor
 
 
 class AffectNet(nn.Module):
@@ -34,5 +35,5 @@ class AffectNet(nn.Module):
             look = self.stn(frames, region)
         else:
             look = StnOutput(self.stn.sample(frames, theta), theta, theta.new_full((len(theta),), math.inf))
-        feature, logits = self.backbone(look.crop)
-        return Encoding(feature, look.theta, look.presence.sigmoid(), logits)
+        feature, logits, texture = self.backbone.read(look.crop)
+        return Encoding(feature, look.theta, look.presence.sigmoid(), logits, texture)

@@ -82,6 +82,10 @@ class Ensemble:
     encoders: tuple[tuple[AffectNet, bool], ...]
     heads: tuple[tuple[int, TemporalHead, int, Mapping[str, Any]], ...]
 
+    def columns(self) -> list[tuple[slice, TemporalHead]]:
+        """The columns of the features that each head reads."""
+        return [(_columns(encoder), head) for encoder, head, *_ in self.heads]
+
     def reader(self, clip: Clip, compute: Compute) -> AveragingReader:
         """A reader for one track of features [n, 2048 * encoders], with the encoders' features side by side.
 
@@ -90,13 +94,17 @@ class Ensemble:
         return AveragingReader(
             [
                 (
-                    slice(encoder * FEATURE_SIZE, (encoder + 1) * FEATURE_SIZE),
+                    _columns(encoder),
                     track_reader(head, clip.model_copy(update={"length": length}), compute),
                     Smoother(smoothing["kind"], smoothing["width"]),
                 )
                 for encoder, head, length, smoothing in self.heads
             ]
         )
+
+
+def _columns(encoder: int) -> slice:
+    return slice(encoder * FEATURE_SIZE, (encoder + 1) * FEATURE_SIZE)
 
 
 def describe_models(models: Sequence[Path]) -> list[ModelInfo]:

@@ -12,7 +12,9 @@ class ImagePrediction:
     name: name of the picture. source: its path, or None for an array. width, height: in pixels, upright. face:
     probability of a face. seen: whether `face` reaches `predict.face_threshold`. valence, arousal: in [-1, 1], or NaN
     without a face. box: the face box of the STN, x0 y0 x1 y1 in pixels, or None without a face. emotions: probabilities
-    of the expressions, if requested; NaN without a face.
+    of the expressions, if requested; NaN without a face. interval: low and high end of valence, then of arousal, in
+    [-1, 1], or NaN without a face; None if the model has no intervals. distance: from the training data, see
+    Trace; NaN without a face, None if the model has no reference.
     """
 
     name: str
@@ -25,3 +27,5 @@ class ImagePrediction:
     arousal: float
     box: tuple[float, float, float, float] | None
     emotions: Mapping[str, float] = field(default_factory=dict)
+    interval: tuple[tuple[float, float], tuple[float, float]] | None = None
+    distance: float | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from ..errors import VideoError
 from ..ingest.video.decode import Decoding, decoded
 from ..progress import Reporter
 from .ensemble import AveragingReader
+from .intervals import evidence_of
 from .partial_results import OnFrames, ResultAligner
 from .prediction import Prediction
 from .predictor import Predictor
@@ -89,10 +91,10 @@ class VideoReader:
                     region = None if persons is None else _regions_of(persons, number, batch.index)
                     outputs = self.predictor.encode_pixels(batch.pixels, facts.width, facts.height, region)
                     track.values.append(track.reader.push(outputs.feature, outputs.face >= threshold))
-                    track.outputs.append((outputs.face, outputs.box, outputs.emotion))
+                    track.outputs.append((outputs.face, outputs.box, outputs.emotion, outputs.traits, outputs.distance))
                 index.append(batch.index)
                 time.append(batch.time)
-                face, box, _ = tracks[0].outputs[-1]
+                face, box, *_ = tracks[0].outputs[-1]
                 aligner.push(batch.index, batch.time, face, box, tracks[0].values[-1])
                 tracker.advance(len(batch))
         if not index:
@@ -100,14 +102,20 @@ class VideoReader:
         numbers, seconds = np.concatenate(index), np.concatenate(time)
         predictions = []
         for person, track in enumerate(tracks):
-            face, box, emotion = (np.concatenate(column) for column in zip(*track.outputs, strict=True))
+            face, box, emotion, traits, distance = (
+                np.concatenate(column) for column in zip(*track.outputs, strict=True)
+            )
             track.values.append(track.reader.finish())
             if person == 0:
                 aligner.push(numbers[:0], seconds[:0], face[:0], box[:0], track.values[-1])
             value = np.concatenate(track.values)
             if self.emotions:
                 value = np.concatenate((value, emotion), 1)
-            predictions.append(Prediction(numbers, seconds, face, value, box, len(decoding.lost)))
+            evidence = None
+            if self.predictor.intervals is not None:
+                evidence = evidence_of(seconds, face, face >= threshold, traits)
+            known = None if self.predictor.reference is None else distance
+            predictions.append(Prediction(numbers, seconds, face, value, box, len(decoding.lost), evidence, known))
         return predictions
 
 
@@ -124,7 +132,7 @@ def trace_video(
     return [
         make_trace(
             prediction, predictor.config, path, name=name, classes=classes, clip=predictor.clip,
-            person=number if people > 1 else None,
+            person=number if people > 1 else None, intervals=predictor.intervals, reference=predictor.reference,
         )
         for number, prediction in enumerate(reader.read(path, people))
     ]  # fmt: skip
@@ -132,10 +140,11 @@ def trace_video(
 
 @dataclass(eq=False)
 class _PersonValues:
-    """What was computed for one person so far, batch by batch. outputs: (face, box, emotion) of each batch."""
+    """What was computed for one person so far, batch by batch. outputs: (face, box, emotion, traits, distance)
+    of each batch."""
 
     reader: AveragingReader
-    outputs: list[tuple[NDArray[np.float32], ...]] = field(default_factory=list)
+    outputs: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
     values: list[NDArray[np.float32]] = field(default_factory=list)
 
 

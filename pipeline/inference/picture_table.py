@@ -1,9 +1,11 @@
 """The table of all pictures of a call, and the record that shows whether it is up to date."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ...configs.schema import Config
 from ..errors import InputError
@@ -18,6 +20,7 @@ from .inputs import Picture
 from .outputs import FACTS, PICTURE_OVERLAY, Recorded, claimed, recorded, remove_others
 from .tables import picture_file
 from .trace import signed
+from .unlike import judge
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -34,7 +37,8 @@ class PictureTable:
     """Writes the table of pictures to `out`, and with `draw` an overlay of each picture.
 
     load: returns the model; called only if a picture must be predicted. digests: of the models. classes: names of the
-    emotions to predict. draw: writes the overlay of a prediction to a path.
+    emotions to predict. draw: writes the overlay of a prediction to a path. intervals: settings of the intervals that
+    the table depends on.
     """
 
     config: Config
@@ -44,6 +48,7 @@ class PictureTable:
     classes: Sequence[str]
     format: str
     draw: Callable[[Path, ImagePrediction], None] | None = None
+    intervals: Mapping[str, Any] = field(default_factory=dict)
 
     def make(
         self, pictures: Sequence[Picture], failed: list[Problem], reporter: Reporter
@@ -83,7 +88,7 @@ class PictureTable:
 
     def _key(self, digests: Mapping[Picture, str]) -> str:
         return fingerprint(
-            version=VERSION, model=self.digests, threshold=self.config.predict.face_threshold,
+            version=VERSION, model=self.digests, threshold=self.config.predict.face_threshold, **self.intervals,
             precision=self.config.runtime.precision, emotions=list(self.classes),
             pictures=[(picture.name, digest) for picture, digest in digests.items()],
         )  # fmt: skip
@@ -139,11 +144,19 @@ class PictureTable:
                 drawn.add(overlays[picture])
         faces = sum(prediction.seen for prediction in predictions.values())
         facts = {PICTURES: len(predictions), "faces": faces, "overlays": sorted(drawn)}
+        facts |= self._unlike(list(predictions.values()))
         suffixes = tuple(dict.fromkeys((*still_valid, suffix)))
         environment = self.load().environment()
         record = Recorded(self.out / PICTURES, key, self._record, facts, suffixes, environment)
         record.save()
         return record
+
+    def _unlike(self, predictions: Sequence[ImagePrediction]) -> dict[str, Any]:
+        """How far the faces of all pictures together lie from the training data; empty without a reference."""
+        known = [it for it in predictions if it.distance is not None]
+        distance = np.array([it.distance for it in known], np.float32)
+        found = judge(self.load().reference, distance, np.array([it.seen for it in known], bool))
+        return {} if found is None else found.facts()
 
     def _overlays(self, pictures: Sequence[Picture]) -> dict[Picture, str]:
         """The file name of each overlay: the name of the picture, with _ for each slash, and a number if needed."""

@@ -1,5 +1,6 @@
 """Predicts pictures. Each is a clip of one frame, so a video of one frame has the same values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import PictureError
 from ..ingest.video.live import resize_square
 from .image_prediction import ImagePrediction
+from .intervals import evidence_of
 from .predictor import Predictor
 
 MAX_SHRINK = 120
@@ -46,13 +48,17 @@ def predict_pictures(
     width, height = np.array([(it.width, it.height) for it in pictures], np.int64).T
     outputs = predictor.encode_pixels(np.stack([it.pixels for it in pictures]), width, height)
     seen = outputs.face >= predictor.config.predict.face_threshold
+    values = np.full((len(pictures), 2), np.nan)
+    for row in np.flatnonzero(seen):
+        reader, only = predictor.offline_reader(), slice(row, row + 1)
+        values[row] = np.concatenate((reader.push(outputs.feature[only], seen[only]), reader.finish()))[0]
+    ends = np.full((len(pictures), 2, 2), np.nan)
+    if predictor.intervals is not None:
+        evidence = evidence_of(np.zeros(len(pictures)), outputs.face, seen, outputs.traits)
+        ends = predictor.intervals.bounds("picture", evidence, values)
     predictions = []
     for row, picture in enumerate(pictures):
-        valence = arousal = float("nan")
-        if seen[row]:
-            reader, only = predictor.offline_reader(), slice(row, row + 1)
-            parts = (reader.push(outputs.feature[only], seen[only]), reader.finish())
-            ((valence, arousal),) = np.concatenate(parts).tolist()
+        valence, arousal = values[row].tolist()
         x0, y0, x1, y1 = outputs.box[row].tolist()
         emotions = outputs.emotion[row].astype(np.float64) if seen[row] else np.full(len(classes), np.nan)
         predictions.append(
@@ -60,6 +66,13 @@ def predict_pictures(
                 picture.name, picture.source, picture.width, picture.height, float(outputs.face[row]), bool(seen[row]),
                 valence, arousal, (x0, y0, x1, y1) if seen[row] else None,
                 dict(zip(classes, emotions.tolist(), strict=True)) if classes else {},
+                None if predictor.intervals is None else _pairs(ends[row]),
+                None if predictor.reference is None else float(outputs.distance[row]) if seen[row] else math.nan,
             )
         )  # fmt: skip
     return predictions
+
+
+def _pairs(ends: NDArray[np.float64]) -> tuple[tuple[float, float], tuple[float, float]]:
+    (valence_low, valence_high), (arousal_low, arousal_high) = ends.tolist()
+    return (valence_low, valence_high), (arousal_low, arousal_high)

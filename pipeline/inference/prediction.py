@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .intervals import Evidence
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -13,7 +15,8 @@ class Prediction:
 
     index: int64 [n], frame numbers. time: float64 [n], seconds. face: float32 [n], probability. value: float32
     [n, 2 + e], valence, arousal and the probabilities of e emotions. box: float32 [n, 4], x0 y0 x1 y1 in source pixels,
-    clipped to the picture. lost: number of frames that could not be decoded.
+    clipped to the picture. lost: number of frames that could not be decoded. evidence: for intervals, None without.
+    distance: float32 [n] from the training data, see Reference.distance; None without a reference.
     """
 
     index: NDArray[np.int64]
@@ -22,6 +25,8 @@ class Prediction:
     value: NDArray[np.float32]
     box: NDArray[np.float32]
     lost: int
+    evidence: Evidence | None = None
+    distance: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.index)

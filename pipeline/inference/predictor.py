@@ -17,11 +17,14 @@ from ...models.multi_face import detect_faces
 from ...models.theta import add_margin, corners_from_theta
 from ..ingest.video.decode import Decoding
 from ..learning.frame_tracks import FrameTrack, predict_frames
+from ..learning.model_file import read_reference
+from ..learning.reference import describe
 from ..learning.runtime import environment, keep_freed_memory, limit_spinning_late, pick_compute, pieces
 from ..learning.windows import head_predictor, read_track_values
 from ..processes import own_networks
 from ..records import Region
 from .ensemble import FEATURE_SIZE, AveragingReader, describe_models, load_ensemble
+from .intervals import deviation_of, load_intervals
 
 Side = int | NDArray[np.int64]
 DECODER_PACKAGES = ("decord", "decord2", "av", "opencv-python-headless", "pillow")
@@ -33,12 +36,16 @@ class FrameOutputs(NamedTuple):
 
     feature: float32 [n, 2048 * encoders], on the device. face: float32 [n], probability. box: float32 [n, 4],
     x0 y0 x1 y1 in source pixels, clipped to the picture. emotion: float32 [n, e], probabilities of e classes.
+    traits: float64 [n, 2 + models] for intervals, see Intervals.traits; without intervals [n, 0]. distance: float32
+    [n], see Reference.distance; NaN without a reference.
     """
 
     feature: Tensor
     face: NDArray[np.float32]
     box: NDArray[np.float32]
     emotion: NDArray[np.float32]
+    traits: NDArray[np.float64]
+    distance: NDArray[np.float32]
 
 
 class Predictor:
@@ -48,7 +55,8 @@ class Predictor:
 
     config: gives device, precision, hop and batch size. All other settings are those of the training.
     size: side of the square frames that the model takes. clip: frames in a clip. classes: classes of the backbone, in
-    order. finds_faces: whether the STN was trained to find faces; if not, it uses the whole picture.
+    order. finds_faces: whether the STN was trained to find faces; if not, it uses the whole picture. intervals: None if
+    a model has none. reference: of the first model's training faces, or None.
 
     Raises WeightsError and DeviceError. In a fork of a process that loaded a model, it and its methods raise
     ProcessError.
@@ -68,6 +76,9 @@ class Predictor:
         limit_spinning_late(self.device)
         self.ensemble = load_ensemble(models, self.device)
         self.net, self.finds_faces = self.ensemble.encoders[0]
+        self.intervals = load_intervals(models, info.config.model_copy(update={"predict": config.predict}), self.size)
+        reference = read_reference(models[0])
+        self.reference = None if reference is None else reference.to(self.device)
 
     def encode_pixels(
         self, pixels: NDArray[np.uint8], width: Side, height: Side, region: NDArray[np.float32] | None = None
@@ -82,13 +93,29 @@ class Predictor:
             self.encode(self._frames(pixels[rows]), None if region is None else region[rows])
             for rows in pieces(len(pixels), self.device)
         ]
-        feature, theta, presence, logits = (torch.cat([part[k].float() for part in parts]) for k in range(4))
+        feature, theta, presence, logits, texture = (torch.cat([part[k].float() for part in parts]) for k in range(5))
         # Without face detection, the box is the whole picture, and `stn.whole` has removed the margin from theta.
         box_theta = theta if self.finds_faces else add_margin(theta, self.net.stn.margin)
         w, h = (torch.as_tensor(side, dtype=torch.float32, device=self.device) for side in (width, height))
         corners = corners_from_theta(box_theta, w, h)
         box = torch.minimum(corners.clamp(min=0), torch.stack((w, h, w, h), -1))
-        return FrameOutputs(feature, *(part.cpu().numpy() for part in (presence, box, logits.softmax(1))))
+        face, boxes, emotion = (part.cpu().numpy() for part in (presence, box, logits.softmax(1)))
+        traits = self._traits(feature, boxes, emotion, height)
+        return FrameOutputs(feature, face, boxes, emotion, traits, self._distance(texture, feature))
+
+    def _distance(self, texture: Tensor, feature: Tensor) -> NDArray[np.float32]:
+        if self.reference is None:
+            return np.full(len(feature), np.nan, np.float32)
+        with torch.no_grad():
+            return self.reference.distance(describe(texture, feature[:, :FEATURE_SIZE])).cpu().numpy()
+
+    def _traits(
+        self, feature: Tensor, box: NDArray[np.float32], emotion: NDArray[np.float32], height: Side
+    ) -> NDArray[np.float64]:
+        if self.intervals is None:
+            return np.empty((len(box), 0))
+        deviation = [deviation_of(head, feature[:, columns]) for columns, head in self.ensemble.columns()]
+        return self.intervals.traits(box, emotion, torch.stack(deviation, 1).cpu().numpy(), height)
 
     def encode(self, frames: Tensor, region: NDArray[np.float32] | None = None) -> Encoding:
         """Runs the encoders on frames that are on the device. Features of several encoders are side by side.

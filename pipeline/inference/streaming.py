@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..ingest.video.decode import DecordError, decode
 from ..ingest.video.live import CapturedFrame, LatestFrame, Source, captured_frames, resize_square
+from .intervals import StreamIntervals, evidence_of
 from .predictor import FrameOutputs, Predictor
 from .trace import Moment
 
@@ -87,6 +88,7 @@ def moment_reader(predictor: Predictor) -> MomentReader:
     repeat the last values. Before the first face, the values are NaN.
     """
     read, settings = predictor.streaming_reader(), predictor.config.predict
+    intervals = None if predictor.intervals is None else StreamIntervals(predictor.intervals)
     held = np.full(2, np.nan)
 
     def read_moment(outputs: FrameOutputs, number: int, time: float, late: int) -> Moment:
@@ -96,7 +98,22 @@ def moment_reader(predictor: Predictor) -> MomentReader:
         seen = bool(outputs.face[0] >= settings.face_threshold)
         held = value if seen else held if settings.no_face != "empty" else np.full(2, np.nan)
         x0, y0, x1, y1 = outputs.box[0].tolist()
-        return Moment(number, time, face, seen, float(held[0]), float(held[1]), (x0, y0, x1, y1), late)
+        ends: list[float] = []
+        if intervals is not None:
+            evidence = evidence_of(np.array([time]), outputs.face, np.array([seen]), outputs.traits)
+            ends = intervals.bounds(evidence, held).ravel().tolist()
+        return Moment(
+            number,
+            time,
+            face,
+            seen,
+            float(held[0]),
+            float(held[1]),
+            (x0, y0, x1, y1),
+            late,
+            *ends,
+            distance=math.nan if predictor.reference is None else float(outputs.distance[0]),
+        )
 
     return read_moment
 

@@ -20,6 +20,8 @@ COLUMNS = ("frame", "time", "face", "valence", "arousal", "x0", "y0", "x1", "y1"
 PICTURE_COLUMNS = ("picture", *COLUMNS[2:])
 CLIP_COLUMNS = ("clip", "first_frame", "last_frame", "start", "end", "face", "valence", "arousal")
 TIMES = ("time", "start", "end")
+INTERVAL_COLUMNS = ("valence_low", "valence_high", "arousal_low", "arousal_high")
+"""The last columns of each table, if the model has intervals."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +48,32 @@ def frame_columns(traces: Sequence[TraceData]) -> Table:
     table |= {edge: Column(boxes[:, side], 1) for side, edge in enumerate(("x0", "y0", "x1", "y1"))}
     for name in traces[0].emotions:
         table[name] = Column(np.stack([trace.emotions[name] for trace in traces], 1).ravel(), 6)
+    if traces[0].interval is not None:
+        table |= {name: _column(traces, name, 6) for name in INTERVAL_COLUMNS}
     return table
 
 
 def clip_columns(traces: Sequence[TraceData]) -> Table:
     """A row per clip, person after person: means over the frames of the clip, for valence and arousal over the frames
-    with a value. Clips do not overlap; the last one may be shorter."""
+    with a value, and for the ends of the intervals too. Clips do not overlap; the last one may be shorter."""
     rows: list[tuple[float, ...]] = []
     for trace in traces:
+        values = trace.value
+        if trace.interval is not None:
+            values = np.concatenate((values, trace.interval.reshape(-1, 4)), 1)
         for clip, start in enumerate(range(0, len(trace), trace.clip)):
             part = slice(start, min(start + trace.clip, len(trace)))
-            value = trace.value[part]
+            value = values[part]
             value = value[np.isfinite(value).all(1)]
-            mean = value.mean(0) if len(value) else np.full(2, np.nan)
+            mean = value.mean(0) if len(value) else np.full(value.shape[1], np.nan)
             ends = (trace.frame[part][0], trace.frame[part][-1], trace.time[part][0], trace.time[part][-1])
             rows.append((clip, *ends, trace.face[part].mean(), *mean, -1 if trace.person is None else trace.person))
-    decimals = (None, None, None, 6, 6, 4, 6, 6)
+    names = CLIP_COLUMNS if traces[0].interval is None else (*CLIP_COLUMNS, *INTERVAL_COLUMNS)
+    decimals = (None, None, None, 6, 6, 4, 6, 6, *[6] * 4)
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     table = {
         name: Column(values.astype(np.int64) if digits is None else values, digits)
-        for name, values, digits in zip(CLIP_COLUMNS, columns, decimals, strict=False)
+        for name, values, digits in zip(names, columns, decimals, strict=False)
     }
     return table if traces[0].person is None else {"person": Column(columns[-1].astype(np.int64), None), **table}
 
@@ -79,6 +87,9 @@ def picture_columns(predictions: Sequence[ImagePrediction]) -> Table:
     table |= {edge: Column(boxes[:, side], 1) for side, edge in enumerate(COLUMNS[-4:])}
     for name in predictions[0].emotions:
         table[name] = Column(np.array([it.emotions[name] for it in predictions]), 6)
+    if predictions[0].interval is not None:
+        ends = np.array([it.interval for it in predictions]).reshape(-1, 4)
+        table |= {name: Column(ends[:, number], 6) for number, name in enumerate(INTERVAL_COLUMNS)}
     return table
 
 

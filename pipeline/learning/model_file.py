@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ...configs.schema import Config
 from ..errors import WeightsError
 from ..records import MODEL_FILE, MODEL_FORMAT
-from ..storage.checkpoint import load_weights, read_metadata, save_weights
+from ..storage.checkpoint import load_weights, read_metadata, read_tensors, save_weights
+from ..storage.fingerprint import fingerprint as digest
+from ..storage.quantization import quantize
+from . import reference as references
+from .calibration import PREFIX as CALIBRATION
+from .calibration import Calibration, from_state, to_state
 from .smoothing import NONE
 
 if TYPE_CHECKING:
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 FORMAT = MODEL_FORMAT
 NAME = MODEL_FILE
 LAST = "last.safetensors"
+EXTRAS = (CALIBRATION, references.PREFIX)
+"""Prefixes of the names of tensors that are not weights of the network."""
 
 
 def save_model(
@@ -29,10 +36,11 @@ def save_model(
     encoder: str,
     config: dict[str, Any],
     int8: bool = False,
+    extras: Mapping[str, "Tensor"] | None = None,
     **facts: Any,
 ) -> None:
     """Writes a model file. encoder: digest of the encoder (STN, backbone, settings). config: the whole config, as JSON.
-    int8: quantize the large tensors.
+    int8: quantize the large tensors. extras: more tensors, whose names begin with one of EXTRAS.
 
     Metadata: format, fingerprint, encoder, config, clip, stn, backbone, head, and `facts`.
     """
@@ -47,7 +55,50 @@ def save_model(
         "head": {"features": net.head.mean.numel(), **asdict(net.head.settings)},
         **facts,
     }
-    save_weights(path, net.state_dict(), metadata, int8=int8)
+    state = quantize(net.state_dict()) if int8 else net.state_dict()
+    save_weights(path, {**state, **(extras or {})}, metadata)
+
+
+def add_calibration(path: Path, modes: Mapping[str, Calibration]) -> None:
+    """Writes intervals into an existing model file, in place of earlier ones. All other content stays.
+
+    Raises WeightsError, WorkError.
+    """
+    tensors, facts = to_state(modes)
+    _replace_extras(model_path(path), CALIBRATION, tensors, {"calibration": facts})
+
+
+def add_reference(path: Path, reference: references.Reference) -> None:
+    """Writes a reference into an existing model file, in place of an earlier one. The fingerprint of the model changes,
+    so that videos are predicted again; all other content stays. Raises WeightsError, WorkError."""
+    path = model_path(path)
+    before = read_metadata(path)["fingerprint"]
+    tensors, facts = references.to_state(reference)
+    key = digest(before=before, facts=facts, tensors={name: it.tolist() for name, it in tensors.items()})
+    _replace_extras(path, references.PREFIX, tensors, {"reference": facts, "fingerprint": key})
+
+
+def _replace_extras(path: Path, prefix: str, tensors: "Mapping[str, Tensor]", facts: Mapping[str, Any]) -> None:
+    stored, metadata = read_tensors(path)
+    kept = {name: tensor for name, tensor in stored.items() if not name.startswith(prefix)}
+    save_weights(path, {**kept, **tensors}, {**metadata, **facts})
+
+
+def read_calibration(path: Path) -> dict[str, Calibration]:
+    """The intervals of a model file or a run folder, by the way to run the model; empty if it has none.
+
+    Raises WeightsError.
+    """
+    path = model_path(path)
+    facts = read_metadata(path).get("calibration")
+    return from_state(read_tensors(path, CALIBRATION)[0], facts) if facts else {}
+
+
+def read_reference(path: Path) -> references.Reference | None:
+    """The reference of a model file or a run folder, on the CPU; None if it has none. Raises WeightsError."""
+    path = model_path(path)
+    facts = read_metadata(path).get("reference")
+    return references.from_state(read_tensors(path, references.PREFIX)[0], facts) if facts else None
 
 
 def model_path(path: Path) -> Path:
@@ -121,7 +172,8 @@ def load_model(path: Path) -> tuple["AffectNet", ModelInfo]:
 
     info = read_model_info(path)
     metadata = info.metadata
-    state, _ = load_weights(info.path)
+    stored, _ = load_weights(info.path)
+    state = {name: tensor for name, tensor in stored.items() if not name.startswith(EXTRAS)}
     try:
         _check_sizes(metadata, state)
         saved = {**info.config.head.model_dump(), **metadata["head"]}  # an older file may lack newer settings

@@ -39,7 +39,7 @@ def model_card(
         _use(exported, config),
         "## Training\n\n" + _training(facts, config),
         "## Metrics\n\n" + _metrics(metadata, facts),
-        "## Limits\n\n" + LIMITS,
+        "## Limits\n\n" + LIMITS + _unlike(metadata.get("reference")),
         "## Licence\n\n" + _terms(config),
     ]
     if exported:
@@ -124,6 +124,17 @@ def _metrics(metadata: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return (
         "\n".join(lines)
         + "\n\nCCC over all annotated frames of a split together. The best epoch was chosen by the first row."
+    )
+
+
+def _unlike(reference: Mapping[str, Any] | None) -> str:
+    if not reference:
+        return (
+            "\n- The model has no reference of its training faces, so affect cannot tell a video that is unlike them."
+        )
+    return (
+        f"\n- affect compares the faces of each video with the training faces and with {reference['people']} people "
+        "that were left out, and warns if they lie beyond them. It cannot tell all other faults of a video."
     )
 
 

@@ -11,12 +11,15 @@ import numpy as np
 from ...configs.schema import Config
 from ..errors import InputError, MissingStageError
 from ..features.raw_tracks import frame_tracks, frames_digest, subjects_with_frames
+from ..inference.intervals import interval_settings
+from ..inference.tables import INTERVAL_COLUMNS
 from ..learning.metrics import pooled
 from ..learning.model_file import ModelInfo, read_model_info
 from ..names import csv_text
 from ..progress import Reporter
 from ..records import Problem, StageReport, Work
 from ..runs.folder import read_result, read_run
+from ..runs.interval_figures import add_interval_figures
 from ..runs.model_card import CARD, card_facts, model_card
 from ..runs.splits import Cached, cached_subjects, evaluated, in_step
 from ..storage.atomic import write_text
@@ -48,6 +51,7 @@ def evaluate(
     *,
     run: str | Sequence[str] = "default",
     split: str = "validation",
+    calibrate: bool = False,
 ) -> StageReport:
     """Writes evaluation-<split>.json and predictions-<split>.csv into W/train/<run>. The metrics are the facts.
 
@@ -55,12 +59,18 @@ def evaluate(
     the length of the run and the hop of the config. Predictions are smoothed with the filter that the model stores. In
     the CSV file, frames count from 0, and the true values of a frame that is not valid are empty.
 
+    With intervals (`predict.level`), their ends are the last columns of the CSV file, and the facts have their coverage
+    and mean width. They are computed from cached features only. calibrate: first calibrate the intervals of the run on
+    its validation subjects and write them into its model file.
+
     run: the predictions of several runs with one encoder are averaged, and the folder is W/train/<run>+<run>. If runs
     were trained on folds, each subject is predicted by the runs that were not trained on it. Raises MissingStageError,
     WeightsError, ShardError, InputError.
     """
     runs = _runs(work, [run] if isinstance(run, str) else list(dict.fromkeys(run)))
     first = runs[0]
+    if calibrate:
+        _calibrate(work, runs, reporter)
     folder = first.folder if len(runs) == 1 else work.run("+".join(it.name for it in runs))
     its_config = first.info.config
     shards = {name: shard for name, shard in cached_subjects(work).items() if shard.encoder == first.info.encoder}
@@ -80,7 +90,8 @@ def evaluate(
     }
     models = [it.info.fingerprint for it in runs]
     options = {"hop": config.clip.hop, "carry": config.clip.carry, "precision": config.runtime.precision}
-    key = fingerprint(model=models, split=split, sources=sources, **options)
+    intervals = {} if subjects else interval_settings([it.folder for it in runs], config, reporter)
+    key = fingerprint(model=models, split=split, sources=sources, **options, **intervals)
     output = folder / f"evaluation-{split}.json"
     table = folder / f"predictions-{split}.csv"
     kept = read_result(output, key) if table.is_file() else None
@@ -96,7 +107,11 @@ def evaluate(
         tracks, problems = _tracks(shards, list(asked)), []
     values, computed = _predict(config, runs, asked, tracks, bool(subjects), reporter)
     figures = _figures(tracks, values)
-    write_text(table, _csv(tracks, values))
+    ends = None
+    if intervals:
+        ends = _ends(config, runs, asked, tracks, values)
+        add_interval_figures(figures, tracks, ends, config.predict.level)
+    write_text(table, _csv(tracks, values, ends))
     record: dict[str, Any] = {"fingerprint": key, "run": folder.name, "split": split}
     record |= {"failed": [asdict(problem) for problem in problems], "runs": len(runs), "environment": computed}
     if len(runs) == 1:
@@ -185,11 +200,61 @@ def _figures(tracks: list[Any], values: list["NDArray[np.float32]"]) -> dict[str
     }
 
 
-def _csv(tracks: list[Any], values: list["NDArray[np.float32]"]) -> str:
+def _calibrate(work: Work, runs: Sequence[_Run], reporter: Reporter) -> None:
+    """Calibrates the intervals of one run on the cached features of its validation subjects."""
+    from ..runs.calibrate import calibrate_run, describe
+
+    run = runs[0]
+    shards = {name: shard for name, shard in cached_subjects(work).items() if shard.encoder == run.info.encoder}
+    names = [name for name in run.facts["validation"] if name in shards]
+    if len(runs) > 1 or not names:
+        raise InputError(
+            "--calibrate needs one run whose encoder computed the cached features",
+            "Give one run, and run `affect cache-features` with its settings. A run that was trained end to end is "
+            "calibrated at the end of the training.",
+        )
+    modes = calibrate_run(run.folder, {name: shards[name].path for name in names})
+    reporter.info(f"{STAGE}: {describe(modes, run.info.config.predict.level)}")
+
+
+def _ends(
+    config: Config,
+    runs: Sequence[_Run],
+    asked: dict[str, list[int]],
+    tracks: list[Any],
+    values: list["NDArray[np.float32]"],
+) -> list["NDArray[np.float64]"]:
+    """The ends of the intervals of each track, [n, 2, 2], averaged over the runs that predict it."""
+    from ..inference.predictor import Predictor
+    from ..runs.calibrate import track_ends
+
+    sums = [np.zeros((len(track), 2, 2)) for track in tracks]
+    for which, it in enumerate(runs):
+        predictor = Predictor(it.folder, config)
+        for number, track in enumerate(tracks):
+            if which in asked[track.subject]:
+                sums[number] += track_ends(predictor, track, values[number]) / len(asked[track.subject])
+    return sums
+
+
+def _csv(
+    tracks: list[Any], values: list["NDArray[np.float32]"], ends: list["NDArray[np.float64]"] | None = None
+) -> str:
     rows: list[tuple[Any, ...]] = []
-    for track, value in zip(tracks, values, strict=True):
+    for number, (track, value) in enumerate(zip(tracks, values, strict=True)):
         for row in range(len(track)):
+            interval = [] if ends is None else [f"{it:.6f}" for it in ends[number][row].ravel().tolist()]
             true = [f"{it:.6g}" for it in track.target[row]] if track.valid[row] else ["", ""]
             own = (f"{value[row, 0]:.6f}", f"{value[row, 1]:.6f}")
-            rows.append((track.subject, track.index[row], f"{track.time[row]:.6f}", *own, *true, int(track.valid[row])))
-    return csv_text(COLUMNS, rows)
+            rows.append(
+                (
+                    track.subject,
+                    track.index[row],
+                    f"{track.time[row]:.6f}",
+                    *own,
+                    *true,
+                    int(track.valid[row]),
+                    *interval,
+                )
+            )
+    return csv_text(COLUMNS if ends is None else (*COLUMNS, *INTERVAL_COLUMNS), rows)

@@ -16,10 +16,13 @@ from rich.text import Text
 
 from ...configs.schema import Config
 from ..errors import InputError
+from ..inference.intervals import interval_settings
 from ..inference.load import check_model
 from ..inference.predictor import Predictor
 from ..inference.streaming import open_source, stream_live
+from ..inference.tables import INTERVAL_COLUMNS
 from ..inference.trace import Moment
+from ..inference.unlike import StreamJudge
 from ..ingest.video.live import LatestFrame
 from ..progress import Reporter
 from ..records import shape
@@ -30,6 +33,7 @@ from ..visualization.style import DARK
 METER = 21
 """Width of a meter on the terminal, in characters."""
 OVERLAY_RATE = 30.0
+JSON_NAMES = ("time", "face", "valence", "arousal")
 
 
 def live(
@@ -56,6 +60,7 @@ def live(
             "Give a number of at least 0. Without --seconds, the command runs to the end of the source.",
         )
     check_model(model, reporter, emotions=False, people=1)
+    interval_settings([model], config, reporter)
     predictor = Predictor(model, config)
     if predictor.net.head.bidirectional:
         reporter.info(
@@ -64,15 +69,18 @@ def live(
             "For live use, train a head with head.bidirectional=false"
         )
     frames = late = 0
+    unlike = StreamJudge(predictor.reference)
     began, last = time.monotonic(), 0.0
     video: Mp4 | None = None
     drawn: Overlay | None = None
     with ExitStack() as stack:
         newest = stack.enter_context(open_source(predictor, source))
         stack.enter_context(_stopped_by_ctrl_c(newest))
-        show = stack.enter_context(_Show(reporter, as_json, emit))
+        show = stack.enter_context(_Show(reporter, as_json, emit, intervals=predictor.intervals is not None))
         for moment, arrival in stream_live(predictor, newest):
             frames, late, last = frames + 1, late + moment.late, moment.time
+            if text := unlike.push(moment.distance, seen=moment.seen):
+                reporter.warning(text)
             if overlay is not None:
                 if video is None or drawn is None:
                     height, width = arrival.picture.shape[:2]
@@ -90,7 +98,10 @@ def live(
 class _Show:
     """Prints JSON lines, two meters on a terminal, or one line per second."""
 
-    def __init__(self, reporter: Reporter, as_json: bool, emit: Callable[[str], None]) -> None:
+    def __init__(
+        self, reporter: Reporter, as_json: bool, emit: Callable[[str], None], *, intervals: bool = False
+    ) -> None:
+        self._names = JSON_NAMES + (INTERVAL_COLUMNS if intervals else ())
         self._reporter, self._as_json, self._emit = reporter, as_json, emit
         on_screen = not as_json and not reporter.quiet and reporter.console.is_terminal
         self._screen = Live(console=reporter.console, refresh_per_second=15, transient=True) if on_screen else None
@@ -120,7 +131,7 @@ class _Show:
         return True
 
     def _json(self, moment: Moment) -> bool:
-        values = {name: _number(getattr(moment, name), 6) for name in ("time", "face", "valence", "arousal")}
+        values = {name: _number(getattr(moment, name), 6) for name in self._names}
         record = {"frame": moment.frame, **values, "box": [round(edge, 1) for edge in moment.box], "late": moment.late}
         try:
             self._emit(json.dumps(record))

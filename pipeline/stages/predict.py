@@ -14,6 +14,7 @@ from ..errors import InputError, InUseError
 from ..faults import one_input
 from ..features.video_digest import video_digest
 from ..inference.inputs import Picture, find_inputs
+from ..inference.intervals import interval_settings
 from ..inference.load import check_model
 from ..inference.outputs import (
     FACTS,
@@ -30,6 +31,7 @@ from ..inference.partial_results import OnFrames
 from ..inference.picture_table import PICTURES, PictureTable
 from ..inference.tables import clip_file, frame_file, require_format
 from ..inference.trace import TraceData, summary_lines
+from ..inference.unlike import judge_people, unlike_text
 from ..learning.model_file import read_model_info
 from ..progress import Reporter
 from ..records import Problem, StageReport
@@ -162,6 +164,10 @@ class _Writer:
         return Predictor(self.models, self.config)
 
     @cached_property
+    def intervals(self) -> dict[str, Any]:
+        return interval_settings(self.models, self.config, self.reporter)
+
+    @cached_property
     def digests(self) -> list[str]:
         return [read_model_info(path).fingerprint for path in self.models]
 
@@ -171,9 +177,10 @@ class _Writer:
         key = ""
         with one_input(job.name, self.failed):
             key = fingerprint(
-                version=VERSION, model=self.digests, source=video_digest(job.path), predict=self.config.predict,
+                version=VERSION, model=self.digests, source=video_digest(job.path),
+                predict=self.config.predict.model_dump(exclude={"level"}),
                 clip=[self.config.clip.hop, self.config.clip.carry], precision=self.config.runtime.precision,
-                emotions=self.options.emotions, people=self.options.people,
+                emotions=self.options.emotions, people=self.options.people, **self.intervals,
             )  # fmt: skip
         if not key:
             self._remove_outdated(job, key)
@@ -199,13 +206,16 @@ class _Writer:
         if self.options.overlay:
             from ..visualization.overlay_picture import write_overlay_picture as draw
         table = PictureTable(
-            self.config, self.out, lambda: self.predictor, self.digests, self.classes, self.options.format, draw
-        )
+            self.config, self.out, lambda: self.predictor, self.digests, self.classes, self.options.format, draw,
+            self.intervals,
+        )  # fmt: skip
         known, new = None, False
         with one_input(PICTURES, self.failed):
             known, new = table.make(pictures, self.failed, self.reporter)
         if known is not None and not known.facts["faces"]:
             self.reporter.warning(f"{PICTURES}: no face in any picture. Try a lower predict.face_threshold.")
+        if known is not None and (text := unlike_text(known.facts)):
+            self.reporter.warning(f"{PICTURES}: {text}")
         return known, new
 
     def _is_done(self, known: Recorded | None, key: str) -> bool:
@@ -288,5 +298,7 @@ def _warn(name: str, facts: dict[str, Any], people: int, reporter: Reporter) -> 
         reporter.warning(f"{name}: no face in any frame, so there are no values. Try a lower predict.face_threshold.")
     if facts["lost"]:
         reporter.warning(f"{name}: {facts['lost']} frames cannot be decoded and have no row")
+    for person, text in judge_people(facts):
+        reporter.warning(f"{name}{person}: {text}")
     if people > 1 and people > len(facts.get("people", ())):
         reporter.warning(f"{name}: {len(facts['people'])} of {people} people found")

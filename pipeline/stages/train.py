@@ -13,7 +13,7 @@ from ..features.raw_tracks import frame_tracks, frames_digest, subjects_with_fra
 from ..learning.model_file import model_path, read_model_info
 from ..progress import Reporter
 from ..records import Problem, StageReport, Subject, Work
-from ..runs.build import init_head, save_run, whole_network
+from ..runs.build import Trained, init_head, save_run, whole_network
 from ..runs.fit import STAGE, fit_run, smoothing_of
 from ..runs.folder import plain, read_run, stored_key
 from ..runs.splits import Cached, annotated, cached_shards, divide, in_step, split_by_fold
@@ -137,6 +137,8 @@ def _train(
     """Trains and saves the run; returns the content of run.json."""
     from ..learning.from_cache import FromCache
     from ..learning.runtime import environment, seed_everything
+    from ..runs.calibrate import calibrate_task
+    from ..runs.reference import reference_of_task
 
     options = plan.options
     folder = work.run(options.run)
@@ -180,7 +182,11 @@ def _train(
     }
     if not rank.rank:
         net = whole_network(config, plan.encoder, task.model.cpu()) if isinstance(task, FromCache) else task.model
-        save_run(config, folder, net, task.model, result.last, result.history[-1], facts)
+        calibration = calibrate_task(task, net, config, smoothing, reporter)
+        reference = reference_of_task(task, net, config, work, reporter)
+        save_run(
+            config, folder, Trained(net, task.model, calibration, reference), result.last, result.history[-1], facts
+        )
     return facts
 
 

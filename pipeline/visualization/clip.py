@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..faults import one_input
+from ..inference.tables import INTERVAL_COLUMNS
+from ..inference.unlike import unlike_text
 from ..names import shown
 from ..progress import Reporter
 from ..records import Problem
@@ -35,7 +37,8 @@ class Clip:
     frame: int64 [n]. time: float64 [n], seconds. value: float64 [n, 2], valence and arousal, NaN if missing.
     face: float64 [n], probability. box: float64 [n, 4], x0 y0 x1 y1 in stored pixels of the upright video.
     truth: float64 [n, 2], annotations, NaN if missing; None if the video has none. remark: a note below the
-    player. web_video: the copy to play, or None.
+    player. web_video: the copy to play, or None. interval: float64 [n, 4], the ends of the intervals of valence and
+    arousal, NaN if missing; None if the prediction has none. level: of the intervals.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Clip:
     truth: NDArray[np.float64] | None = None
     web_video: WebVideo | None = None
     remark: str = ""
+    interval: NDArray[np.float64] | None = None
+    level: float | None = None
 
 
 def read_clip(folder: Path, name: str, threshold: float) -> Clip:
@@ -62,7 +67,9 @@ def read_clip(folder: Path, name: str, threshold: float) -> Clip:
             every = list(csv.DictReader(file))
         # The player shows one person.
         rows = [row for row in every if row.get("person", "0") == "0"]
-        names = ("frame", "time", "face", "valence", "arousal", "x0", "y0", "x1", "y1")
+        names: tuple[str, ...] = ("frame", "time", "face", "valence", "arousal", "x0", "y0", "x1", "y1")
+        if rows and INTERVAL_COLUMNS[0] in rows[0]:
+            names += INTERVAL_COLUMNS
         cells = np.array([[float(row[name] or "nan") for name in names] for row in rows], np.float64)
         cells = cells.reshape(len(rows), len(names))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -71,8 +78,11 @@ def read_clip(folder: Path, name: str, threshold: float) -> Clip:
         raise InputError(f"{table}: there are no rows", REMEDY)
     frame = cells[:, 0].astype(np.int64)
     remark = "This page shows the person on the left. The CSV file has all people." if len(rows) < len(every) else ""
+    if text := unlike_text(facts):
+        remark = f"{remark} Caution: {text}.".strip()
     face, value, box = cells[:, 2], cells[:, 3:5], cells[:, 5:9]
-    return Clip(name, source, frame, cells[:, 1], value, face, box, threshold, facts, remark=remark)
+    clip = Clip(name, source, frame, cells[:, 1], value, face, box, threshold, facts, remark=remark)
+    return replace(clip, interval=cells[:, 9:], level=facts.get("level")) if cells.shape[1] > 9 else clip
 
 
 def moments(clip: Clip) -> dict[str, int]:
@@ -134,6 +144,7 @@ def as_json(clip: Clip) -> dict[str, Any]:
         ],
         "rows": rows_of(clip.frame[kept], clip.time[kept], clip.value[kept], clip.face[kept], box[kept]),
         "truth": None if clip.truth is None else [_short(column, 3) for column in clip.truth[kept].T],
+        "interval": None if clip.interval is None else [_short(column, 3) for column in clip.interval[kept].T],
     }
 
 

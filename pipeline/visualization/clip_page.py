@@ -1,5 +1,6 @@
 """The page of each predicted video, with a player: `affect predict --report`."""
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -70,11 +71,16 @@ def render_clip(clip: Clip) -> str:
         "frames with a face": f"{facts['face_share']:.0%}" if facts.get("face_share") is not None else None,
         **{f"{name} of {what}": number(facts.get(f"{what}_{name}"), 2)
            for what in ("valence", "arousal") for name in ("mean", "min", "max")},
+        **{f"width of the interval of {what}": number(facts[f"{what}_width"], 2)
+           for what in ("valence", "arousal") if facts.get(f"{what}_width") is not None},
         "highest arousal at": liveliest,
+        "farther from the training data than": f"{math.floor(facts['training_percentile'])} % of new people"
+        if facts.get("training_percentile") is not None
+        else None,
         "frames that could not be decoded": facts.get("lost", 0),
     }  # fmt: skip
     return render(
-        "clip.html", title=shown(clip.name), clip=as_json(clip), numbers=numbers,
+        "clip.html", title=shown(clip.name), clip=as_json(clip), numbers=numbers, level=f"{clip.level or 0:.0%}",
         style=assets(*STYLES), script=assets(*SCRIPTS),
     )  # fmt: skip
 

@@ -55,7 +55,7 @@ class Overlay:
         self.disc = round(min(118 * self.unit, 0.42 * w, 0.42 * h))
         self.high = round(min(86 * self.unit, 0.4 * h))
         self.colours = [_rgb(PEOPLE[person % len(PEOPLE)]) for person in range(people)]
-        self._trail: list[deque[tuple[float, float, float]]] = [deque() for _ in range(people)]
+        self._trail: list[deque[tuple[float, ...]]] = [deque() for _ in range(people)]
         self._static = self._draw_static()
 
     def draw(self, picture: Picture, moments: Sequence[Moment]) -> Picture:
@@ -84,7 +84,8 @@ class Overlay:
     def remember(self, moments: Sequence[Moment]) -> None:
         """Adds the values of a frame to the curves without drawing it."""
         for trail, moment in zip(self._trail, moments, strict=True):
-            trail.append((moment.time, moment.valence, moment.arousal))
+            ends = (moment.valence_low, moment.valence_high, moment.arousal_low, moment.arousal_high)
+            trail.append((moment.time, moment.valence, moment.arousal, *ends))
             while trail and trail[0][0] < moment.time - TRACE_SECONDS:
                 trail.popleft()
 
@@ -179,12 +180,22 @@ class Overlay:
             if not moment.seen:
                 colour = tuple(round(0.5 * part + 45) for part in colour)
             if not np.isnan(value):
-                end = middle + value * (x1 - x0 - (y1 - y0)) / 2
-                _line(shown, [(middle, y), (end, y)], colour, y1 - y0)
+                reach = (x1 - x0 - (y1 - y0)) / 2
+                _line(shown, [(middle, y), (middle + value * reach, y)], colour, y1 - y0)
+                self._whisker(shown, y, [middle + end * reach for end in _ends(moment, row)])
             _line(shown, [(middle, y0 - 1.5 * self.unit), (middle, y1 + 1.5 * self.unit)], (235, 235, 235), self.unit)
             _write(shown, text, x1, y0 - 6 * self.unit, 11.5 * self.unit, (240, 242, 245))
             if row == 0 and not moment.seen:
                 _write(shown, "no face", middle + 14 * self.unit, y0 - 6 * self.unit, 9.5 * self.unit, (200, 203, 210))
+
+    def _whisker(self, shown: Picture, y: float, ends: Sequence[float]) -> None:
+        """Marks the ends of the interval on a meter."""
+        if not np.isfinite(ends).all():
+            return
+        for width, ink in ((2.6 * self.unit, (12, 14, 19)), (1.2 * self.unit, (235, 235, 235))):
+            _line(shown, [(ends[0], y), (ends[1], y)], ink, width)
+            for x in ends:
+                _line(shown, [(x, y - 3.5 * self.unit), (x, y + 3.5 * self.unit)], ink, width)
 
     def _traces(self, shown: Picture, person: int, now: float) -> None:
         x0, y0, x1, y1 = self._window(person)
@@ -192,6 +203,9 @@ class Overlay:
         if x1 - x0 <= 30 * self.unit:
             return
         x = x1 - (now - trail[:, 0]) / TRACE_SECONDS * (x1 - x0)
+        for row, dimension in enumerate(DIMENSIONS):
+            low, high = ((y0 + y1) / 2 - trail[:, 3 + 2 * row + side] * (y1 - y0) / 2 for side in (0, 1))
+            _band(shown, x, low, high, _rgb(DARK.of(dimension)))
         for row, dimension in enumerate(DIMENSIONS):
             y = (y0 + y1) / 2 - trail[:, 1 + row] * (y1 - y0) / 2
             colour = _rgb(DARK.of(dimension))
@@ -265,6 +279,30 @@ def _write(shown: Picture, text: str, right: float, base: float, size: float, co
 def _line(shown: Picture, points: Any, colour: Any, width: float) -> None:
     fine = np.round(np.asarray(points, np.float64) * (1 << FRACTION_BITS)).astype(np.int32)
     cv2.polylines(shown, [fine.reshape(-1, 1, 2)], False, colour, max(1, round(width)), cv2.LINE_AA, FRACTION_BITS)
+
+
+def _band(
+    shown: Picture, x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], colour: Colour
+) -> None:
+    """Shades the area between two curves and draws its edges, thin and dim."""
+    for part in _split_at_nan(np.stack((x, low, high), 1)):
+        outline = np.concatenate((part[:, :2], part[::-1, ::2]))
+        left, top = np.maximum(np.floor(outline.min(0)).astype(int), 0)
+        right, bottom = np.ceil(outline.max(0)).astype(int) + 1
+        region = shown[top:bottom, left:right]
+        if len(part) < 2 or not region.size:
+            continue
+        shaded = region.copy()
+        cv2.fillPoly(shaded, [np.round(outline - (left, top)).astype(np.int32)], colour)
+        region[:] = cv2.addWeighted(shaded, 0.22, region, 0.78, 0)
+        for column in (1, 2):
+            _line(shown, part[:, (0, column)], tuple(round(0.6 * ink) for ink in colour), 0.8)
+
+
+def _ends(moment: Moment, row: int) -> tuple[float, float]:
+    """The interval of valence (row 0) or arousal (row 1)."""
+    both = ((moment.valence_low, moment.valence_high), (moment.arousal_low, moment.arousal_high))
+    return both[row]
 
 
 def _dot(shown: Picture, x: float, y: float, radius: float, colour: Any) -> None:

@@ -20,7 +20,9 @@ def write_overlay_picture(path: Path, prediction: ImagePrediction) -> None:
     assert prediction.source is not None
     picture = read_picture(prediction.source)
     box = prediction.box or (0.0, 0.0, 0.0, 0.0)  # not drawn without a face
-    moment = Moment(0, 0.0, prediction.face, prediction.seen, prediction.valence, prediction.arousal, box)
+    ends = [] if prediction.interval is None else [end for pair in prediction.interval for end in pair]
+    value = (prediction.valence, prediction.arousal)
+    moment = Moment(0, 0.0, prediction.face, prediction.seen, *value, box, 0, *ends)
     height, width = picture.shape[:2]
     scale = max(1.0, MIN_WIDTH / width)
     shown = Overlay(width, height, shape=(round(width * scale), round(height * scale))).draw(picture, [moment])

@@ -48,7 +48,8 @@ def moment_of(trace: TraceData, row: int) -> Moment:
     x0, y0, x1, y1 = trace.box[row].tolist()
     return Moment(
         int(trace.frame[row]), float(trace.time[row]), float(trace.face[row]), bool(trace.seen[row]),
-        float(trace.valence[row]), float(trace.arousal[row]), (x0, y0, x1, y1),
+        float(trace.valence[row]), float(trace.arousal[row]), (x0, y0, x1, y1), 0,
+        *([] if trace.interval is None else trace.interval[row].ravel().tolist()),
     )  # fmt: skip
 
 

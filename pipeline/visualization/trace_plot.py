@@ -36,6 +36,10 @@ THUMBNAIL_SCALE = 2.4
 """Height of a thumbnail, in heights of the face box."""
 MIN_DISTANCE = 0.06
 """Between two peaks, as a share of the video."""
+MANY_ROWS = 1500
+"""With more frames than this, there are more frames than pixels."""
+HATCHES = {"valence": "", "arousal": "////"}
+"""Of the bands, so that they differ in print and for colour-blind readers."""
 THUMBNAIL_ASPECT = 4 / 3
 """Width of a thumbnail by its height."""
 
@@ -198,12 +202,16 @@ def _both_dimensions(axes: "Axes", trace: TraceData, theme: Theme) -> None:
     mark_absent(axes, trace.time, trace.seen, theme)
     axes.axhline(0, color=theme.soft, linewidth=0.8, zorder=1)
     for dimension in DIMENSIONS:
+        _band(axes, trace, dimension, theme.of(dimension), HATCHES[dimension])
+    for dimension in DIMENSIONS:
         _line(axes, trace, dimension, dimension, theme.of(dimension))
     _legend(axes)
 
 
 def _one_dimension(axes: "Axes", traces: Sequence[TraceData], dimension: str, theme: Theme) -> None:
     axes.axhline(0, color=theme.soft, linewidth=0.8, zorder=1)
+    for trace in traces:
+        _band(axes, trace, dimension, PEOPLE_ON_PAPER[trace.person or 0])
     for trace in traces:
         _line(axes, trace, dimension, f"person {trace.person}", PEOPLE_ON_PAPER[trace.person or 0])
     axes.set_ylabel(dimension)
@@ -219,11 +227,38 @@ def _legend(axes: "Axes") -> None:
 
 def _line(axes: "Axes", trace: TraceData, dimension: str, label: str, colour: str) -> None:
     time, values = trace.time, getattr(trace, dimension)
-    if len(values) > 1500:  # more frames than pixels: pale frames, and a strong moving average
-        rate = (len(time) - 1) / max(time[-1] - time[0], 1e-6)
+    if len(values) > MANY_ROWS:  # pale frames, and a strong moving average
         axes.plot(time, values, color=colour, alpha=0.28, linewidth=0.7)
-        values = smooth(values, round(max(rate, len(time) / 400)))
+        values = smooth(values, _smoothing_rows(time))
     axes.plot(time, values, color=colour, linewidth=1.9, label=label, marker="o" if len(values) == 1 else None)
+
+
+def _band(axes: "Axes", trace: TraceData, dimension: str, colour: str, hatch: str = "") -> None:
+    """The interval as a pale band with thin edges; the hatch tells two bands apart without colour."""
+    if trace.interval is None:
+        return
+    low, high = (getattr(trace, f"{dimension}_{end}") for end in ("low", "high"))
+    if len(low) > MANY_ROWS:
+        low, high = (smooth(values, _smoothing_rows(trace.time)) for values in (low, high))
+    if len(low) == 1:
+        axes.errorbar(
+            trace.time, getattr(trace, dimension), [getattr(trace, dimension) - low, high - getattr(trace, dimension)],
+            color=colour, capsize=6, linewidth=1.2,
+        )  # fmt: skip
+        return
+    from matplotlib.colors import to_rgba
+
+    axes.fill_between(
+        trace.time, low, high, facecolor=to_rgba(colour, 0.13), edgecolor=to_rgba(colour, 0.3), hatch=hatch,
+        linewidth=0, zorder=1.5,
+    )  # fmt: skip
+    for values in (low, high):
+        axes.plot(trace.time, values, color=colour, alpha=0.75, linewidth=0.7, linestyle=(0, (5, 1.5)))
+
+
+def _smoothing_rows(time: NDArray[np.float64]) -> int:
+    rate = (len(time) - 1) / max(time[-1] - time[0], 1e-6)
+    return round(max(rate, len(time) / 400))
 
 
 def _path(axes: "Axes", traces: Sequence[TraceData]) -> None:
@@ -247,10 +282,13 @@ def _path(axes: "Axes", traces: Sequence[TraceData]) -> None:
 
 
 def _remark(traces: Sequence[TraceData]) -> str:
+    level = traces[0].level
+    band = [] if level is None else [f"band: {level * 100:g} % interval"]
     if len(traces) > 1:
-        return ""
+        return "".join(band)
     seen = traces[0].seen
-    return "" if seen.all() else f"grey: no face ({1 - seen.mean():.0%} of frames)"
+    absent = [] if seen.all() else [f"grey: no face ({1 - seen.mean():.0%} of frames)"]
+    return "; ".join(band + absent)
 
 
 def _span(time: NDArray[np.float64]) -> tuple[float, float]:

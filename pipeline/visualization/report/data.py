@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError, MissingStageError, WeightsError
+from ...inference.tables import INTERVAL_COLUMNS
 from ...records import DIMENSIONS, MODEL_FILE, Work
 from ...runs.folder import metrics_path
 from ...storage.checkpoint import read_metadata
@@ -59,12 +60,14 @@ class Run:
 @dataclass(frozen=True)
 class Series:
     """One subject's predictions in time order. time: float64 [n] seconds. value, truth: float64 [n, 2], valence and
-    arousal; truth is NaN where the frame is not annotated."""
+    arousal; truth is NaN where the frame is not annotated. interval: float64 [n, 2, 2], low and high end of valence,
+    then of arousal; None without intervals."""
 
     subject: str
     time: NDArray[np.float64]
     value: NDArray[np.float64]
     truth: NDArray[np.float64]
+    interval: NDArray[np.float64] | None = None
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -96,7 +99,8 @@ def read_predictions(path: Path) -> dict[str, Series]:
             for row in csv.DictReader(file):
                 true = [row[f"{name}_true"] for name in DIMENSIONS] if row["valid"] == "1" else ("nan", "nan")
                 own = (row["time"], *(row[name] for name in DIMENSIONS))
-                rows.setdefault(row["subject"], []).append(tuple(map(float, (*own, *true))))
+                ends = [row[name] for name in INTERVAL_COLUMNS] if INTERVAL_COLUMNS[0] in row else []
+                rows.setdefault(row["subject"], []).append(tuple(map(float, (*own, *true, *ends))))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: this is not a table of predictions ({type(error).__name__}: {error})",
@@ -105,7 +109,8 @@ def read_predictions(path: Path) -> dict[str, Series]:
     found = {}
     for subject, numbers in rows.items():
         table = np.array(numbers, np.float64)
-        found[subject] = Series(subject, table[:, 0], table[:, 1:3], table[:, 3:5])
+        interval = table[:, 5:].reshape(-1, 2, 2) if table.shape[1] > 5 else None
+        found[subject] = Series(subject, table[:, 0], table[:, 1:3], table[:, 3:5], interval)
     return found
 
 

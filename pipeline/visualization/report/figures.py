@@ -38,7 +38,7 @@ def draw_truth(
                 fit = ccc(series.value[both, column], series.truth[both, column]) if both.any() else 0.0
                 heading(axes, shorten(title, 40) if column == 0 else "", f"{dimension}: CCC {_signed(fit)}", theme)
                 if row == 0 and column == 1:
-                    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, handlelength=1.4)
+                    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.4)
                 if row + 1 < len(chosen):
                     axes.set_xlabel("")
         right = grid[1].subgridspec(2, 1, hspace=0.06)
@@ -56,7 +56,14 @@ def _over_time(axes: "Axes", series: Series, column: int, theme: Theme) -> None:
     value, truth, time = series.value[:, column], series.truth[:, column], series.time
     axes.axhline(0, color=theme.line, linewidth=1, zorder=1)
     colour = theme.of(DIMENSIONS[column])
-    if len(time) > 1500:  # more frames than pixels: pale frames, and a strong moving average
+    many = len(time) > 1500  # more frames than pixels: pale frames, and a strong moving average
+    if series.interval is not None:
+        ends = [series.interval[:, column, side] for side in (0, 1)]
+        low, high = (smooth(it, len(time) // 400) for it in ends) if many else ends
+        axes.fill_between(time, low, high, color=colour, alpha=0.16, linewidth=0, label="interval", zorder=1.5)
+        for edge in (low, high):
+            axes.plot(time, edge, color=colour, alpha=0.7, linewidth=0.6, linestyle=(0, (5, 2)))
+    if many:
         axes.plot(time, value, color=colour, alpha=0.25, linewidth=0.6)
         value = smooth(value, len(time) // 400)
     axes.plot(time, truth, color=theme.ink, linewidth=1.5, alpha=0.75, label="annotated")

@@ -30,6 +30,7 @@ class Spark:
     ccc: float
     predicted: str
     annotated: str
+    interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,16 @@ def _sparks(series: Series, metrics: Mapping[str, float]) -> tuple[Spark, ...]:
             float(metrics[f"ccc_{dimension}"]),
             svg_path(x, 25 - 24 * series.value[:, column]),
             svg_path(x, 25 - 24 * series.truth[:, column]),
+            "" if series.interval is None else svg_area(x, *(25 - 24 * series.interval[:, column].T)),
         )
         for column, dimension in enumerate(DIMENSIONS)
     )
+
+
+def svg_area(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> str:
+    """An SVG path around the area between two curves without NaN, through evenly chosen points."""
+    there, back = svg_path(x, high), svg_path(x[::-1], low[::-1])
+    return f"{there}L{back.removeprefix('M')}Z"
 
 
 def svg_path(x: NDArray[np.float64], y: NDArray[np.float64], max_points: int = 600) -> str:

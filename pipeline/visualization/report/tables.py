@@ -90,6 +90,12 @@ def subject_table(run: Run, iou: Mapping[str, float]) -> SubjectTable:
         for measure in ("ccc", "rmse")
         for dimension in DIMENSIONS
     ]
+    for measure, title in (("width", "width of the interval of"), ("coverage", "coverage of")):
+        columns += [
+            Column(f"{measure}_{dimension}", f"{title} {dimension}")
+            for dimension in DIMENSIONS
+            if any(f"{measure}_{dimension}" in metrics for metrics in run.per_subject.values())
+        ]
     if iou:
         columns.append(Column("iou", "IoU of the box"))
     rows = [(name, {**metrics, "iou": iou.get(name)}) for name, metrics in run.per_subject.items()]

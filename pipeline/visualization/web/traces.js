@@ -9,9 +9,15 @@ function describeRow(rows, i, places = 1) {
   return `${clock(rows.time[i], places)}, valence ${signed(rows.valence[i])}, arousal ${signed(rows.arousal[i])}`;
 }
 
-/** The curve of one dimension: name of the dimension; annotated: its values, or null. */
-function makePanel(name, clip, timeline, annotated) {
-  const {rows} = timeline, absent = make('g', {class: 'gone'}), fill = make('path', {class: 'fill'});
+/** The ends of the intervals of a row; ends: low and high of valence, then of arousal, or null. */
+function describeInterval(ends, i) {
+  if (!ends || isMissing(ends[0][i])) return '';
+  return `; interval ${DIMENSIONS.map((name, k) => `${name} ${signed(ends[2 * k][i])} to ${signed(ends[2 * k + 1][i])}`).join(', ')}`;
+}
+
+/** The curve of one dimension: name of the dimension; annotated: its values, or null; ends: of its intervals, or null. */
+function makePanel(name, clip, timeline, annotated, ends) {
+  const {rows} = timeline, absent = make('g', {class: 'gone'}), fill = make('path', {class: ends ? 'band' : 'fill'});
   const truth = make('path', {class: 'truth'}), line = make('path', {class: 'line'}), dot = make('i', {class: 'dot'});
   const picture = make('svg', {viewBox: `0 0 ${PANEL_WIDTH} ${PANEL_HEIGHT}`, preserveAspectRatio: 'none', 'aria-hidden': 'true'},
     absent, make('line', {x2: PANEL_WIDTH, y1: PANEL_HEIGHT / 2, y2: PANEL_HEIGHT / 2, class: 'zero'}), fill, truth, line);
@@ -25,7 +31,7 @@ function makePanel(name, clip, timeline, annotated) {
     draw() {
       const path = pathThrough(rows[name], x, y(rows[name]));
       line.setAttribute('d', path);
-      fill.setAttribute('d', areaToZero(path));
+      fill.setAttribute('d', ends ? areaBetween(...ends, x, y) : areaToZero(path));
       if (annotated) truth.setAttribute('d', pathThrough(annotated, x, y(annotated)));
       absent.replaceChildren(...absentBands(rows.face, clip.threshold, x));
     },
@@ -46,6 +52,21 @@ function areaToZero(path) {
   }).join('');
 }
 
+/** The area between two curves, in parts where values are missing. */
+function areaBetween(low, high, x, y) {
+  const parts = [], count = low.length;
+  for (let i = 0, start = -1; i <= count; i++) {
+    const known = i < count && !isMissing(low[i]);
+    if (known && start < 0) start = i;
+    if (!known && start >= 0) {
+      const rows = Array.from({length: i - start}, (_, k) => start + k), point = values => k => `${x(k).toFixed(3)} ${y(values)(k).toFixed(3)}`;
+      parts.push(`M${[...rows.map(point(high)), ...rows.reverse().map(point(low))].join('L')}Z`);
+      start = -1;
+    }
+  }
+  return parts.join('');
+}
+
 /** A band for each stretch of rows without a face. It reaches halfway to its neighbours. */
 function absentBands(face, threshold, x) {
   const bands = [], count = face.length;
@@ -63,7 +84,8 @@ function absentBands(face, threshold, x) {
 
 /** onseek: called with seconds when the user clicks or drags. */
 function makeTraces(clip, timeline, onseek) {
-  const {rows} = timeline, panels = DIMENSIONS.map((name, k) => makePanel(name, clip, timeline, clip.truth?.[k]));
+  const {rows} = timeline, panels = DIMENSIONS.map((name, k) =>
+    makePanel(name, clip, timeline, clip.truth?.[k], clip.interval && [clip.interval[2 * k], clip.interval[2 * k + 1]]));
   const cursor = make('i', {class: 'cursor'}), ghost = make('i', {class: 'ghost'}), tip = make('div', {class: 'tip', role: 'status'});
   const ticks = make('div', {class: 'ticks', 'aria-hidden': 'true'});
   const element = make('div', {class: 'traces', tabindex: 0, role: 'slider', 'aria-label': `Time in ${clip.name}`},
@@ -86,7 +108,7 @@ function makeTraces(clip, timeline, onseek) {
     if (share < 0 || share > 1 || !timeline.count) { hideTip(); return null; }
     const seconds = timeline.timeAt(share), i = timeline.rowAt(seconds), half = tip.offsetWidth / 2;
     const word = isMissing(rows.valence[i]) ? '' : `, nearest word: ${nearestWord(clip.words, rows.valence[i], rows.arousal[i])}`;
-    tip.textContent = describeRow(rows, i, 2) + word;
+    tip.textContent = describeRow(rows, i, 2) + word + describeInterval(clip.interval, i);
     tip.style.left = `${clamp(share * area.width, half, Math.max(half, area.width - half))}px`;
     ghost.style.left = `${share * 100}%`;
     element.classList.add('hovered');

@@ -1,0 +1,1 @@
+"""How well the warning "unlike the training data" works."""

@@ -1,0 +1,301 @@
+"""Intervals of valence and arousal that hold for new people: split conformal prediction over people, not frames.
+
+The frames of one person are not exchangeable, people are. The score of a frame is |y - prediction| / sigma(x). The
+half-width of an interval is sigma(x) times a quantile of the scores of K calibration people, in which each person has
+the same weight, however many frames they have. With the weight 1 / (K + 1) for each person and for infinity, a frame of
+a new person has a score below the quantile with at least that probability (Dunn, Wasserman & Ramdas, 2022; Lee, Barber
+& Willett, 2023). With few people, this covers too much. So the quantile is lowered to the smallest one whose mean
+coverage of people who are left out in turn is a standard error above the level.
+
+sigma(x) is log-linear in a few covariates of the frame, fitted to the residuals of the same people by a Laplace
+likelihood. The scores of a person use a sigma that was fitted without this person.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import WeightsError
+from ..records import DIMENSIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = 1
+PREFIX = "calibration."
+"""Of the names of the tensors in a model file."""
+GRID = 1001
+"""Number of stored quantiles of the scores."""
+FOLDS = 5
+MIN_PEOPLE = 6
+"""With fewer people, the width is constant."""
+MAX_ROWS = 400
+"""Frames of a person that sigma is fitted to, at even intervals. The scores are those of all frames."""
+PENALTIES = (5.0, 15.0, 45.0)
+"""Weights of the ridge penalty to choose from, divided by the number of people."""
+POWERS = (0.25, 0.5, 0.75, 1.0)
+"""Powers of sigma to choose from: the likelihood follows typical residuals, and the width the large ones."""
+LEVEL = 0.9
+"""Coverage at which widths are compared for these choices."""
+LIMIT = 4.0
+"""Standardised covariates are clipped to this, so that an unusual frame does not get an arbitrary width."""
+SMALLEST = 1e-6
+
+
+@dataclass(frozen=True)
+class Person:
+    """Annotated frames of one calibration person. residual: float64 [n, 2], |annotation - prediction|. covariate:
+    float64 [n, c]."""
+
+    residual: NDArray[np.float64]
+    covariate: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The local scale: sigma(x) = exp(weight . z), z the standardised covariates. center, spread: float64 [c]. weight:
+    float64 [2, c], for valence and arousal."""
+
+    center: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+    def standardised(self, covariate: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.clip((covariate - self.center) / self.spread, -LIMIT, LIMIT)
+
+    def sigma(self, covariate: NDArray[np.float64]) -> NDArray[np.float64]:
+        """covariate: [n, c]. Returns [n, 2]; above 0."""
+        return np.exp(self.standardised(covariate) @ self.weight.T)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The intervals of one model and one way to run it.
+
+    people: number of calibration people. covariates: names, in the order of the columns. score: float64 [2, GRID], the
+    quantiles of the scores for the levels from 0 to 1, where each person has the same weight; inf where there are too
+    few people.
+    """
+
+    people: int
+    covariates: tuple[str, ...]
+    scale: Scale
+    score: NDArray[np.float64]
+
+    @property
+    def highest_level(self) -> float:
+        """The highest level with an interval shorter than [-1, 1]."""
+        return self.people / (self.people + 1)
+
+    def quantile(self, level: float) -> NDArray[np.float64]:
+        """The quantile of the scores of each dimension, float64 [2]: inf above `highest_level`."""
+        return self.score[:, min(GRID - 1, int(np.ceil(level * (GRID - 1) - 1e-9)))]
+
+    def half_width(self, covariate: NDArray[np.float64], level: float) -> NDArray[np.float64]:
+        """Half the width of the intervals, before they end at -1 and 1: float64 [n, 2]. covariate: [n, c], a row per
+        frame. level: in (0, 1)."""
+        return self.scale.sigma(covariate) * self.quantile(level)
+
+
+def calibrate(
+    people: Sequence[Person], covariates: Sequence[str], signs: Sequence[int], *, constant: bool = False
+) -> Calibration:
+    """Fits the local scale and the scores of at least one person with annotated frames.
+
+    signs: for each covariate 1 if the width may only rise with it, -1 if it may only fall, 0 for both. constant: leave
+    the scale constant. Raises ValueError.
+    """
+    people = [person for person in people if len(person.residual)]
+    if not people:
+        raise ValueError("there is no annotated frame to calibrate on")
+    scale = _standardisation([_thinned(person) for person in people])
+    weights = np.zeros((len(people), *scale.weight.shape))  # the scale for each person, fitted without this person
+    whole = scale.weight
+    if not constant and len(people) >= MIN_PEOPLE and len(covariates):
+        whole, weights = _fit_scales([_thinned(person) for person in people], scale, np.array(signs))
+    scores = [
+        person.residual / Scale(scale.center, scale.spread, weights[k]).sigma(person.covariate)
+        for k, person in enumerate(people)
+    ]
+    fitted = Scale(scale.center, scale.spread, whole)
+    return Calibration(len(people), tuple(covariates), fitted, _quantiles(scores))
+
+
+def to_state(modes: Mapping[str, Calibration]) -> "tuple[dict[str, Tensor], dict[str, Any]]":
+    """The tensors and the metadata of a model file. modes: by the way to run the model, such as `offline`."""
+    import torch
+
+    state: dict[str, Tensor] = {}
+    facts: dict[str, Any] = {"version": VERSION, "modes": {}}
+    for mode, it in modes.items():
+        arrays = {"center": it.scale.center, "spread": it.scale.spread, "weight": it.scale.weight, "score": it.score}
+        state |= {f"{PREFIX}{mode}.{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        facts["modes"][mode] = {"people": it.people, "covariates": list(it.covariates)}
+    digest = hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state)))
+    return state, facts | {"digest": digest.hexdigest()}
+
+
+def from_state(state: "Mapping[str, Tensor]", facts: Mapping[str, Any] | None) -> dict[str, Calibration]:
+    """The inverse of `to_state`. Without facts, or with those of another version: empty. Raises WeightsError."""
+    if not facts or facts.get("version") != VERSION:
+        return {}
+    modes: dict[str, Calibration] = {}
+    try:
+        for mode, own in facts["modes"].items():
+            center, spread, weight, score = (
+                state[f"{PREFIX}{mode}.{name}"].double().numpy() for name in ("center", "spread", "weight", "score")
+            )
+            count = len(own["covariates"])
+            if (center.shape, weight.shape, score.shape) != ((count,), (len(DIMENSIONS), count), (2, GRID)):
+                raise ValueError(f"the tensors of {mode} have wrong shapes")
+            scale = Scale(center, spread, weight)
+            modes[mode] = Calibration(int(own["people"]), tuple(own["covariates"]), scale, score)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(
+            f"the calibration of the model is damaged ({error})", "Run `affect evaluate --calibrate` for this run."
+        ) from error
+    return modes
+
+
+def _thinned(person: Person) -> Person:
+    if len(person.residual) <= MAX_ROWS:
+        return person
+    rows = np.linspace(0, len(person.residual) - 1, MAX_ROWS).astype(int)
+    return Person(person.residual[rows], person.covariate[rows])
+
+
+def _standardisation(people: Sequence[Person]) -> Scale:
+    """Mean and deviation of each covariate, where each person has the same weight; a constant width."""
+    means = np.stack([person.covariate.mean(0) for person in people])
+    squares = np.stack([np.square(person.covariate).mean(0) for person in people])
+    center = means.mean(0)
+    spread = np.sqrt((squares.mean(0) - center**2).clip(min=0))
+    # A covariate that hardly varies says nothing. Its weight stays 0.
+    return Scale(center, np.where(spread > 1e-6, spread, 1.0), np.zeros((2, people[0].covariate.shape[1])))
+
+
+def _fit_scales(
+    people: Sequence[Person], scale: Scale, signs: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The weights [2, c] for new people, and for each person those that were fitted without this person, [k, 2, c].
+
+    Of all penalties and powers, those with the smallest mean width are chosen.
+    """
+    rows = [scale.standardised(person.covariate) for person in people]
+    folds = np.arange(len(people)) % min(FOLDS, len(people))
+    order = np.random.default_rng(0).permutation(len(people))
+    whole = np.zeros_like(scale.weight)
+    without = np.zeros((len(people), *scale.weight.shape))
+    for dimension in range(2):
+        residuals = [np.maximum(person.residual[:, dimension], SMALLEST) for person in people]
+        best = _mean_width(residuals, [np.zeros(len(it)) for it in residuals])
+        for penalty in PENALTIES:
+            found = np.zeros((len(people), len(signs)))
+            for fold in range(folds.max() + 1):
+                rest = order[folds != fold]
+                found[order[folds == fold]] = _fit(
+                    [rows[k] for k in rest], [residuals[k] for k in rest], signs, penalty
+                )
+            for power in POWERS:
+                width = _mean_width(residuals, [power * row @ own for row, own in zip(rows, found, strict=True)])
+                if width < best:
+                    best, without[:, dimension] = width, power * found
+                    whole[dimension] = power * _fit(rows, residuals, signs, penalty)
+    return whole, without
+
+
+def _mean_width(residuals: Sequence[NDArray[np.float64]], log_sigma: Sequence[NDArray[np.float64]]) -> float:
+    """The mean width of intervals with the coverage LEVEL, where each person has the same weight."""
+    share = np.concatenate([np.full(len(it), 1 / (len(it) * len(residuals))) for it in residuals])
+    sigma = np.exp(np.concatenate(log_sigma))
+    scores = np.concatenate(residuals) / sigma
+    order = np.argsort(scores)
+    quantile = scores[order][np.searchsorted(np.cumsum(share[order]), LEVEL).clip(max=len(order) - 1)]
+    return float(quantile * (share @ sigma))
+
+
+def _fit(
+    rows: Sequence[NDArray[np.float64]],
+    residuals: Sequence[NDArray[np.float64]],
+    signs: NDArray[np.int64],
+    penalty: float,
+) -> NDArray[np.float64]:
+    """The weights [c] of log sigma: the minimum of the mean over people of the loss, plus a ridge penalty.
+
+    Newton's method; a weight at the end of its sign stays there while the gradient points outwards. The loss is convex.
+    """
+    share = np.concatenate([np.full(len(it), 1 / (len(it) * len(residuals))) for it in residuals])
+    design = np.concatenate([np.ones((len(share), 1)), np.concatenate(rows)], 1)
+    residual = np.concatenate(residuals)
+    ridge = np.concatenate(([0.0], np.full(len(signs), penalty / len(residuals))))
+    sign = np.concatenate(([0], signs))
+    weight = np.zeros(design.shape[1])
+    weight[0] = np.log(share @ residual)
+
+    def objective(at: NDArray[np.float64]) -> float:
+        log_sigma = design @ at
+        return float(share @ (log_sigma + residual * np.exp(-log_sigma)) + 0.5 * ridge @ at**2)
+
+    value = objective(weight)
+    for _ in range(20):
+        ratio = share * residual * np.exp(-(design @ weight))
+        gradient = design.T @ (share - ratio) + ridge * weight
+        hessian = design.T @ (design * ratio[:, None]) + np.diag(ridge + 1e-9)
+        free = ~((sign != 0) & (weight == 0) & (gradient * sign > 0))
+        step = np.zeros_like(weight)
+        step[free] = -np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
+        length = 1.0
+        while True:
+            new = weight + length * step
+            new = np.where(sign * new < 0, 0.0, new)
+            after = objective(new)
+            if after <= value or length < 1e-6:
+                break
+            length /= 2
+        done = value - after < 1e-6
+        weight, value = (new, after) if after <= value else (weight, value)
+        if done:
+            break
+    return weight[1:]
+
+
+def _quantiles(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The quantiles of the scores [n, 2] of k people for all levels, [2, GRID]; inf above k / (k + 1).
+
+    The guaranteed quantile of a level is that at level * (k + 1) / k of the distribution in which each person has the
+    same weight. It covers more than the level, except where the people differ as much as they can. The other one is the
+    smallest at which the mean coverage of people who are left out in turn is a standard error above the level. The
+    smaller one is used.
+    """
+    k = len(scores)
+    levels = np.linspace(0, 1, GRID)
+    found = np.empty((2, GRID))
+    for dimension in range(2):
+        own = [np.sort(person[:, dimension]) for person in scores]
+        every = np.concatenate(own)
+        order = np.argsort(every, kind="stable")
+        every, person = every[order], np.repeat(np.arange(k), [len(it) for it in own])[order]
+        share = np.concatenate([np.full(len(it), 1 / len(it)) for it in own])[order]
+        pooled = _at_levels(every, np.cumsum(share) / k, levels)
+        found[dimension] = _at_levels(every, np.cumsum(share) / k, np.minimum(1, levels * (k + 1) / k))
+        if k > 1:
+            covered = np.empty((k, GRID))
+            for left_out, one in enumerate(own):
+                rest = np.cumsum(np.where(person == left_out, 0.0, share)) / (k - 1)
+                covered[left_out] = np.searchsorted(one, _at_levels(every, rest, levels), side="right") / len(one)
+            low = covered.mean(0) - covered.std(0, ddof=1) / k**0.5
+            enough = np.searchsorted(np.maximum.accumulate(low), levels - 1e-9)
+            found[dimension] = np.minimum(found[dimension], np.append(pooled, np.inf)[enough])
+    found[:, levels > k / (k + 1) + 1e-9] = np.inf
+    return found
+
+
+def _at_levels(
+    values: NDArray[np.float64], cumulated: NDArray[np.float64], levels: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """For each level the smallest of the sorted values up to which at least this share lies."""
+    return values[np.searchsorted(cumulated, levels - 1e-9).clip(max=len(values) - 1)]
