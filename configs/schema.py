@@ -128,6 +128,9 @@ class Features(Section):
     training."""
     batch: int = Field(default=64, ge=1)
     """Frames per batch of the networks."""
+    fps: float | None = Field(default=None, ge=1)
+    """How many frames per second of a video the networks see. The features of the frames between are interpolated, and
+    more frames are used where the picture changes. null: all frames."""
 
 
 class Clip(Section):
@@ -244,6 +247,9 @@ class Predict(Section):
     neighbours, or `empty`."""
     face_threshold: float = Field(default=0.5, ge=0, le=1)
     """A frame with a lower face probability counts as having no face; also in `detect-boxes`, except with YuNet."""
+    fps: float | None = Field(default=None, ge=1)
+    """How many frames per second of a video the networks see in `predict` and `app`. The values of the frames between
+    are interpolated, and more frames are used where the picture changes. null: all frames."""
 
 
 class Report(Section):

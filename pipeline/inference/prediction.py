@@ -13,7 +13,8 @@ class Prediction:
 
     index: int64 [n], frame numbers. time: float64 [n], seconds. face: float32 [n], probability. value: float32
     [n, 2 + e], valence, arousal and the probabilities of e emotions. box: float32 [n, 4], x0 y0 x1 y1 in source pixels,
-    clipped to the picture. lost: number of frames that could not be decoded.
+    clipped to the picture. lost: number of frames that could not be decoded. sampled: bool [n], whether the networks
+    have seen the frame; if not, its outputs are interpolated. None: they have seen all frames.
     """
 
     index: NDArray[np.int64]
@@ -22,6 +23,7 @@ class Prediction:
     value: NDArray[np.float32]
     box: NDArray[np.float32]
     lost: int
+    sampled: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.index)

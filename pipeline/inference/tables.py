@@ -35,7 +35,9 @@ Table = dict[str, Column]
 
 
 def frame_columns(traces: Sequence[TraceData]) -> Table:
-    """A row per frame; with several people, a row per frame and person. traces: the people of one video."""
+    """A row per frame; with several people, a row per frame and person. With `predict.fps`, the last column is
+    `sampled`: 1 if the networks have seen the frame, 0 if its values are interpolated. traces: the people of one
+    video."""
     table: Table = {"frame": _column(traces, "frame", None), "time": _column(traces, "time", 6)}
     if traces[0].person is not None:
         people = np.stack([np.full(len(trace), trace.person) for trace in traces], 1).ravel()
@@ -46,6 +48,9 @@ def frame_columns(traces: Sequence[TraceData]) -> Table:
     table |= {edge: Column(boxes[:, side], 1) for side, edge in enumerate(("x0", "y0", "x1", "y1"))}
     for name in traces[0].emotions:
         table[name] = Column(np.stack([trace.emotions[name] for trace in traces], 1).ravel(), 6)
+    if traces[0].sampled is not None:
+        sampled = _column(traces, "sampled", None)
+        table["sampled"] = Column(sampled.values.astype(np.int64), None)
     return table
 
 

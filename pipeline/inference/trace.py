@@ -41,6 +41,8 @@ class TraceData:
     frames without a face follow `predict.no_face`, NaN means no value. box: float32 [n, 4], the face box of the STN,
     x0 y0 x1 y1 in pixels. emotions: float64 [n] per expression, if requested. person: 0, 1, … from left to right if
     several people were requested, else None. clip: frames in a clip. lost: number of frames that could not be decoded.
+    sampled: bool [n], with `predict.fps` whether the networks have seen the frame; the values of the other frames are
+    interpolated. None without `predict.fps`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class TraceData:
     person: int | None = None
     clip: int = 32
     lost: int = 0
+    sampled: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -71,7 +74,8 @@ class TraceData:
 
     def summary(self) -> dict[str, Any]:
         """frames, lost, seconds, face_share; mean, min and max of valence and arousal; liveliest: the time of the
-        highest arousal, in seconds. Facts about values are None if there are no values."""
+        highest arousal, in seconds. With `predict.fps` also sampled, the number of frames that the networks have seen.
+        Facts about values are None if there are no values."""
         facts: dict[str, Any] = {
             "frames": len(self),
             "lost": self.lost,
@@ -82,6 +86,8 @@ class TraceData:
             finite = values[np.isfinite(values)]
             for statistic, compute in (("mean", np.mean), ("min", np.min), ("max", np.max)):
                 facts[f"{dimension}_{statistic}"] = round(float(compute(finite)), 6) if len(finite) else None
+        if self.sampled is not None:
+            facts["sampled"] = int(self.sampled.sum())
         known = np.isfinite(self.arousal)
         facts["liveliest"] = round(float(self.time[np.nanargmax(self.arousal)]), 6) if known.any() else None
         return facts
@@ -100,6 +106,7 @@ def make_trace(
     return TraceData(
         name or source.stem, source, prediction.index, prediction.time, prediction.face, seen, value[:, 0], value[:, 1],
         prediction.box, dict(zip(classes, value[:, 2:].T, strict=True)), person, clip, prediction.lost,
+        prediction.sampled,
     )  # fmt: skip
 
 
@@ -110,7 +117,8 @@ def summary_lines(traces: Sequence[TraceData]) -> list[str]:
         facts = trace.summary()
         title = trace.name if trace.person is None else f"{trace.name}, person {trace.person}"
         share = f"a face in {_percent(facts['face_share'])} of them" if facts["face_share"] else "no face in any"
-        lines.append(f"{title}: {facts['frames']:,} frames in {facts['seconds']:.1f} s, {share}")
+        sampled = f" ({facts['sampled']:,} of them sampled)" if "sampled" in facts else ""
+        lines.append(f"{title}: {facts['frames']:,} frames{sampled} in {facts['seconds']:.1f} s, {share}")
         if facts["liveliest"] is None:
             continue
         for dimension in ("valence", "arousal"):
