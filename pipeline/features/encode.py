@@ -20,9 +20,9 @@ from ..records import Aligned, Problem, Subject
 from ..storage.fingerprint import fingerprint
 from ..storage.shard import FEATURES, FrameShard, ShardWriter
 from ..storage.versions import versions
-from .crops import CropBoxes, annotation_digest, configured_boxes, labels_of, locate_crops, read_crops
+from .crops import annotation_digest, configured_boxes, labels_of, locate_crops, read_crops
 from .encoder import EncoderPlan, build_encoder
-from .sampled_features import encode_sampled, sampled_chunks
+from .sampled_features import Arrays, Batch, Chunk, encode_sampled, sampled_chunks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,13 +39,6 @@ MAX_LOADERS = 8
 MAX_LOG_SCALE, MAX_SHIFT = 0.10, 0.06
 """Maximum change of the box of an extra view: of the log scale, and of the centre, relative to half the side."""
 
-Batch = tuple[NDArray[np.int64], NDArray[np.float64], "Tensor"]
-"""(frame numbers [n], times [n], frames uint8 [n, 3, size, size])."""
-
-Chunk = tuple[Batch, CropBoxes | None, slice | NDArray[np.int64]]
-"""The input of one pass through the networks: a part of a batch, the known crops of the batch, the rows of the part."""
-Arrays = dict[str, NDArray[Any]]
-"""The arrays to store for some frames, by dataset."""
 Input = TypeVar("Input")
 
 
@@ -190,7 +183,8 @@ def _encode_all(
     encode = partial(_encode, encoder, item)
     if fps is None:
         return _in_order(encode, _chunks(item, encoder, size, batches), parallel_chunks)
-    return _in_order(partial(encode_sampled, encode, item, size, device), sampled_chunks(batches, fps), parallel_chunks)
+    sampled = partial(encode_sampled, encode, item.config, item.subject, size, device)
+    return _in_order(sampled, sampled_chunks(batches, fps), parallel_chunks)
 
 
 def _in_order(

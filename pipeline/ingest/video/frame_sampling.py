@@ -52,9 +52,8 @@ class FrameChunk:
 
     def before(self, later: "FrameChunk") -> "FrameChunk":
         """The frames of this chunk, then those of the later one."""
-        index, time, due = (
-            np.concatenate(pair) for pair in ((self.index, later.index), (self.time, later.time), (self.due, later.due))
-        )
+        index, time = np.concatenate((self.index, later.index)), np.concatenate((self.time, later.time))
+        due = np.concatenate((self.due, later.due))
         return FrameChunk(index, time, due, [*self.pictures, *later.pictures])
 
 
