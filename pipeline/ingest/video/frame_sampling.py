@@ -15,7 +15,7 @@ CHANGE = 12.0
 """A frame whose pixels differ by more than this on average, of 255, from the last chosen frame is chosen too."""
 STEP = 8
 """Only every STEP-th row and column of a picture is compared."""
-TOLERANCE = 0.01
+TOLERANCE = 0.05
 """Of the distance between two samples. Containers round their times to milliseconds."""
 
 Pictures = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]

@@ -41,6 +41,7 @@ def test_a_rate_that_does_not_divide_the_frame_rate_is_kept_on_average() -> None
 
 def test_a_rate_above_that_of_the_video_takes_every_frame() -> None:
     assert due(np.arange(50) / 25, grey([50] * 50), 30) == list(range(50))
+    assert due(np.round(np.arange(90) / 60, 3), grey([50] * 90), 60) == list(range(90))
     assert due(np.arange(50) / 25, grey([50] * 50), None) == list(range(50))
 
 
