@@ -11,6 +11,7 @@ from .options import (
     USE,
     AsJson,
     DataFolder,
+    FramesPerSecond,
     Quiet,
     Settings,
     Verbose,
@@ -73,6 +74,7 @@ def predict(
     emotions: Annotated[
         bool, typer.Option("--emotions", help="Also write probabilities of the eight FER+ expressions.")
     ] = False,
+    fps: FramesPerSecond = None,
     config: ModelConfig = None,
     settings: Settings = None,
     quiet: Quiet = False,
@@ -88,7 +90,8 @@ def predict(
     from ..pipeline.stages.predict import PredictOptions, predict
 
     models = [require_path(named_or_base(path), "--model") for path in model or [None]]
-    chosen = settings_for(models[0], settings or (), config)
+    sampling = [] if fps is None else [f"predict.fps={fps}"]
+    chosen = settings_for(models[0], [*(settings or ()), *sampling], config)
     session = Session(chosen, Work(out), Reporter(quiet, verbose), as_json)
     if page and format != "csv":
         raise InputError(f"--report needs CSV tables, but --format is {format}", "Remove one of the two options.")

@@ -104,6 +104,15 @@ RunNames = Annotated[
         help="Name of the run. Default: default. Repeat to average several.",
     ),
 ]
+FramesPerSecond = Annotated[
+    float | None,
+    typer.Option(
+        "--fps",
+        min=1,
+        metavar="N",
+        help="Run the networks on about N frames per second and interpolate the others. Default: all frames.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings, failures and errors.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", callback=_set_verbose, help="Print more, and the traceback of an error.")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .options import TRAIN, DataFolder, FerplusFolder, RunName, Scheduler
+from .options import TRAIN, DataFolder, FerplusFolder, FramesPerSecond, RunName, Scheduler
 from .session import Session, print_json, require_path, stage_command
 
 commands = typer.Typer()
@@ -61,14 +61,15 @@ def cache_features(
         int | None,
         typer.Option(min=1, max=8, help="Number of views of each frame; the same as --set features.views=N."),
     ] = None,
+    fps: FramesPerSecond = None,
     scheduler: Scheduler = None,
 ) -> None:
     """Run the STN and the backbone once on each frame, and store the features."""
     from ..pipeline.stages.cache_features import cache_features
 
-    if views:
-        features = session.config.features.model_copy(update={"views": views})
-        session.config = session.config.model_copy(update={"features": features})
+    given = {name: value for name, value in (("views", views), ("fps", fps)) if value is not None}
+    features = session.config.features.model_copy(update=given)
+    session.config = session.config.model_copy(update={"features": features})
     session.stage(cache_features, session.config, data, session.work, session.reporter, scheduler=scheduler)
 
 

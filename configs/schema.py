@@ -128,6 +128,9 @@ class Features(Section):
     training."""
     batch: int = Field(default=64, ge=1)
     """Frames per batch of the networks."""
+    fps: float | None = Field(default=None, ge=1)
+    """How many frames per second of a video the networks see. The features of the frames between are interpolated, and
+    more frames are used where the picture changes. null: all frames."""
 
 
 class Clip(Section):
@@ -247,6 +250,9 @@ class Predict(Section):
     level: float = Field(default=0.9, ge=0.5, le=0.99)
     """Share of the frames of new people whose annotation should lie in the interval `valence_low` to `valence_high`,
     and likewise for arousal. Only for models with calibrated intervals."""
+    fps: float | None = Field(default=None, ge=1)
+    """How many frames per second of a video the networks see in `predict` and `app`. The values of the frames between
+    are interpolated, and more frames are used where the picture changes. null: all frames."""
 
 
 class Report(Section):

@@ -65,6 +65,7 @@ SLOW_FILES = (
     "test_cluster.py",
     "pipeline/storage/test_damage.py",
     "pipeline/stages/test_predict.py",
+    "pipeline/stages/test_predict_sampling.py",
     "pipeline/stages/test_adapt.py",
     "pipeline/stages/test_pretrain_backbone.py",
     "pipeline/stages/test_submit.py",

@@ -87,6 +87,7 @@ ROWS: dict[str, tuple[Any, frozenset[str]]] = {
     "adapt.ema": (0.5, ADAPTED),
     "features.views": (2, FEATURES_ON),
     "features.batch": (16, NONE),
+    "features.fps": (5.0, FEATURES_ON),
     "clip.length": (12, BOTH),
     "clip.hop": (4, BOTH | {"evaluation", "prediction"}),
     "clip.carry": (True, BOTH | {"evaluation", "prediction"}),
@@ -128,7 +129,8 @@ ROWS: dict[str, tuple[Any, frozenset[str]]] = {
     "smooth.widths": ((3,), BOTH),
     "predict.no_face": ("empty", frozenset({"prediction"})),
     "predict.face_threshold": (0.1, frozenset({"prediction"})),
-    "predict.level": (0.8, NONE),  # a model without intervals
+    "predict.level": (0.8, frozenset({"evaluation", "prediction"})),
+    "predict.fps": (5.0, frozenset({"prediction"})),
     "report.video_mib": (1.0, NONE),
     "runtime.seed": (1, ALL),
     # Devices differ in last bits; which one it was is recorded.

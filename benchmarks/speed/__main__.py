@@ -25,10 +25,11 @@ from .learning import epoch, head
 from .measure import Row
 from .prediction import memory, predict, start
 from .profiling import profile
+from .sampling import sampling
 
 PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "extract": extract, "cache": cache, "head": head, "epoch": epoch, "memory": memory, "predict": predict,
-    "start": start, "profile": profile, "compile": compiled,
+    "start": start, "profile": profile, "compile": compiled, "sampling": sampling,
 }  # fmt: skip
 
 

@@ -53,23 +53,33 @@ class Model:
     def __repr__(self) -> str:
         return f"<affect.Model {str(self.path)!r} on {self._predictor.device}>"
 
-    def predict(self, video: str | Path, *, emotions: bool = False, progress: bool = False) -> Trace:
+    def predict(
+        self, video: str | Path, *, emotions: bool = False, progress: bool = False, fps: float | None = None
+    ) -> Trace:
         """Predicts a video: a row per decoded frame, with the same values as `affect predict`.
 
         emotions: also predict the eight expressions of FER+. progress: show a progress bar on stderr, if it is a
-        terminal. Raises VideoError, and WeightsError if the backbone has no emotions.
+        terminal. fps: run the networks on about this many frames per second, and interpolate the others; None: as the
+        setting `predict.fps` says. Raises VideoError, InputError for an fps below 1, and WeightsError if the backbone
+        has no emotions.
         """
-        return self._traces(video, emotions, progress, 1)[0]
+        return self._traces(video, emotions, progress, 1, fps)[0]
 
     def predict_people(
-        self, video: str | Path, people: int = 2, *, emotions: bool = False, progress: bool = False
+        self,
+        video: str | Path,
+        people: int = 2,
+        *,
+        emotions: bool = False,
+        progress: bool = False,
+        fps: float | None = None,
     ) -> list[Trace]:
         """Predicts up to `people` people (1 to 4): one trace per person, from left to right by their first position.
 
         The list is shorter if fewer people are found. Raises the errors of `predict`, and InputError for another
         number of people.
         """
-        return self._traces(video, emotions, progress, people)
+        return self._traces(video, emotions, progress, people, fps)
 
     def predict_image(self, image: str | Path | NDArray[np.uint8], *, emotions: bool = False) -> ImagePrediction:
         """Predicts the most likely face in a picture, with the same values as `affect predict`.
@@ -116,9 +126,10 @@ class Model:
             for moment, _ in stream_live(self._predictor, newest):
                 yield moment
 
-    def _traces(self, video: str | Path, emotions: bool, progress: bool, people: int) -> list[Trace]:
+    def _traces(self, video: str | Path, emotions: bool, progress: bool, people: int, fps: float | None) -> list[Trace]:
         own_networks()
+        predictor = self._predictor if fps is None else self._predictor.at_rate(fps)
         reporter = Reporter(quiet=not progress)
         classes = check_model(self.path, reporter, emotions=emotions, people=people)
-        traces = trace_video(self._predictor, Path(video), reporter, classes=classes, people=people)
+        traces = trace_video(predictor, Path(video), reporter, classes=classes, people=people)
         return [Trace.of(trace) for trace in traces]

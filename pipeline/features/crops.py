@@ -165,7 +165,7 @@ def locate_crops(
     frames: "Tensor | Pyramid",
     region: Region,
     known: CropBoxes | None,
-    rows: slice,
+    rows: "slice | NDArray[np.int64]",
     device: "torch.device",
 ) -> tuple["Tensor", "Tensor"]:
     """(theta [n, 2, 3], presence probability [n]) of these frames: rows `rows` of `known`, or else from the STN."""

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,9 @@ from ..storage.fingerprint import fingerprint
 from ..storage.shard import FEATURES, FrameShard
 from ..storage.shard_writer import ShardWriter
 from ..storage.versions import versions
-from .crops import CropBoxes, annotation_digest, configured_boxes, labels_of, locate_crops, read_crops
+from .crops import annotation_digest, configured_boxes, labels_of, locate_crops, read_crops
 from .encoder import EncoderPlan, build_encoder
+from .sampled_features import Arrays, Batch, Chunk, encode_sampled, sampled_chunks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,11 +40,7 @@ MAX_LOADERS = 8
 MAX_LOG_SCALE, MAX_SHIFT = 0.10, 0.06
 """Maximum change of the box of an extra view: of the log scale, and of the centre, relative to half the side."""
 
-Batch = tuple[NDArray[np.int64], NDArray[np.float64], "Tensor"]
-"""(frame numbers [n], times [n], frames uint8 [n, 3, size, size])."""
-
-Chunk = tuple[Batch, CropBoxes | None, slice]
-"""The input of one pass through the networks: a part of a batch, the known crops of the batch, the rows of the part."""
+Input = TypeVar("Input")
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ def _write(item: FeatureJob, width: int, height: int, batches: Iterable[Batch], 
     numbers: list[NDArray[np.int64]] = []
     settings = {"stn": item.config.stn.model_dump(mode="json"), "views": item.config.features.views}
     with ShardWriter(item.out, FEATURES, item.fingerprint, settings, item.subject.name) as writer:
-        with closing(_encode_all(encoder, item, _chunks(item, encoder, width, height, batches))) as results:
+        with closing(_encode_all(encoder, item, (width, height), batches)) as results:
             for arrays in results:
                 writer.append(**arrays)
                 numbers.append(arrays["index"])
@@ -167,11 +164,11 @@ def _write(item: FeatureJob, width: int, height: int, batches: Iterable[Batch], 
     return len(index)
 
 
-def _chunks(item: FeatureJob, encoder: Encoder, width: int, height: int, batches: Iterable[Batch]) -> Iterator[Chunk]:
+def _chunks(item: FeatureJob, encoder: Encoder, size: tuple[int, int], batches: Iterable[Batch]) -> Iterator[Chunk]:
     from ..learning.runtime import pieces
 
     for index, pts, frames in batches:
-        known = configured_boxes(item.config, item.subject, index, width, height)
+        known = configured_boxes(item.config, item.subject, index, *size)
         if known is not None and known.crops is not None:
             frames = read_crops(known.crops, item.config.frames.size)
         for rows in pieces(len(frames), encoder.compute.device):
@@ -179,24 +176,35 @@ def _chunks(item: FeatureJob, encoder: Encoder, width: int, height: int, batches
 
 
 def _encode_all(
-    encoder: Encoder, item: FeatureJob, chunks: Iterable[Chunk]
-) -> Generator[dict[str, NDArray[Any]], None, None]:
-    """The results of `_encode`, in order.
+    encoder: Encoder, item: FeatureJob, size: tuple[int, int], batches: Iterable[Batch]
+) -> Generator[Arrays, None, None]:
+    """The arrays of all frames, in order. size: width and height of the video."""
+    device, fps = encoder.compute.device, item.config.features.fps
+    parallel_chunks = 2 if device.type == "cuda" else item.parallel_chunks
+    encode = partial(_encode, encoder, item)
+    if fps is None:
+        return _in_order(encode, _chunks(item, encoder, size, batches), parallel_chunks)
+    sampled = partial(encode_sampled, encode, item.config, item.subject, size, device)
+    return _in_order(sampled, sampled_chunks(batches, fps), parallel_chunks)
+
+
+def _in_order(
+    encode: Callable[[Input], Arrays], chunks: Iterable[Input], parallel_chunks: int
+) -> Generator[Arrays, None, None]:
+    """The results of `encode`, in order.
 
     With one chunk at a time, it runs in this thread, because another one would only slow this one down. With a GPU,
     there are two, so that the GPU computes while the results of the previous chunk are copied.
     """
     from ..learning.prefetch import prefetch
 
-    encode = partial(_encode, encoder, item)
-    parallel_chunks = 2 if encoder.compute.device.type == "cuda" else item.parallel_chunks
     if parallel_chunks == 1:
         yield from map(encode, chunks)
     else:
         yield from prefetch(chunks, encode, threads=parallel_chunks, depth=parallel_chunks, cores=THREADS)
 
 
-def _encode(encoder: Encoder, item: FeatureJob, chunk: Chunk) -> dict[str, NDArray[Any]]:
+def _encode(encoder: Encoder, item: FeatureJob, chunk: Chunk) -> Arrays:
     """The arrays to store for a chunk: index, pts, feature, theta, presence, and feature_1, … of the extra views."""
     import torch
 

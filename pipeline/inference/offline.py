@@ -1,6 +1,6 @@
 """Predicts a whole video, batch by batch. Memory use hardly depends on the length of the video."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from ..errors import VideoError
 from ..ingest.video.decode import Decoding, decoded
+from ..ingest.video.frame_sampling import FrameChunk, frame_chunks
 from ..progress import Reporter
 from .ensemble import AveragingReader
 from .intervals import evidence_of
 from .partial_results import OnFrames, ResultAligner
 from .prediction import Prediction
 from .predictor import Predictor
+from .sampled_encoder import SampledEncoder
 from .trace import TraceData, make_trace
 from .tracking import regions, track_faces
 
@@ -67,13 +69,14 @@ class VideoReader:
         facts = decoding.facts
         index, time, boxes, presence = [], [], [], []
         with self.reporter.progress(f"{self.title}: people", facts.frames, "frames") as tracker:
-            for batch in decoding:
-                candidates, probability = self.predictor.detect(batch.pixels, people + EXTRA_FACES)
+            for chunk in self._chunks(decoding):
+                due = np.flatnonzero(chunk.due)
+                candidates, probability = self.predictor.detect(chunk.pixels(due), people + EXTRA_FACES)
                 boxes.append(candidates * np.array([facts.width, facts.height] * 2, np.float32))
                 presence.append(probability)
-                index.append(batch.index)
-                time.append(batch.time)
-                tracker.advance(len(batch))
+                index.append(chunk.index[due])
+                time.append(chunk.time[due])
+                tracker.advance(len(chunk))
         if not index:
             return PersonRegions(np.zeros(0, np.int64), [])
         tracks = track_faces(np.concatenate(boxes), np.concatenate(presence), np.concatenate(time), people)
@@ -82,21 +85,26 @@ class VideoReader:
     def _predict(self, decoding: Decoding, persons: PersonRegions | None) -> list[Prediction]:
         """persons: the tracked people; None means one person anywhere in the picture."""
         facts, threshold = decoding.facts, self.predictor.config.predict.face_threshold
-        tracks = [_PersonValues(self.predictor.offline_reader()) for _ in (persons.regions if persons else [None])]
+        tracks = [
+            _PersonValues(self.predictor.offline_reader(), SampledEncoder(self.predictor, facts))
+            for _ in (persons.regions if persons else [None])
+        ]
         aligner = ResultAligner(self.on_frames, facts)
         index, time = [], []
         with self.reporter.progress(self.title, facts.frames, "frames") as tracker:
-            for batch in decoding:
+            for chunk in self._chunks(decoding):
                 for number, track in enumerate(tracks):
-                    region = None if persons is None else _regions_of(persons, number, batch.index)
-                    outputs = self.predictor.encode_pixels(batch.pixels, facts.width, facts.height, region)
+                    region = None if persons is None else _regions_of(persons, number, chunk.index)
+                    outputs, sampled = track.encoder.push(chunk, region)
                     track.values.append(track.reader.push(outputs.feature, outputs.face >= threshold))
                     track.outputs.append((outputs.face, outputs.box, outputs.emotion, outputs.traits, outputs.distance))
-                index.append(batch.index)
-                time.append(batch.time)
+                    if sampled is not None:
+                        track.sampled.append(sampled)
+                index.append(chunk.index)
+                time.append(chunk.time)
                 face, box, *_ = tracks[0].outputs[-1]
-                aligner.push(batch.index, batch.time, face, box, tracks[0].values[-1])
-                tracker.advance(len(batch))
+                aligner.push(chunk.index, chunk.time, face, box, tracks[0].values[-1])
+                tracker.advance(len(chunk))
         if not index:
             raise VideoError(f"{decoding.path}: has no frames", "Record it again, or remove it from the inputs.")
         numbers, seconds = np.concatenate(index), np.concatenate(time)
@@ -115,8 +123,14 @@ class VideoReader:
             if self.predictor.intervals is not None:
                 evidence = evidence_of(seconds, face, face >= threshold, traits)
             known = None if self.predictor.reference is None else distance
-            predictions.append(Prediction(numbers, seconds, face, value, box, len(decoding.lost), evidence, known))
+            sampled = np.concatenate(track.sampled) if track.sampled else None
+            lost = len(decoding.lost)
+            predictions.append(Prediction(numbers, seconds, face, value, box, lost, evidence, known, sampled))
         return predictions
+
+    def _chunks(self, decoding: Decoding) -> Iterator[FrameChunk]:
+        fps = self.predictor.config.predict.fps
+        return frame_chunks(((batch.index, batch.time, batch.pixels) for batch in decoding), fps)
 
 
 def trace_video(
@@ -140,15 +154,17 @@ def trace_video(
 
 @dataclass(eq=False)
 class _PersonValues:
-    """What was computed for one person so far, batch by batch. outputs: (face, box, emotion, traits, distance)
-    of each batch."""
+    """What was computed for one person so far, chunk by chunk. outputs: (face, box, emotion, traits,
+    distance) of each chunk. sampled: which frames the networks have seen; empty if all."""
 
     reader: AveragingReader
+    encoder: SampledEncoder
     outputs: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
     values: list[NDArray[np.float32]] = field(default_factory=list)
+    sampled: list[NDArray[np.bool_]] = field(default_factory=list)
 
 
 def _regions_of(persons: PersonRegions, number: int, index: NDArray[np.int64]) -> NDArray[np.float32]:
-    # If another decoder took over, the second pass may have frames that the first one did not have.
-    rows = np.searchsorted(persons.index, index).clip(0, len(persons.index) - 1)
-    return persons.regions[number][rows]
+    """The regions of these frames, float32 [n, 4]. Between two frames of the first pass, they are interpolated."""
+    sides = [np.interp(index, persons.index, side) for side in persons.regions[number].T]
+    return np.stack(sides, 1).astype(np.float32)

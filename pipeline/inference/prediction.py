@@ -17,6 +17,8 @@ class Prediction:
     [n, 2 + e], valence, arousal and the probabilities of e emotions. box: float32 [n, 4], x0 y0 x1 y1 in source pixels,
     clipped to the picture. lost: number of frames that could not be decoded. evidence: for intervals, None without.
     distance: float32 [n] from the training data, see Reference.distance; None without a reference.
+    sampled: bool [n], whether the networks
+    have seen the frame; if not, its outputs are interpolated. None: they have seen all frames.
     """
 
     index: NDArray[np.int64]
@@ -27,6 +29,7 @@ class Prediction:
     lost: int
     evidence: Evidence | None = None
     distance: NDArray[np.float32] | None = None
+    sampled: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.index)

@@ -1,9 +1,11 @@
 """A trained model, or an ensemble, on its device. Every command and the Python API run models through `Predictor`."""
 
+import copy
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from ...models.affect_net import Encoding
 from ...models.head import StreamState
 from ...models.multi_face import detect_faces
 from ...models.theta import add_margin, corners_from_theta
+from ..errors import InputError
 from ..ingest.video.decode import Decoding
 from ..learning.frame_tracks import FrameTrack, predict_frames
 from ..learning.model_file import read_reference
@@ -141,6 +144,15 @@ class Predictor:
             theta, presence = detect_faces(self.net.stn, self._frames(pixels), limit)
             box = corners_from_theta(theta.flatten(0, 1).float(), 1.0, 1.0).clamp(0, 1)
         return box.view(-1, limit, 4).cpu().numpy(), presence.float().cpu().numpy()
+
+    def at_rate(self, fps: float) -> "Predictor":
+        """A predictor with the same networks and another `predict.fps`. Raises InputError."""
+        if isinstance(fps, bool) or not isinstance(fps, SupportsFloat) or not 1 <= float(fps) < math.inf:
+            raise InputError(f"fps is {fps!r}", "Give the number of frames per second for the networks, at least 1.")
+        other = copy.copy(self)
+        settings = self.config.predict.model_copy(update={"fps": float(fps)})
+        other.config = self.config.model_copy(update={"predict": settings})
+        return other
 
     def offline_reader(self) -> AveragingReader:
         """A reader for one track of features, with the smoothing of each model and the mean over all models.

@@ -37,7 +37,9 @@ Table = dict[str, Column]
 
 
 def frame_columns(traces: Sequence[TraceData]) -> Table:
-    """A row per frame; with several people, a row per frame and person. traces: the people of one video."""
+    """A row per frame; with several people, a row per frame and person. With `predict.fps`, the last column is
+    `sampled`: 1 if the networks have seen the frame, 0 if its values are interpolated. traces: the people of one
+    video."""
     table: Table = {"frame": _column(traces, "frame", None), "time": _column(traces, "time", 6)}
     if traces[0].person is not None:
         people = np.stack([np.full(len(trace), trace.person) for trace in traces], 1).ravel()
@@ -50,6 +52,9 @@ def frame_columns(traces: Sequence[TraceData]) -> Table:
         table[name] = Column(np.stack([trace.emotions[name] for trace in traces], 1).ravel(), 6)
     if traces[0].interval is not None:
         table |= {name: _column(traces, name, 6) for name in INTERVAL_COLUMNS}
+    if traces[0].sampled is not None:
+        sampled = _column(traces, "sampled", None)
+        table["sampled"] = Column(sampled.values.astype(np.int64), None)
     return table
 
 

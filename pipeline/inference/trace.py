@@ -59,6 +59,8 @@ class TraceData:
     training people, 1 their 99th percentile; None if the model has no reference. unlike: the distance of the whole
     video, its percentile among held-out people, and whether it is beyond the training data; None without a reference or
     without a face.
+    sampled: bool [n], with `predict.fps` whether the networks have seen the frame; the values of the other frames are
+    interpolated. None without `predict.fps`.
     """
 
     name: str
@@ -78,6 +80,7 @@ class TraceData:
     level: float | None = None
     distance: NDArray[np.float32] | None = None
     unlike: Unlike | None = None
+    sampled: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -118,7 +121,8 @@ class TraceData:
         """frames, lost, seconds, face_share; mean, min and max of valence and arousal; liveliest: the time of the
         highest arousal, in seconds. Facts about values are None if there are no values. With intervals also level, and
         the mean width of the intervals of valence and arousal. With a reference and a face also training_distance,
-        training_percentile and beyond_training, see Unlike."""
+        training_percentile and beyond_training, see Unlike. With
+        `predict.fps` also sampled, the number of frames that the networks have seen."""
         facts: dict[str, Any] = {
             "frames": len(self),
             "lost": self.lost,
@@ -129,6 +133,8 @@ class TraceData:
             finite = values[np.isfinite(values)]
             for statistic, compute in (("mean", np.mean), ("min", np.min), ("max", np.max)):
                 facts[f"{dimension}_{statistic}"] = round(float(compute(finite)), 6) if len(finite) else None
+        if self.sampled is not None:
+            facts["sampled"] = int(self.sampled.sum())
         known = np.isfinite(self.arousal)
         facts["liveliest"] = round(float(self.time[np.nanargmax(self.arousal)]), 6) if known.any() else None
         if self.interval is not None:
@@ -160,6 +166,7 @@ def make_trace(
         prediction.box, dict(zip(classes, value[:, 2:].T, strict=True)), person, clip, prediction.lost,
         bounds, None if bounds is None or intervals is None else intervals.level,
         prediction.distance, None if prediction.distance is None else judge(reference, prediction.distance, seen),
+        prediction.sampled,
     )  # fmt: skip
 
 
@@ -170,7 +177,8 @@ def summary_lines(traces: Sequence[TraceData]) -> list[str]:
         facts = trace.summary()
         title = trace.name if trace.person is None else f"{trace.name}, person {trace.person}"
         share = f"a face in {_percent(facts['face_share'])} of them" if facts["face_share"] else "no face in any"
-        lines.append(f"{title}: {facts['frames']:,} frames in {facts['seconds']:.1f} s, {share}")
+        sampled = f" ({facts['sampled']:,} of them sampled)" if "sampled" in facts else ""
+        lines.append(f"{title}: {facts['frames']:,} frames{sampled} in {facts['seconds']:.1f} s, {share}")
         if facts["liveliest"] is None:
             continue
         for dimension in ("valence", "arousal"):

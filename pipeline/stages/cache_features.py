@@ -120,6 +120,7 @@ def features_fingerprint(config: Config, plan: EncoderPlan, subject: Subject, vi
         views=config.features.views,
         precision=config.runtime.precision,
         seed=config.runtime.seed if config.features.views > 1 else None,
+        **({} if config.features.fps is None else {"fps": config.features.fps}),
     )
 
 

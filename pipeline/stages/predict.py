@@ -35,7 +35,7 @@ from ..inference.unlike import judge_people, unlike_text
 from ..learning.model_file import read_model_info
 from ..progress import Reporter
 from ..records import Problem, StageReport
-from ..storage.fingerprint import fingerprint
+from ..storage.fingerprint import fingerprint, without_unset
 from ..visualization.trace_plot import draw_traces
 
 if TYPE_CHECKING:
@@ -176,9 +176,10 @@ class _Writer:
         made now. Raises InUseError if another process writes them."""
         key = ""
         with one_input(job.name, self.failed):
+            settings = without_unset(self.config.predict, "fps")
             key = fingerprint(
                 version=VERSION, model=self.digests, source=video_digest(job.path),
-                predict=self.config.predict.model_dump(exclude={"level"}),
+                predict={name: value for name, value in settings.items() if name != "level"},
                 clip=[self.config.clip.hop, self.config.clip.carry], precision=self.config.runtime.precision,
                 emotions=self.options.emotions, people=self.options.people, **self.intervals,
             )  # fmt: skip
@@ -243,7 +244,8 @@ class _Writer:
         written = self._write(job, name, traces)
         suffixes = tuple(dict.fromkeys((*still_valid, *written)))
         source = job.path.resolve()
-        new = Recorded(self.out / name, key, source, _facts(traces, rate), suffixes, predictor.environment())
+        facts = _facts(traces, rate, self.config.predict.fps)
+        new = Recorded(self.out / name, key, source, facts, suffixes, predictor.environment())
         new.save()
         self.reporter.info(f"{job.title}: {len(traces[0])} frames, {rate:,.1f} frames/s")
         if not self.brief:
@@ -285,9 +287,9 @@ class _Writer:
                 remove_others(self.out, job.name, known, (), mark=True)
 
 
-def _facts(traces: Sequence[TraceData], rate: float) -> dict[str, Any]:
-    """The summary of the first person, and of several people the summary of each."""
-    facts = {**traces[0].summary(), "frames_per_second": round(rate, 2)}
+def _facts(traces: Sequence[TraceData], rate: float, fps: float | None) -> dict[str, Any]:
+    """The summary of the first person, and of several people the summary of each. fps: `predict.fps`."""
+    facts = {**traces[0].summary(), "frames_per_second": round(rate, 2), **({} if fps is None else {"fps": fps})}
     if traces[0].person is not None:
         facts["people"] = [trace.summary() for trace in traces]
     return facts

@@ -17,7 +17,7 @@ from ..records import MODEL_FILE, Problem, StageReport, Work
 from ..runs.folder import read_result
 from ..runs.splits import Cached, cached_subjects, evaluated
 from ..storage.atomic import write_text
-from ..storage.fingerprint import fingerprint
+from ..storage.fingerprint import fingerprint, without_unset
 from ..version import __version__
 from ..visualization.confusion import draw_confusion, has_confusion
 from ..visualization.report.data import (
@@ -121,8 +121,8 @@ def _key(config: Config, work: Work, folders: Sequence[Path]) -> str:
     read += read_by(work)
     states = [[str(path), *_state(path)] for path in read]
     return fingerprint(
-        version=VERSION, tool=__version__, stn=config.stn, report=config.report, predict=config.predict,
-        assets=page_source(), name=str(work.root.resolve()), read=states,
+        version=VERSION, tool=__version__, stn=config.stn, report=config.report,
+        predict=without_unset(config.predict, "fps"), assets=page_source(), name=str(work.root.resolve()), read=states,
     )  # fmt: skip
 
 

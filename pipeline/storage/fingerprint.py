@@ -67,6 +67,12 @@ def fingerprint(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def without_unset(settings: Any, *names: str) -> dict[str, Any]:
+    """The settings of a section as JSON values, without the named ones that are None. So fingerprints from before these
+    settings existed stay valid."""
+    return settings.model_dump(mode="json", exclude={name for name in names if getattr(settings, name) is None})
+
+
 def _plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")

@@ -65,6 +65,7 @@ def render_clip(clip: Clip) -> str:
     liveliest = f"{clip.time[rows['highest arousal']]:.1f} s" if rows else None
     numbers = {
         "frames": len(clip.time),
+        **({"frames seen by the model": facts["sampled"]} if "sampled" in facts else {}),
         "frames per second": round((len(clip.time) - 1) / max(float(clip.time[-1] - clip.time[0]), 1e-9), 2)
         if len(clip.time) > 1
         else None,

@@ -401,3 +401,35 @@ def test_provided_crops_can_replace_the_stn(demo_data: Path, copy: Work, tmp_pat
     stn = SpatialTransformer("crop", 32, 32, 0.1)
     crop = stn.sample(pictures, torch.from_numpy(places.theta))
     assert torch.allclose(crop, pictures.float(), atol=0.01), "the whole picture, no more"
+
+
+@pytest.mark.parametrize("source", ["frames", "video"])
+def test_with_fps_every_frame_keeps_its_row_and_a_dataset_says_which_were_seen(
+    demo_data: Path, copy: Work, source: str
+) -> None:
+    whole = "stn.localiser=none"
+    if source == "video":
+        for path in copy.frames("").parent.glob("*.h5"):
+            path.unlink()
+    cache_features(settings(whole), demo_data, copy, QUIET)
+    name = max((path.stem for path in copy.features("").parent.glob("*.h5")), key=lambda it: len(features(copy, it)))
+    full = {it: features(copy, name, it) for it in ("feature", "index", "pts", "target", "valid", "presence")}
+    sampling = settings(whole, "features.fps=8")
+    assert cache_features(sampling, demo_data, copy, QUIET).made
+    assert not cache_features(sampling, demo_data, copy, QUIET).made
+    seen = features(copy, name, "sampled")
+    assert seen.dtype == bool
+    assert seen[[0, -1]].all()
+    assert seen.sum() < len(seen)
+    for it in ("index", "pts", "target", "valid"):
+        np.testing.assert_array_equal(features(copy, name, it), full[it])
+    found = features(copy, name)
+    assert found.shape == full["feature"].shape
+    assert found.dtype == np.float16
+    close(found[seen], full["feature"][seen])
+    close(features(copy, name, "presence")[seen], full["presence"][seen])
+    assert cache_features(settings(whole), demo_data, copy, QUIET).made
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), rtol=5e-3, atol=5e-3)
