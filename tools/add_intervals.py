@@ -71,7 +71,7 @@ def draw_scene(rng: np.random.Generator, side: int) -> Scene:
     blur = rng.uniform(0, STRONGEST_BLUR) if spoilt and rng.random() < 0.5 else 0.0
     start = int(rng.integers(0, FRAMES))
     covered = (np.arange(FRAMES) >= start) & (spoilt and rng.random() < 0.5)
-    background = cv2.resize(draw_background(rng, 400, 225), (side, side))
+    background = np.asarray(cv2.resize(draw_background(rng, 400, 225), (side, side)), np.uint8)
     spoilt_frames = np.full(FRAMES, spoilt and rng.random() < 0.5)
     return Scene(background, (wide, high), path, blur, covered, spoilt_frames, int(rng.integers(1 << 31)))
 
