@@ -46,7 +46,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def load_weights(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """Reads tensors by name, on the CPU, and the metadata. Quantized tensors are returned as float32.
 
-    Raises WeightsError if the file is missing, damaged or not from affect.
+    The tensors do not share memory with the file. Raises WeightsError if the file is missing, damaged or not from affect.
     """
     from safetensors.torch import load_file
 
@@ -58,7 +58,9 @@ def load_weights(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
         raise _damaged(path, error) from error
     if _digest(state, header["metadata"]) != header["sha256"]:
         raise WeightsError(f"{path}: is damaged (wrong checksum)", _REMEDY)
-    return dequantize(state), header["metadata"]
+    weights = dequantize(state)
+    # Tensors of `load_file` are pages of the file. If it were truncated later, reading them would crash the process.
+    return {name: it.clone() if it is state.get(name) else it for name, it in weights.items()}, header["metadata"]
 
 
 def _header(path: Path) -> dict[str, Any]:
