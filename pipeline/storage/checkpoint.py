@@ -46,7 +46,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def load_weights(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """Reads tensors by name, on the CPU, and the metadata. Quantized tensors are returned as float32.
 
-    The tensors do not share memory with the file. Raises WeightsError if the file is missing, damaged or not from affect.
+    They do not share memory with the file. Raises WeightsError if the file is missing, damaged or not from affect.
     """
     from safetensors.torch import load_file
 
