@@ -5,14 +5,10 @@ A thread would not do: Python code in it would hold up the networks, which need 
 
 import contextlib
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Self
-
-NICENESS = 10
-"""The child has a lower priority than the networks of this process."""
 
 
 class BackgroundDied(Exception):  # noqa: N818
@@ -75,7 +71,6 @@ class Background:
 def _serve(pipe: Connection) -> None:
     """Runs in the child process until the parent closes the pipe or ends."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that unfinished files are removed
-    os.nice(NICENESS)
     try:
         while True:
             function, args = pipe.recv()
