@@ -18,8 +18,8 @@ class BackgroundDied(Exception):  # noqa: N818
 class Background:
     """A child process that runs tasks in order. Use it in a `with` block, which ends the process.
 
-    Functions, arguments and results must be picklable. Ctrl-C does not reach the process. At the end of the block, an
-    unfinished task is interrupted and cleans up, and the other tasks are dropped.
+    Functions, arguments and results must be picklable. A task that raises ends the process. Ctrl-C does not reach it.
+    At the end of the block, an unfinished task is interrupted and cleans up, and the other tasks are dropped.
     """
 
     def __init__(self) -> None:
@@ -75,10 +75,11 @@ def _serve(pipe: Connection) -> None:
         while True:
             function, args = pipe.recv()
             try:
-                outcome = function(*args), None
-            except Exception as error:  # noqa: BLE001 - raised in the parent
-                outcome = None, error
-            pipe.send(outcome)
+                result = function(*args)
+            except Exception as error:  # noqa: BLE001 - sent to the parent
+                pipe.send((None, error))
+                raise SystemExit from None
+            pipe.send((result, None))
     except (EOFError, OSError, KeyboardInterrupt):
         pass
 

@@ -19,13 +19,14 @@ def test_tasks_run_in_order_in_one_other_process() -> None:
         assert background.result() != os.getpid()
 
 
-def test_an_error_is_raised_for_its_task_alone() -> None:
+def test_an_error_is_raised_here_and_ends_the_process() -> None:
     with Background() as background:
         background.submit(operator.truediv, 1, 0)
         background.submit(operator.truediv, 1, 2)
         with pytest.raises(ZeroDivisionError):
             background.result()
-        assert background.result() == 0.5
+        with pytest.raises(BackgroundDied):
+            background.result()
 
 
 def test_a_process_that_dies_is_reported_and_waits_for_nobody() -> None:

@@ -25,10 +25,11 @@ from .learning import epoch, head
 from .measure import Row
 from .prediction import memory, predict, start
 from .profiling import profile
+from .short import short
 
 PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "extract": extract, "cache": cache, "head": head, "epoch": epoch, "memory": memory, "predict": predict,
-    "start": start, "profile": profile, "compile": compiled,
+    "short": short, "start": start, "profile": profile, "compile": compiled,
 }  # fmt: skip
 
 
