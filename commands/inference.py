@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from .options import (
     config_names,
 )
 from .session import Session, require_path, stage_command
+
+if TYPE_CHECKING:
+    from ..pipeline.records import Problem
 
 commands = typer.Typer()
 
@@ -96,7 +99,8 @@ def predict(
     if page and format != "csv":
         raise InputError(f"--report needs CSV tables, but --format is {format}", "Remove one of the two options.")
     options = PredictOptions(emotions=emotions, people=people, format=format, plot=plot, overlay=overlay)
-    done = session.stage(predict, chosen, videos, models, out, session.reporter, options)
+    pages: dict[str, list[Problem]] | None = {} if page else None
+    done = session.stage(predict, chosen, videos, models, out, session.reporter, options, pages=pages)
     if page:
         from ..pipeline.inference.picture_table import PICTURES
         from ..pipeline.visualization.clip_page import player_pages
@@ -104,7 +108,7 @@ def predict(
         names = [name for name in (*done.made, *done.kept) if PICTURES not in done.facts[name]]
         if len(names) < len(done.facts):
             session.reporter.warning("--report: there is a page for each video, but not for pictures")
-        session.stage(player_pages, chosen, names, out, session.reporter)
+        session.stage(player_pages, chosen, names, out, session.reporter, pages)
     session.finish()
 
 

@@ -2,8 +2,10 @@
 fork. No heavy imports."""
 
 import contextlib
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +97,19 @@ def own_networks() -> None:
 
 
 _networks_of: int | None = None
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Creates many lasting objects faster: while torch is imported, the search for unused ones takes a tenth of the
+    time and finds none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def need_same_process(pid: int, what: str) -> None:

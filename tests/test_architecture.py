@@ -30,7 +30,7 @@ LAYERS = (
     # Every writer and reader uses them, storage and ingest alike.
     ("pipeline.storage.atomic", "pipeline.storage.permissions"),
     ("pipeline.faults",),
-    ("pipeline.records", "pipeline.processes", "pipeline.progress"),
+    ("pipeline.records", "pipeline.processes", "pipeline.background", "pipeline.progress"),
     ("pipeline.errors",),
     ("pipeline.names", "pipeline.version", "pipeline.installation"),
     ("",),

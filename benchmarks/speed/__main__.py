@@ -26,10 +26,11 @@ from .measure import Row
 from .prediction import memory, predict, start
 from .profiling import profile
 from .sampling import sampling
+from .short import short
 
 PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "extract": extract, "cache": cache, "head": head, "epoch": epoch, "memory": memory, "predict": predict,
-    "start": start, "profile": profile, "compile": compiled, "sampling": sampling,
+    "short": short, "start": start, "profile": profile, "compile": compiled, "sampling": sampling,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...configs.schema import Clip
 from ...models.affect_net import AffectNet
-from ...models.backbone import folded
+from ...models.backbone import fold
 from ...models.head import TemporalHead
 from ..errors import WeightsError
 from ..learning.model_file import ModelInfo, load_model, read_model_info
@@ -127,7 +127,7 @@ def load_ensemble(models: Sequence[Path], device: torch.device) -> Ensemble:
     for path in models:
         net, info = load_model(path)
         if info.encoder not in encoders:
-            net.backbone = folded(net.backbone)
+            fold(net.backbone)
             encoders[info.encoder] = (net.to(device), info.localiser == "stn")
         encoder = list(encoders).index(info.encoder)
         heads.append((encoder, net.head.to(device), info.clip_length, info.smoothing))

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import VideoError
-from ..ingest.video.decode import Decoding, decoded
+from ..ingest.video.decode import Decoding
+from ..ingest.video.decoders import Decoders
 from ..ingest.video.frame_sampling import FrameChunk, frame_chunks
 from ..progress import Reporter
 from .ensemble import AveragingReader
@@ -39,6 +40,7 @@ class VideoReader:
     on_frames: gets the values of the first person as soon as they are final."""
 
     predictor: Predictor
+    decoders: Decoders
     reporter: Reporter
     title: str
     emotions: bool = False
@@ -50,8 +52,6 @@ class VideoReader:
         With people=1, the STN searches the whole picture. With more, a first pass over the video tracks the faces; the
         list has as many people as were found, at least one.
         """
-        config = self.predictor.config
-        options = {"batch": config.features.batch, "deadline": config.runtime.decode_seconds}
 
         def read_one(decoding: Decoding) -> list[Prediction]:
             return self._predict(decoding, None)
@@ -59,10 +59,10 @@ class VideoReader:
         def read_several(decoding: Decoding) -> list[Prediction]:
             persons = self._find_people(decoding, people)
             if not persons.regions:
-                return decoded(path, self.predictor.size, read_one, **options)
-            return decoded(path, self.predictor.size, lambda again: self._predict(again, persons), **options)
+                return self.decoders.decoded(path, read_one)
+            return self.decoders.decoded(path, lambda again: self._predict(again, persons))
 
-        return decoded(path, self.predictor.size, read_one if people == 1 else read_several, **options)
+        return self.decoders.decoded(path, read_one if people == 1 else read_several)
 
     def _find_people(self, decoding: Decoding, people: int) -> PersonRegions:
         """Tracks the faces of a video."""
@@ -134,15 +134,13 @@ class VideoReader:
 
 
 def trace_video(
-    predictor: Predictor, path: Path, reporter: Reporter, *, name: str = "", title: str = "",
-    classes: Sequence[str] = (), people: int = 1, on_frames: OnFrames | None = None,
-) -> list[TraceData]:  # fmt: skip
+    reader: VideoReader, path: Path, *, name: str = "", classes: Sequence[str] = (), people: int = 1
+) -> list[TraceData]:
     """The traces of the people in a video, from left to right, as many as were found. Raises VideoError.
 
-    classes: names of the emotions, if they are requested. on_frames: gets the values of the first person as soon as
-    they are final.
+    classes: names of the emotions, if the reader predicts them.
     """
-    reader = VideoReader(predictor, reporter, title or path.stem, bool(classes), on_frames)
+    predictor = reader.predictor
     return [
         make_trace(
             prediction, predictor.config, path, name=name, classes=classes, clip=predictor.clip,

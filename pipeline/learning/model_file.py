@@ -169,6 +169,7 @@ def load_model(path: Path) -> tuple["AffectNet", ModelInfo]:
     from ...models.backbone import from_metadata
     from ...models.head import HeadSettings, TemporalHead
     from ...models.stn import SpatialTransformer
+    from ...models.weightless import without_weights
 
     info = read_model_info(path)
     metadata = info.metadata
@@ -178,9 +179,10 @@ def load_model(path: Path) -> tuple["AffectNet", ModelInfo]:
         _check_sizes(metadata, state)
         saved = {**info.config.head.model_dump(), **metadata["head"]}  # an older file may lack newer settings
         features = saved.pop("features")
-        head = TemporalHead(features, HeadSettings(**{**saved, "dense": tuple(saved["dense"])}))
-        net = AffectNet(SpatialTransformer(**metadata["stn"]), from_metadata(metadata["backbone"]), head)
-        net.load_state_dict(state)
+        with without_weights():
+            head = TemporalHead(features, HeadSettings(**{**saved, "dense": tuple(saved["dense"])}))
+            net = AffectNet(SpatialTransformer(**metadata["stn"]), from_metadata(metadata["backbone"]), head)
+        net.load_state_dict(state, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _misfit(info.path, error) from error
     return net.eval(), info

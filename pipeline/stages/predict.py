@@ -3,21 +3,22 @@ as one table."""
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ...configs.schema import Config
+from ..background import Background, BackgroundDied
 from ..errors import InputError, InUseError
-from ..faults import one_input
+from ..faults import one_input, worker_died
 from ..features.video_digest import video_digest
 from ..inference.inputs import Picture, find_inputs
 from ..inference.intervals import interval_settings
 from ..inference.load import check_model
 from ..inference.outputs import (
-    FACTS,
     OVERLAY,
     PLOT,
     Recorded,
@@ -29,14 +30,16 @@ from ..inference.outputs import (
 )
 from ..inference.partial_results import OnFrames
 from ..inference.picture_table import PICTURES, PictureTable
-from ..inference.tables import clip_file, frame_file, require_format
+from ..inference.tables import require_format
 from ..inference.trace import TraceData, summary_lines
 from ..inference.unlike import judge_people, unlike_text
+from ..ingest.video.decoders import Decoders
 from ..learning.model_file import read_model_info
+from ..processes import without_garbage_collection
 from ..progress import Reporter
 from ..records import Problem, StageReport
 from ..storage.fingerprint import fingerprint, without_unset
-from ..visualization.trace_plot import draw_traces
+from ..visualization.video_files import FileResult, FileTask, write_files, write_files_quietly
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor
@@ -45,6 +48,8 @@ STAGE = "predict"
 VERSION = 2
 MANY_VIDEOS = 12
 """From this number on, each video is summed up in one line."""
+MAX_UNWRITTEN = 4
+"""Predicted videos whose files are being written while the next video is predicted."""
 ONE_PERSON = "a picture has one row, for its most likely face"
 
 
@@ -79,6 +84,29 @@ class _Job:
     wait: bool = False
 
 
+@dataclass(eq=False)
+class _Video:
+    """The state of one video, from when it is locked until its files are written.
+
+    name, key: of its files. known: what is recorded of files that are up to date. lock: of the name. failed: its
+    faults. lines: the summary for the user. result: of writing its files, or `writer`: the process that writes them.
+    """
+
+    job: _Job
+    name: str
+    key: str
+    known: Recorded | None = None
+    lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    failed: list[Problem] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    result: FileResult | None = None
+    writer: Background | None = None
+
+    @property
+    def is_written(self) -> bool:
+        return self.writer is None or self.writer.is_ready()
+
+
 def predict(
     config: Config,
     videos: Sequence[Path],
@@ -88,13 +116,15 @@ def predict(
     options: PredictOptions = PredictOptions(),
     *,
     on_frames: OnFrames | None = None,
+    pages: dict[str, list[Problem]] | None = None,
 ) -> StageReport:
     """Writes the tables, the plot and <video>.facts.json of each video into `out`, and one table of all pictures.
 
     videos: files, folders (all videos below them, or all pictures if there is no video) or glob patterns. model: a run
     folder or its model file. It sets the frame size and the clip length; `config` sets the rest. The values of several
     models are averaged; faces, boxes, emotions and clips are those of the first. on_frames: called with the values of
-    the first person as they become final, before frames without a face are treated.
+    the first person as they become final, before frames without a face are treated. pages: if given, the HTML page of
+    each predicted video is written too, and its faults are added here, by name.
 
     A video or picture that cannot be read is in `failed`. So is one whose plot or overlay cannot be drawn, but its
     tables are written. Several processes may write into one `out`: a video that another process is writing comes last.
@@ -112,40 +142,35 @@ def predict(
         if problem.kind == "note":
             reporter.warning(f"{problem}")
     files = inputs.videos
-    writer = _Writer(config, models, classes, out, reporter, options)
-    writer.failed += [problem for problem in inputs.problems if problem.kind != "note"]
-    writer.brief = len(files) >= MANY_VIDEOS
     made, kept, facts = [], [], {}
-    if inputs.pictures:  # first, so that no video takes the name of the table
-        known, new = writer.run_pictures(inputs.pictures)
-        if known is not None:
-            (made if new else kept).append(PICTURES)
-            facts[PICTURES] = known.facts
-    queue = []
-    for number, (name, path) in enumerate(output_names(files, out), 1):
-        title = f"{STAGE} {number}/{len(files)}  {name}" if len(files) > 1 else f"{STAGE} {name}"
-        queue.append(_Job(name, path, title))
-    for job in queue:  # it grows
-        try:
-            name, known, new = writer.run(job, on_frames)
-        except InUseError:
-            reporter.info(f"{job.title}: another process is writing it; it is retried last")
-            queue.append(replace(job, wait=True))
-            continue
-        if known is None:
-            continue
-        (made if new else kept).append(name)
-        facts[name] = known.facts
-        _warn(name, known.facts, options.people, reporter)
+    with _Writer(config, models, classes, out, reporter, options, on_frames, pages) as writer:
+        writer.failed += [problem for problem in inputs.problems if problem.kind != "note"]
+        writer.brief = len(files) >= MANY_VIDEOS
+        if inputs.pictures:  # first, so that no video takes the name of the table
+            known, new = writer.run_pictures(inputs.pictures)
+            if known is not None:
+                (made if new else kept).append(PICTURES)
+                facts[PICTURES] = known.facts
+        jobs = []
+        for number, (name, path) in enumerate(output_names(files, out), 1):
+            title = f"{STAGE} {number}/{len(files)}  {name}" if len(files) > 1 else f"{STAGE} {name}"
+            jobs.append(_Job(name, path, title))
+        for name, known, new in writer.run(jobs):
+            (made if new else kept).append(name)
+            facts[name] = known.facts
+            _warn(name, known.facts, options.people, reporter)
     return StageReport(STAGE, out, tuple(made), tuple(kept), tuple(writer.failed), facts)
 
 
 @dataclass
 class _Writer:
-    """Predicts videos one by one and writes their files. The model is loaded for the first video that needs it.
+    """Predicts videos one after the other and writes their files. The model is loaded for the first one that needs it.
+
+    Beside the networks, the decoder opens the next video, and another process draws the files of earlier ones.
 
     models: paths of the models. classes: names of the emotions to predict. failed: the videos, or parts of their
-    outputs, that could not be made. brief: whether each video is summed up in one line.
+    outputs, that could not be made. brief: whether each video is summed up in one line. on_frames, pages:
+    see `predict`.
     """
 
     config: Config
@@ -154,14 +179,35 @@ class _Writer:
     out: Path
     reporter: Reporter
     options: PredictOptions
+    on_frames: OnFrames | None = None
+    pages: dict[str, list[Problem]] | None = None
     failed: list[Problem] = field(default_factory=list)
     brief: bool = False
+    _keys: dict[Path, str] = field(default_factory=dict)
+    _unwritten: deque[_Video] = field(default_factory=deque)
+    _ends: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _background: Background | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.close()
+        for video in self._unwritten:
+            video.lock.close()
 
     @cached_property
     def predictor(self) -> "Predictor":
-        from ..inference.predictor import Predictor
+        with without_garbage_collection():
+            from ..inference.predictor import Predictor
 
-        return Predictor(self.models, self.config)
+            return Predictor(self.models, self.config)
+
+    @cached_property
+    def decoders(self) -> Decoders:
+        size = read_model_info(self.models[0]).frame_size
+        decoders = Decoders(size, self.config.features.batch, self.config.runtime.decode_seconds)
+        return self._ends.enter_context(decoders)
 
     @cached_property
     def intervals(self) -> dict[str, Any]:
@@ -171,34 +217,123 @@ class _Writer:
     def digests(self) -> list[str]:
         return [read_model_info(path).fingerprint for path in self.models]
 
-    def run(self, job: _Job, on_frames: OnFrames | None) -> tuple[str, Recorded | None, bool]:
-        """Returns the name of the files, what is recorded of them (None if the video failed), and whether they were
-        made now. Raises InUseError if another process writes them."""
-        key = ""
-        with one_input(job.name, self.failed):
+    def run(self, jobs: Iterable[_Job]) -> Iterator[tuple[str, Recorded, bool]]:
+        """Yields the name of the files of each video, what is recorded of them, and whether they were made now.
+
+        Videos that failed are in `failed`.
+        """
+        queue = deque(jobs)
+        while queue:
+            job = queue.popleft()
+            if job.wait:  # for a process that may wait for a video of this one
+                yield from self._finish(0)
+            try:
+                self._unwritten.append(self._begin(job, queue))
+            except InUseError:
+                self.reporter.info(f"{job.title}: another process is writing it; it is retried last")
+                queue.append(replace(job, wait=True))
+                continue
+            yield from self._finish(MAX_UNWRITTEN)
+        yield from self._finish(0)
+
+    def _begin(self, job: _Job, later: Iterable[_Job]) -> _Video:
+        """Predicts a video and begins to write its files, unless they are up to date. later: the jobs after this one.
+        Raises InUseError if another process writes the files."""
+        video = _Video(job, job.name, "")
+        with one_input(job.name, video.failed):
+            video.key = self._key(job)
+        if not video.key or self._is_up_to_date(video):
+            return video
+        with contextlib.ExitStack() as lock:
+            video.name = lock.enter_context(claimed(self.out, job.name, job.path, wait=job.wait))
+            if self._is_up_to_date(video):  # made by another process, in the meantime
+                return video
+            with one_input(video.name, video.failed):
+                self._predict(video, self._next_due(later))
+            video.lock = lock.pop_all()
+        return video
+
+    def _key(self, job: _Job) -> str:
+        """The fingerprint of the files of a video. Raises InputError."""
+        if job.path not in self._keys:
             settings = without_unset(self.config.predict, "fps")
-            key = fingerprint(
+            self._keys[job.path] = fingerprint(
                 version=VERSION, model=self.digests, source=video_digest(job.path),
                 predict={name: value for name, value in settings.items() if name != "level"},
                 clip=[self.config.clip.hop, self.config.clip.carry], precision=self.config.runtime.precision,
                 emotions=self.options.emotions, people=self.options.people, **self.intervals,
             )  # fmt: skip
-        if not key:
-            self._remove_outdated(job, key)
-            return job.name, None, False
-        known = recorded(self.out, job.name)
-        if self._is_done(known, key):
-            return job.name, known, False
-        with claimed(self.out, job.name, job.path, wait=job.wait) as name:
-            known = recorded(self.out, name)
-            if self._is_done(known, key):  # by another process, in the meantime
-                return name, known, False
-            new = None
-            with one_input(name, self.failed):
-                new = self._predict(job, name, key, known, on_frames)
-        if new is None:
-            self._remove_outdated(job, key)
-        return name, new, True
+        return self._keys[job.path]
+
+    def _is_up_to_date(self, video: _Video) -> bool:
+        known = recorded(self.out, video.name)
+        if known is not None and known.key == video.key and known.has(self.options.suffixes):
+            video.known = known
+        return video.known is not None
+
+    def _next_due(self, later: Iterable[_Job]) -> Path | None:
+        """The next video that must probably be predicted."""
+        for job in later:
+            with contextlib.suppress(InputError):
+                if not self._is_up_to_date(_Video(job, job.name, self._key(job))):
+                    return job.path
+        return None
+
+    def _predict(self, video: _Video, following: Path | None) -> None:
+        """Predicts one video and begins to write its files. following: the video after it."""
+        job = video.job
+        self.decoders.prepare(job.path, following)  # before the model is loaded
+        predictor = self.predictor
+        from ..inference.offline import VideoReader, trace_video
+
+        started = time.perf_counter()
+        reader = VideoReader(predictor, self.decoders, self.reporter, job.title, bool(self.classes), self.on_frames)
+        traces = trace_video(reader, job.path, name=video.name, classes=self.classes, people=self.options.people)
+        rate = len(traces[0]) / (time.perf_counter() - started)
+        video.lines.append(f"{job.title}: {len(traces[0])} frames, {rate:,.1f} frames/s")
+        if not self.brief:
+            video.lines += summary_lines(traces)
+        facts, environment = _facts(traces, rate, self.config.predict.fps), predictor.environment()
+        record = Recorded(
+            self.out / video.name, video.key, job.path.resolve(), facts, self.options.suffixes, environment
+        )
+        old = recorded(self.out, video.name)
+        task = FileTask(record, old, self.options.format, self.pages is not None, job.title, self.config)
+        if task.draws and (following is not None or self._background is not None):
+            self._background = self._background or self._ends.enter_context(Background())
+            self._background.submit(write_files_quietly, task, traces)
+            video.writer = self._background
+        else:
+            video.result = write_files(task, traces, self.reporter)
+
+    def _finish(self, most: int) -> Iterator[tuple[str, Recorded, bool]]:
+        """Finishes videos whose files are written, in order; waits until at most so many are left. Yields as `run`."""
+        while self._unwritten and (len(self._unwritten) > most or self._unwritten[0].is_written):
+            video = self._unwritten.popleft()
+            with video.lock:
+                if video.writer is not None:
+                    try:
+                        video.result = video.writer.result()
+                    except BackgroundDied as death:
+                        video.failed.append(worker_died(video.name, f"its files are not written: {death}"))
+                        self._background = None
+            self.failed += video.failed
+            if video.known is not None:
+                yield video.name, video.known, False
+                continue
+            record = video.result.record if video.result is not None else None
+            if video.result is not None:
+                self.failed += video.result.failed
+                for warning in video.result.warnings:
+                    self.reporter.warning(warning)
+                if self.pages is not None and video.result.page is not None:
+                    self.pages[video.name] = video.result.page
+            if record is None:
+                self._remove_outdated(video)
+                continue
+            for line in video.lines:
+                self.reporter.info(line)
+            yield video.name, record, True
 
     def run_pictures(self, pictures: Sequence[Picture]) -> tuple[Recorded | None, bool]:
         """Writes the table of pictures. Returns what is recorded of it (None if it could not be made), and whether it
@@ -219,68 +354,12 @@ class _Writer:
             self.reporter.warning(f"{PICTURES}: {text}")
         return known, new
 
-    def _is_done(self, known: Recorded | None, key: str) -> bool:
-        return known is not None and known.key == key and known.has(self.options.suffixes)
-
-    def _predict(self, job: _Job, name: str, key: str, old: Recorded | None, on_frames: OnFrames | None) -> Recorded:
-        """Predicts one video and writes its files. old: what an earlier run wrote under this name."""
-        from ..inference.offline import trace_video
-
-        predictor = self.predictor
-        started = time.perf_counter()
-        traces = trace_video(
-            predictor,
-            job.path,
-            self.reporter,
-            name=name,
-            title=job.title,
-            classes=self.classes,
-            people=self.options.people,
-            on_frames=on_frames,
-        )
-        rate = len(traces[0]) / (time.perf_counter() - started)
-        still_valid = old.suffixes if old is not None and old.key == key else ()
-        remove_others(self.out, name, old, still_valid)
-        written = self._write(job, name, traces)
-        suffixes = tuple(dict.fromkeys((*still_valid, *written)))
-        source = job.path.resolve()
-        facts = _facts(traces, rate, self.config.predict.fps)
-        new = Recorded(self.out / name, key, source, facts, suffixes, predictor.environment())
-        new.save()
-        self.reporter.info(f"{job.title}: {len(traces[0])} frames, {rate:,.1f} frames/s")
-        if not self.brief:
-            for line in summary_lines(traces):
-                self.reporter.info(line)
-        return new
-
-    def _write(self, job: _Job, name: str, traces: Sequence[TraceData]) -> tuple[str, ...]:
-        """Writes all files of one video except its facts, and returns their suffixes. A plot or an overlay that cannot
-        be drawn is added to `failed`."""
-        # The facts say that all other files are there, so they are removed first and written last.
-        (self.out / f"{name}{FACTS}").unlink(missing_ok=True)
-        frames, clips, *_ = self.options.suffixes
-        frame_file(self.out / f"{name}{frames}", traces, self.options.format)
-        clip_file(self.out / f"{name}{clips}", traces, self.options.format)
-        written = [frames, clips]
-        if self.options.plot:
-            with one_input(name, self.failed, part="its tables are written, but not the plot"):
-                draw_traces(traces, self.out / f"{name}{PLOT}")
-                written.append(PLOT)
-        if self.options.overlay:
-            from ..visualization.overlay_video import write_overlay_video
-
-            deadline = self.config.runtime.decode_seconds
-            with one_input(name, self.failed, part="its tables are written, but not the overlay"):
-                overlay = self.out / f"{name}{OVERLAY}"
-                write_overlay_video(overlay, traces, self.reporter, f"{job.title}: overlay", deadline=deadline)
-                written.append(OVERLAY)
-        return tuple(written)
-
-    def _remove_outdated(self, job: _Job, key: str) -> None:
+    def _remove_outdated(self, video: _Video) -> None:
         """Removes the files that an earlier run wrote for a video that failed now, unless they have the same
         fingerprint or another process is writing them."""
+        job = video.job
         known = recorded(self.out, job.name)
-        if known is None or known.key == key or (known.source != job.path.resolve() and exists(known.source)):
+        if known is None or known.key == video.key or (known.source != job.path.resolve() and exists(known.source)):
             return
         with contextlib.suppress(InUseError), claimed(self.out, job.name, job.path, wait=False) as own:
             if own == job.name:

@@ -46,10 +46,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def load_weights(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """Reads tensors by name, on the CPU, and the metadata. Quantized tensors are returned as float32.
 
-    Raises WeightsError if the file is missing, damaged or not from affect.
+    They do not share memory with the file. Raises WeightsError if the file is missing, damaged or not from affect.
     """
     state, metadata = read_tensors(path)
-    return dequantize(state), metadata
+    weights = dequantize(state)
+    # The tensors that were read are pages of the file. If it were truncated later, reading them would crash the process.
+    return {name: it.clone() if it is state.get(name) else it for name, it in weights.items()}, metadata
 
 
 def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, "Tensor"], dict[str, Any]]:

@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...configs.schema import Config
@@ -25,33 +25,50 @@ SCRIPTS = (*PLAYER_SCRIPTS, "players.js")
 KEY_COMMENT = re.compile(r"<!-- fingerprint ([0-9a-f]+) -->\s*$")
 
 
-def player_pages(config: Config, names: Sequence[str], folder: Path, reporter: Reporter) -> StageReport:
+def player_pages(
+    config: Config,
+    names: Sequence[str],
+    folder: Path,
+    reporter: Reporter,
+    written: Mapping[str, Sequence[Problem]] | None = None,
+) -> StageReport:
     """Writes <name>.html for each of these predicted videos in `folder`.
 
-    Videos whose prediction cannot be read are in `failed`. Raises WorkError if the folder cannot be written.
+    written: the faults of pages that this run has already made, by name. Videos whose prediction cannot be read are in
+    `failed`. Raises WorkError if the folder cannot be written.
     """
+    written = written or {}
     made: list[str] = []
     kept: list[str] = []
     failed: list[Problem] = []
     for name in names:
-        page = folder / f"{name}.html"
+        if name in written:
+            failed += written[name]
+            if not written[name]:
+                made.append(name)
+            continue
         with one_input(name, failed, part="its page cannot be written"):
-            key = fingerprint(
-                version=VERSION, tool=__version__, report=config.report, threshold=config.predict.face_threshold,
-                facts=_text(folder / f"{name}{FACTS}"), table=str((folder / f"{name}.csv").stat().st_mtime_ns),
-                assets=assets(*STYLES, *SCRIPTS) + template_texts(),
-            )  # fmt: skip
-            if _key_of(page) == key:
-                kept.append(name)
-                continue
-            start = time.perf_counter()
-            clip = read_clip(folder, name, config.predict.face_threshold)
-            clip = with_web_video(clip, max_video_bytes(config), reporter)
-            write_text(page, f"{render_clip(clip)}<!-- fingerprint {key} -->\n")
-            reporter.debug(f"{STAGE} {name}: {page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s")
-            made.append(name)
+            (made if write_page(config, name, folder, reporter) else kept).append(name)
     _remove_stale(folder)
     return StageReport(STAGE, folder, tuple(made), tuple(kept), tuple(failed))
+
+
+def write_page(config: Config, name: str, folder: Path, reporter: Reporter) -> bool:
+    """Writes the page of a predicted video. Returns False if it is up to date. Raises InputError, WorkError."""
+    page = folder / f"{name}.html"
+    key = fingerprint(
+        version=VERSION, tool=__version__, report=config.report, threshold=config.predict.face_threshold,
+        facts=_text(folder / f"{name}{FACTS}"), table=str((folder / f"{name}.csv").stat().st_mtime_ns),
+        assets=assets(*STYLES, *SCRIPTS) + template_texts(),
+    )  # fmt: skip
+    if _key_of(page) == key:
+        return False
+    start = time.perf_counter()
+    clip = read_clip(folder, name, config.predict.face_threshold)
+    clip = with_web_video(clip, max_video_bytes(config), reporter)
+    write_text(page, f"{render_clip(clip)}<!-- fingerprint {key} -->\n")
+    reporter.debug(f"{STAGE} {name}: {page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s")
+    return True
 
 
 def max_video_bytes(config: Config) -> int:

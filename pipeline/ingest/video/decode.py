@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ...errors import VideoError
 from ...records import FrameBatch, VideoFacts
 from .decoder_process import DecoderProcess, FrameSender, ProcessDied
+from .idle_decoders import IdleDecoders
 from .pyav_decoder import frames_by_pyav
 from .timeline import REMEDY, Timeline, need_file, read_timeline
 
@@ -32,6 +33,9 @@ MAX_BATCH_BYTES = 64 << 20
 """Largest batch. Batches of large frames have fewer frames."""
 
 DECORD_THREADS = 2
+
+MAX_AHEAD_BYTES = 1 << 26
+"""Frames of a prepared video that are decoded before they are used. Of a longer video, none are."""
 
 MAX_PREFETCH_BYTES = 3 << 28
 """A decoder that uses more memory is paused: without a limit, decord prefetches the whole video."""
@@ -70,8 +74,10 @@ def decode(
     batch is requested. Raises VideoError, here or during the iteration, including DecordError.
     """
     need_file(path)  # before the path becomes absolute, which would hide a URL
-    task = _Task(str(path.absolute()), size, batch, start, stop)
-    return Decoding(path, task, decoders, deadline, zero_copy)
+    task = DecodeTask(str(path.absolute()), size, batch, start, stop)
+    decoding = Decoding(path, task, decoders, deadline, zero_copy)
+    decoding.start()
+    return decoding
 
 
 def decoded(path: Path, size: int | None, use: "Callable[[Decoding], Result]", **options: Any) -> Result:
@@ -85,8 +91,11 @@ def decoded(path: Path, size: int | None, use: "Callable[[Decoding], Result]", *
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What a child process decodes. The fields are those of `decode`."""
+class DecodeTask:
+    """What a child process decodes. The fields are those of `decode`.
+
+    first: frames in the first batch; 0: as many as in the others.
+    """
 
     path: str
     size: int | None
@@ -94,38 +103,63 @@ class _Task:
     start: int
     stop: int | None
     decoder: str = ""
+    first: int = 0
 
 
 class Decoding(Iterator[FrameBatch]):
     """An iterator over batches of frames. Use it in a `with` block, which ends the child process.
 
     facts: the facts of the video. decoder: the decoder that returned frames. lost: after the last batch, the numbers of
-    the frames that could not be decoded.
+    the frames that could not be decoded. idle: where the child process comes from and goes to, if given.
+
+    The child process starts at once. The first use of the facts or frames waits for it, as `start` does.
     """
 
-    def __init__(self, path: Path, task: _Task, decoders: Sequence[str], deadline: float, zero_copy: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        task: DecodeTask,
+        decoders: Sequence[str],
+        deadline: float,
+        zero_copy: bool = False,
+        idle: IdleDecoders | None = None,
+    ) -> None:
         self.path = path
         self._task = task
         self._zero_copy, self._must_release = zero_copy, False
         self.lost: tuple[int, ...] = ()
-        self.facts: VideoFacts
+        self._facts: VideoFacts | None = None
         self.decoder = ""
         self._deadline = deadline
         self._next = task.start
         self._gaps: list[int] = []
         self._untried = list(decoders)
-        self._child: DecoderProcess | None = self._launch()
-        self._receive()  # the first message has the facts
-        self._stop = self.facts.frames if task.stop is None else min(task.stop, self.facts.frames)
+        self._idle = idle
+        self._child = self._reuse() or self._launch()
+
+    @property
+    def facts(self) -> VideoFacts:
+        self.start()
+        assert self._facts is not None
+        return self._facts
+
+    def start(self) -> None:
+        """Waits until the video is open. Raises VideoError."""
+        if self._facts is None and self._child is not None:
+            self._child.release()
+            self._receive()  # the first message has the facts
 
     def __next__(self) -> FrameBatch:
+        frames = self.facts.frames
         while self._child is not None:
             kind, payload = self._receive()
             if kind == b"b":
                 return self._batch(payload)
             if kind == b"e":
-                self.close()
-                self._gaps.extend(range(self._next, self._stop))
+                self._gaps.extend(
+                    range(self._next, frames if self._task.stop is None else min(self._task.stop, frames))
+                )
+                self._give_back()
                 self.lost = tuple(self._gaps)
                 if self.lost and not self.decoder:
                     raise VideoError(f"{self.path}: none of {len(self.lost)} frames can be decoded", REMEDY)
@@ -146,6 +180,22 @@ class Decoding(Iterator[FrameBatch]):
     def __del__(self) -> None:
         if hasattr(self, "_child"):
             self.close()
+
+    def _reuse(self) -> DecoderProcess | None:
+        """Gives the task to an idle child process, if there is one."""
+        child = self._idle.take() if self._idle is not None else None
+        if child is not None:
+            child.assign(asdict(replace(self._task, decoder=self._untried[0])))
+        return child
+
+    def _give_back(self) -> None:
+        """Keeps the child process for another video, unless something went wrong with this one."""
+        child, self._child = self._child, None
+        assert child is not None
+        if self._idle is not None and self.decoder == DECODERS[0] and not self._gaps:
+            self._idle.put(child)
+        else:
+            child.kill()
 
     def _launch(self) -> DecoderProcess:
         task = replace(self._task, decoder=self._untried.pop(0))
@@ -173,7 +223,7 @@ class Decoding(Iterator[FrameBatch]):
                 if kind == b"w":
                     raise VideoError(*json.loads(payload.tobytes()))
                 if kind == b"f":
-                    self.facts = VideoFacts(**json.loads(payload.tobytes()))
+                    self._facts = VideoFacts(**json.loads(payload.tobytes()))
                 if kind != b"t":
                     return kind, payload
         except BaseException:
@@ -187,6 +237,7 @@ class Decoding(Iterator[FrameBatch]):
             failure = DecordError if self.decoder == "decord" else VideoError
             raise failure(f"{self.path}: {death}", REMEDY) from None
         self._child = self._launch()
+        self._child.release()
 
     def _batch(self, payload: NDArray[np.uint8]) -> FrameBatch:
         decoder, frames, height, width = _BATCH.unpack(payload[: _BATCH.size].tobytes())
@@ -206,31 +257,35 @@ class Decoding(Iterator[FrameBatch]):
         return FrameBatch(index, time, pixels)
 
 
-def _serve(sender: FrameSender, task: _Task) -> None:
+def _serve(sender: FrameSender, task: DecodeTask) -> None:
     """Runs in the child process: sends the facts, the batches and an end message."""
     path, size, start = Path(task.path), task.size, task.start
     timeline = read_timeline(path, sender.tick)
     facts = timeline.facts
     sender.send(b"f", json.dumps(asdict(facts)).encode())
     batch = min(task.batch, max(1, MAX_BATCH_BYTES // (3 * (size * size if size else facts.width * facts.height))))
+    first = min(task.first or batch, batch)
     stop = facts.frames if task.stop is None else min(task.stop, facts.frames)
+    if task.size and (stop - start) * 3 * task.size**2 > MAX_AHEAD_BYTES:
+        sender.wait_until_used()  # decord decodes ahead without a limit
     done = start >= stop
     if not done and task.decoder == "decord" and timeline.plain:
-        done = _send_by_decord(sender, timeline, replace(task, batch=batch), range(start, stop))
+        done = _send_by_decord(sender, timeline, replace(task, batch=batch, first=first), range(start, stop))
+    limit = first
     numbers: list[int] = []
     pictures: list[NDArray[np.uint8]] = []
     for number, picture in () if done else frames_by_pyav(path, timeline, size, start, stop, sender.tick):
         numbers.append(number)
         pictures.append(picture)
-        if len(numbers) == batch:
+        if len(numbers) == limit:
             _send_batch(sender, "pyav", timeline, numbers, np.stack(pictures))
-            numbers, pictures = [], []
+            numbers, pictures, limit = [], [], batch
     if numbers:
         _send_batch(sender, "pyav", timeline, numbers, np.stack(pictures))
     sender.send(b"e")
 
 
-def _send_by_decord(sender: FrameSender, timeline: Timeline, task: _Task, frames: range) -> bool:
+def _send_by_decord(sender: FrameSender, timeline: Timeline, task: DecodeTask, frames: range) -> bool:
     """Sends these frames. Returns False if decord cannot decode the video. A later failure ends the child process."""
     import decord
 
@@ -242,8 +297,10 @@ def _send_by_decord(sender: FrameSender, timeline: Timeline, task: _Task, frames
         reader = decord.VideoReader(
             task.path, decord.cpu(0), width=side, height=side, num_threads=DECORD_THREADS, fault_tol=cast(int, 1e-9)
         )
-        for first in range(0, len(frames), task.batch) if _agrees(reader, timeline) else ():
-            numbers = list(frames[first : first + task.batch])
+        done, limit = 0, task.first
+        while done < len(frames) and (sent or _agrees(reader, timeline)):
+            numbers = list(frames[done : done + limit])
+            done, limit = done + limit, task.batch
             pixels = reader.get_batch(numbers)
             _send_batch(sender, "decord", timeline, numbers, _view(pixels))
             sent = True
@@ -284,7 +341,9 @@ def main(task: dict[str, Any], shared: int, parent: int) -> None:
     """Entry point of the child process."""
     sender = FrameSender(shared, parent)
     try:
-        _serve(sender, _Task(**task))
+        while True:
+            _serve(sender, DecodeTask(**task))
+            task = sender.next_task()
     except VideoError as error:
         sender.send(b"w", json.dumps([error.problem, error.remedy]).encode())
     # The threads of decord do not always end.

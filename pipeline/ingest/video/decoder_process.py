@@ -32,6 +32,11 @@ from .launcher import start_process
 _HEADER = struct.Struct("<cq")
 """Header of a message: its kind (one letter) and the number of bytes that follow."""
 
+_SIZE = struct.Struct("<q")
+"""Number of bytes of a task."""
+_RELEASE, _TASK = b".", b"t"
+"""What the parent sends: the shared memory may be written again; or, with its size, another task."""
+
 _PR_SET_PDEATHSIG = 1
 
 MAX_MEMORY_BYTES = 4 << 30
@@ -59,6 +64,8 @@ class DecoderProcess:
     TASK is JSON. HANDLE is the file descriptor of the shared memory and PARENT the PID of this process; FrameSender in
     the child needs both. The process does not end with the thread that started it. Raises ProcessError if no process
     can be started, and WorkError if no shared memory can be created.
+
+    tasks: how many tasks it was given.
     """
 
     def __init__(self, module: str, task: dict[str, Any], environment: dict[str, str]) -> None:
@@ -86,6 +93,7 @@ class DecoderProcess:
         with contextlib.suppress(OSError):
             self._statm = os.open(f"/proc/{self._process.pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._paused = False
+        self.tasks = 1
         self._poll = select.poll()
         self._poll.register(self._pipe, select.POLLIN)
 
@@ -107,15 +115,28 @@ class DecoderProcess:
         return self._shared.bytes(size)
 
     def release(self) -> None:
-        """Allows the child to write to the shared memory again. Raises ProcessError as `receive` does."""
+        """Allows the child to write to the shared memory: at first, and again after each batch. Raises ProcessError as
+        `receive` does."""
+        self._send(_RELEASE)
+
+    def assign(self, task: dict[str, Any]) -> None:
+        """Gives a child that has ended its task another one. Raises ProcessError as `receive` does."""
+        text = json.dumps(task).encode()
+        self._send(_TASK + _SIZE.pack(len(text)) + text)
+        self.tasks += 1
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def _send(self, message: bytes) -> None:
         need_same_process(self._owner, "the decoder")
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # `receive` reports it
-            self._process.stdin.write(b".")
+            self._process.stdin.write(message)
 
     def pause_above(self, limit: int) -> None:
         """Pauses the child until the next `receive` if it uses more than `limit` bytes of memory. Linux only."""
-        if self._memory_bytes() > limit:
+        if self.memory_bytes() > limit:
             self._process.send_signal(signal.SIGSTOP)
             self._paused = True
 
@@ -139,7 +160,7 @@ class DecoderProcess:
         while done < size:
             until = time.monotonic() + deadline
             while True:
-                if self._memory_bytes() > MAX_MEMORY_BYTES:
+                if self.memory_bytes() > MAX_MEMORY_BYTES:
                     limit = f"{MAX_MEMORY_BYTES / (1 << 30):g} GiB"
                     raise ProcessDied(f"the decoder used more than {limit} of memory and was killed")
                 if self._poll.poll(min(_CHECK_SECONDS, max(0, until - time.monotonic())) * 1000):
@@ -152,7 +173,7 @@ class DecoderProcess:
             done += got
         return data
 
-    def _memory_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """Resident memory of the child in bytes, or 0 if unknown."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             return int(os.pread(self._statm, 256, 0).split()[1]) * resource.getpagesize()
@@ -177,7 +198,8 @@ class FrameSender:
     """Sends messages from the child process. Ends the child process when the parent ends."""
 
     def __init__(self, handle: int, parent: int) -> None:
-        self._shared, self._free = _SharedMemory(handle), threading.Semaphore(1)
+        self._shared, self._free = _SharedMemory(handle), threading.Semaphore(0)
+        self._tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         if sys.platform == "linux":
             # A paused process cannot notice that its parent ended.
@@ -206,16 +228,42 @@ class FrameSender:
         np.copyto(shared, large)
         self.send(kind, *parts)
 
+    def wait_until_used(self) -> None:
+        """Waits until the parent uses the frames of this task."""
+        self._free.acquire()
+        self._free.release()
+
+    def next_task(self) -> dict[str, Any]:
+        """Waits for another task. Ends the process if the parent ends first."""
+        return self._tasks.get()
+
     def tick(self) -> None:
         """Sends a heartbeat, a message of kind t, if nothing was sent for a second."""
         if time.monotonic() - self._last_sent > 1:
             self.send(b"t")
 
     def _listen(self) -> None:
-        """Each byte from the parent releases the shared memory. Standard input ends when the parent ends."""
-        while os.read(0, 1):
-            self._free.release()
+        """Receives releases and tasks. Standard input ends when the parent ends."""
+        while kind := os.read(0, 1):
+            if kind == _RELEASE:
+                self._free.release()
+                continue
+            (size,) = _SIZE.unpack(_read_exactly(_SIZE.size))
+            task = json.loads(_read_exactly(size))
+            self._free = threading.Semaphore(0)  # all releases of the last task came before this one
+            self._tasks.put(task)
         os._exit(1)
+
+
+def _read_exactly(size: int) -> bytes:
+    """The next bytes of standard input. Ends the process if they do not come."""
+    data = b""
+    while len(data) < size:
+        part = os.read(0, size - len(data))
+        if not part:
+            os._exit(1)
+        data += part
+    return data
 
 
 class _SharedMemory:
