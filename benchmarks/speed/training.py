@@ -3,8 +3,8 @@ matrix product of the machine."""
 
 import copy
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +19,42 @@ from affect.models.losses import affect_loss
 from affect.models.stn import SpatialTransformer
 from affect.pipeline.learning.end_to_end import EndToEnd
 from affect.pipeline.learning.frame_tracks import FrameTrack
-from affect.pipeline.learning.loop import FitSettings, Task, fit
+from affect.pipeline.learning.loop import Callbacks, FitSettings, SimpleTask, Task, fit
 from affect.pipeline.learning.runtime import Compute
 from affect.pipeline.records import WHOLE
 from affect.pipeline.stages.adapt import WIDER, adaptation
 from affect.pipeline.stages.pretrain_backbone import pretraining
 from affect.pipeline.storage.jpeg import decode, encode
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .measure import QUIET, Row, median
 
 TURNS = 3
-STEPS = 10
+STEPS = 5
 """Steps of a turn, of each side."""
 SIDE = 2048
 """Of the matrices whose product is the limit of the machine."""
 COMPUTE = Compute(torch.device("cpu"))
-Loss = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
 class Case:
-    """task, settings: what the stage gives to `fit`. bare: the loss of the same networks for tensors in memory, and
-    their parameters."""
+    """task, settings: what the stage gives to `fit`, for an epoch of STEPS steps. loss: of the same networks for
+    tensors in memory, without augmentation. parameters: of these networks, those that are trained."""
 
     name: str
+    detail: str
     task: Task
     settings: FitSettings
-    bare: tuple[Loss, list[nn.Parameter]]
-    detail: str
+    loss: Callable[[], Tensor]
+    parameters: list[nn.Parameter]
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Of a step. wall, cpu: seconds."""
+    """Seconds of a step: elapsed, and of all cores."""
 
     wall: float
     cpu: float
@@ -61,27 +62,66 @@ class Spent:
 
 def training(folder: Path, frames: int) -> Iterator[Row]:
     """The steps of affect in turns with the bare forward pass, backward pass and optimizer step, in fp32, with the
-    sizes of config `demo`."""
-    config = load("demo", ["runtime.precision=fp32", "runtime.device=cpu", "train.batch_end_to_end=2"])
+    sizes of config `demo`. Both have the same batch, networks, frozen parts and AdamW."""
+    config = load("demo", ["runtime.precision=fp32", "runtime.device=cpu"])
     for case in (_adapt(config), _pretrain(config), _end_to_end(config)):
-        ours, bare, product = [], [], []
-        step = _bare_step(*case.bare)
-        with FlopCounterMode(display=False) as counter:
-            step()
-        for _ in range(TURNS):
-            product.append(_product())
-            bare.append(_spent(lambda: [step() for _ in range(STEPS)]))
-            ours.append(_spent(lambda: fit(case.task, case.settings, COMPUTE, QUIET, case.name)))
-        ratio = median([theirs.wall / own.wall for own, theirs in zip(ours, bare, strict=True)])
-        cpu = median([theirs.cpu / own.cpu for own, theirs in zip(ours, bare, strict=True)])
-        limit, flops = median(product), counter.get_total_flops()
-        detail = f"{case.detail}; by CPU time {cpu:.2f}"
-        yield Row(f"{case.name}: bare networks / a step of affect, by time", ratio, "", detail, ">= 0.9")
-        share = median([flops / theirs.wall / most for theirs, most in zip(bare, product, strict=True)])
-        rate = flops / median([own.wall for own in ours])
-        detail = f"{rate / 1e9:.0f} of {limit / 1e9:.0f} GFLOP/s, {flops / 1e9:.0f} GFLOP per step"
-        yield Row("  a step of affect / fp32 matrix product, by FLOP/s", rate / limit, "", detail)
-        yield Row("  bare networks / fp32 matrix product", share)
+        yield from _compare(case)
+
+
+def _compare(case: Case) -> Iterator[Row]:
+    optimizer = torch.optim.AdamW(case.parameters, lr=1e-5, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        case.loss().backward()
+        optimizer.step()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    flops, ours, bare, product = counter.get_total_flops(), [], [], []
+    for _ in range(TURNS):
+        product.append(_product())
+        bare.append(_time_bare(step))
+        ours.append(_time_affect(case))
+    turns = list(zip(ours, bare, product, strict=True))
+    cpu = median([theirs.cpu / own.cpu for own, theirs, _ in turns])
+    times = f"{median([own.wall for own in ours]):.2f} and {median([theirs.wall for theirs in bare]):.2f} s"
+    detail = f"{times}, by CPU time {cpu:.2f}; {case.detail}"
+    ratio = median([theirs.wall / own.wall for own, theirs, _ in turns])
+    yield Row(f"{case.name}: speed of a step / bare networks", ratio, "", detail, ">= 0.9")
+    rate, limit = flops / median([own.cpu for own in ours]), median(product)
+    detail = f"{rate / 1e9:.0f} and {limit / 1e9:.0f} GFLOP per second of a core, {flops / 1e9:.0f} GFLOP in a step"
+    yield Row(
+        "  a step / matrix product in fp32", median([flops / own.cpu / most for own, _, most in turns]), "", detail
+    )
+    share = median([flops / theirs.cpu / most for _, theirs, most in turns])
+    yield Row("  bare networks / matrix product in fp32", share)
+
+
+def _time_bare(step: Callable[[], None]) -> Spent:
+    start, cpu = time.perf_counter(), time.process_time()
+    for _ in range(STEPS):
+        step()
+    return Spent((time.perf_counter() - start) / STEPS, (time.process_time() - cpu) / STEPS)
+
+
+def _time_affect(case: Case) -> Spent:
+    """From the start of an epoch to the end of its last step, without validation."""
+    times: list[tuple[float, float]] = []
+
+    def mark(*_: Any) -> None:
+        times.append((time.perf_counter(), time.process_time()))
+
+    def batches(epoch: int) -> Iterable[Any]:
+        mark()
+        return case.task.batches(epoch)
+
+    task = SimpleTask(
+        case.task.model, batches, case.task.loss, lambda: {case.settings.score: 0.0}, case.task.groups, case.task.steps
+    )
+    fit(task, case.settings, COMPUTE, QUIET, case.name, callbacks=Callbacks(on_step=mark))
+    assert len(times) == STEPS + 1, len(times)
+    return Spent(*((times[-1][k] - times[0][k]) / STEPS for k in range(2)))
 
 
 def _adapt(config: Config) -> Case:
@@ -100,9 +140,8 @@ def _adapt(config: Config) -> Case:
     def loss() -> Tensor:
         return affect_loss("ccc+mse", head(net.features(faces)), truth)
 
-    return Case(
-        "adapt", task, fit_settings, (loss, [*trained, *head.parameters()]), f"{settings.batch} crops of {size} pixels"
-    )
+    detail = f"{settings.batch} crops of {size} pixels"
+    return Case("adapt", detail, task, fit_settings, loss, [*trained, *head.parameters()])
 
 
 def _pretrain(config: Config) -> Case:
@@ -119,88 +158,52 @@ def _pretrain(config: Config) -> Case:
     def loss() -> Tensor:
         return F.cross_entropy(net(faces)[1], truth, label_smoothing=settings.label_smoothing)
 
-    fit_settings = FitSettings(**{**vars(fit_settings), "epochs": 1})
-    return Case(
-        "pretrain backbone",
-        task,
-        fit_settings,
-        (loss, [*net.parameters()]),
-        f"{settings.batch} faces of {settings.size} pixels",
-    )
+    detail = f"{settings.batch} faces of {settings.size} pixels"
+    return Case("pretrain backbone", detail, task, replace(fit_settings, epochs=1), loss, [*net.parameters()])
 
 
 def _end_to_end(config: Config) -> Case:
-    train, length, side = config.train, config.clip.length, config.frames.size
+    train, length, side, count = config.train, config.clip.length, config.frames.size, config.train.batch_end_to_end
     jpegs = encode(_random_faces(8, 3, side).permute(0, 2, 3, 1).numpy(), config.frames.jpeg_quality)
-    n = STEPS * train.batch_end_to_end * length
-    index, rng = np.arange(n), np.random.default_rng(0)
-    target, boxes = rng.uniform(-1, 1, (n, 2)).astype(np.float32), np.tile(np.eye(2, 3, dtype=np.float32), (n, 1, 1))
-    known = np.ones(n, np.bool_)
-    track = FrameTrack(
-        "one", lambda rows: decode([jpegs[row % 8] for row in rows.tolist()]), WHOLE, index, index / 25, target, known,
-        boxes=boxes, boxed=known,
-    )  # fmt: skip
+
+    def read(rows: NDArray[np.int64]) -> Tensor:
+        return decode([jpegs[row % 8] for row in rows.tolist()])
+
+    n = STEPS * count * length
+    index, known = np.arange(n), np.ones(n, np.bool_)
+    target = np.random.default_rng(0).uniform(-1, 1, (n, 2)).astype(np.float32)
+    boxes = np.tile(np.eye(2, 3, dtype=np.float32), (n, 1, 1))
+    track = FrameTrack("one", read, WHOLE, index, index / 25, target, known, boxes=boxes, boxed=known)
     stn = SpatialTransformer(config.stn.kind, config.stn.view, config.stn.crop, config.stn.margin)
     net = AffectNet(stn, scratch(), TemporalHead(FEATURES, HeadSettings(**config.head.model_dump())))
-    bare = copy.deepcopy(net)
-    task = EndToEnd(net, [track], [track], config, COMPUTE, calibrate=False)
-    task.validate = lambda: {"score": 0.0}
-    windows = train.batch_end_to_end
-    frames, present = (
-        decode([jpegs[k % 8] for k in range(windows * length)]),
-        torch.ones(windows, length, dtype=torch.bool),
-    )
-    truth = torch.from_numpy(target[: windows * length]).view(windows, length, 2)
-    bare.backbone.network.fc.requires_grad_(False)
-    bare.train()
+    bare = copy.deepcopy(net).train()
     bare.stn.eval()
     bare.backbone.eval()
+    bare.backbone.network.fc.requires_grad_(False)
+    frames, present = read(index[: count * length]), torch.ones(count, length, dtype=torch.bool)
+    truth, box = torch.from_numpy(target[: len(frames)]).view(count, length, 2), torch.from_numpy(boxes[: len(frames)])
 
     def loss() -> Tensor:
         crop, theta, _ = bare.stn(frames)
-        feature = bare.backbone.features(crop)
-        output = bare.head(feature.view(windows, length, -1), present).frame
-        box = F.smooth_l1_loss(theta, torch.from_numpy(boxes[: len(theta)]), beta=0.05)
-        return affect_loss(train.loss, output, truth, present, train.valence_weight) + train.box_weight * box
+        output = bare.head(bare.backbone.features(crop).view(count, length, -1), present).frame
+        box_loss = F.smooth_l1_loss(theta, box, beta=0.05)
+        return affect_loss(train.loss, output, truth, present, train.valence_weight) + train.box_weight * box_loss
 
+    task = EndToEnd(net, [track], [track], config, COMPUTE, calibrate=False)
     settings = FitSettings("score", 1, train.ema, train.warmup, train.weight_decay, train.gradient_clip, "cosine")
+    detail = f"{count} x {length} frames of {side} pixels, crops of {config.stn.crop}"
     trained = [value for value in bare.parameters() if value.requires_grad]
-    return Case(
-        "train --end-to-end",
-        task,
-        settings,
-        (loss, trained),
-        f"{windows} windows of {length} frames of {side} pixels, crops of {config.stn.crop}",
-    )
-
-
-def _bare_step(loss: Loss, parameters: list[nn.Parameter]) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss().backward()
-        optimizer.step()
-
-    return step
-
-
-def _spent(work: Callable[[], Any]) -> Spent:
-    """Of one of the STEPS steps of `work`."""
-    start, cpu = time.perf_counter(), time.process_time()
-    work()
-    return Spent((time.perf_counter() - start) / STEPS, (time.process_time() - cpu) / STEPS)
+    return Case("train --end-to-end", detail, task, settings, loss, trained)
 
 
 def _product() -> float:
-    """FLOP/s of an fp32 matrix product."""
+    """FLOP per second of all cores in an fp32 matrix product. The fastest of five."""
     left, right = torch.rand(2, SIDE, SIDE)
-    torch.mm(left, right)
     fastest = float("inf")
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         torch.mm(left, right)
-        fastest = min(fastest, time.perf_counter() - start)
+        fastest = min(fastest, time.process_time() - start)
     return 2 * SIDE**3 / fastest
 
 
