@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 from affect.configs.schema import Config
+from av.video.frame import PictureType
 
 from ..peers.environment import FER, ROOT, RUNNER, NotInstallableError, environment
 from .measure import Cost, Row, draw_data, median, run
@@ -113,7 +114,7 @@ def _beginning(video: Path, out: Path, frames: int) -> Path:
         for number, frame in enumerate(source.decode(read)):
             if number == frames:
                 break
-            frame.pict_type = av.video.frame.PictureType.NONE
+            frame.pict_type = PictureType.NONE
             target.mux(stream.encode(frame))
         target.mux(stream.encode())
     return out
