@@ -50,7 +50,7 @@ def load_weights(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """
     state, metadata = read_tensors(path)
     weights = dequantize(state)
-    # The tensors that were read are pages of the file. If it were truncated later, reading them would crash the process.
+    # The tensors are pages of the file. If it were truncated later, reading them would crash the process.
     return {name: it.clone() if it is state.get(name) else it for name, it in weights.items()}, metadata
 
 

@@ -10,6 +10,7 @@ import fcntl
 import json
 import mmap
 import os
+import queue
 import resource
 import select
 import signal
