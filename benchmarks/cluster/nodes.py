@@ -108,7 +108,7 @@ def start_nodes(own: Path, commands: list[list[str | Path]]) -> tuple[list[Proce
         torchrun = [
             sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
             "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HOSTS[0]}:{port}", "--rdzv-id", "affect",
-            "--local-addr", host, "-m", "--", *words[2:],
+            "--rdzv-conf", f"is_host={host == HOSTS[0]}", "--local-addr", host, "-m", "--", *words[2:],
         ]  # fmt: skip
         both.append(begin(torchrun, log, env={"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}))
     return both, logs
