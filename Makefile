@@ -131,8 +131,9 @@ real: $(AFFECT)  ## Measure the base model on real faces, from ../shared/data or
 torture: $(VENV)/.dev $(DEMO)  ## Test with damaged files and killed runs. SHARE=0.01 runs a hundredth
 	@$(BIN)/python -m affect.benchmarks.torture --share $(or $(SHARE),1) --demo $(call q,$(DATA))
 
+# With the small backbone of the tests, because these checks are about processes.
 cluster: $(VENV)/.dev  ## Check Dask workers, torchrun on two nodes, and SLURM. PARTS="dask nodes slurm"
-	@$(BIN)/python -m affect.benchmarks.cluster $(PARTS)
+	@PYTHONPATH=$(CURDIR)/tests/small_resnet$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m affect.benchmarks.cluster $(PARTS)
 
 constraints: $(VENV)/.dev  ## Write the installed versions to constraints.txt
 	@{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude affect-video \
