@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from .errors import AffectError, ProcessError
-from .processes import prepare_program
+from .workers.check import admitted
+from .workers.requirements import Shared, requirements, retire
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -22,6 +23,7 @@ DEATHS = 2
 """Workers that one task may kill before it is reported as failed."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+TLS = tuple(f"DASK_DISTRIBUTED__COMM__TLS__{name}" for name in ("CA_FILE", "CLIENT__CERT", "CLIENT__KEY"))
 KEPT = {"MALLOC_ARENA_MAX": 1, "MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_MMAP_THRESHOLD_": 1 << 30}
 """Memory settings of workers: keep freed memory, in one heap for all threads. With the settings of Dask, networks
 return freed memory to the system and get it back page by page (see keep_freed_memory in learning/runtime.py)."""
@@ -67,12 +69,16 @@ def run_tasks(
     threads: int = 1,
     on_result: Callable[[Item, Result], Sequence[Item] | None],
     on_error: Callable[[Item, str], Sequence[Item] | None] | None = None,
+    shared: Shared | None = None,
 ) -> None:
     """Calls task(item) for each item and passes the result to on_result(item, result) in this process.
 
     Tasks start in the order of `items`, and results arrive as they are ready. on_result and on_error may return more
     items. workers: processes on this machine; 0 runs the tasks in this process. scheduler: the address of a Dask
     scheduler to use instead. threads: how many threads torch uses in each worker. Items, results and task must pickle.
+
+    shared: what the workers of the scheduler must share with this process. If one that is there at the start does not,
+    AffectError names it, and no task runs. One that joins later gets no more tasks, with a warning.
 
     An exception in a task is raised here. If an item kills its worker too often, on_error(item, reason) is called;
     without on_error, AffectError is raised. AffectError is also raised if the scheduler is lost.
@@ -89,35 +95,45 @@ def run_tasks(
     from distributed.client import FutureCancelledError
     from distributed.comm.core import CommClosedError
 
-    with _client(min(workers, len(items)), scheduler, threads) as client, _prepared(client, threads):
-        futures = client.map(task, items, pure=False, batch_size=len(items))
+    with (
+        _client(min(workers, len(items)), scheduler, threads) as client,
+        requirements(client, scheduler, shared) as needed,
+    ):
+        call = admitted(needed, threads, task)
+        futures = client.map(call, items, pure=False, batch_size=len(items))
         item_of = {future.key: item for future, item in zip(futures, items, strict=True)}
         done = as_completed(futures, loop=client.loop, raise_errors=False)
+        retired: set[str] = set()
         # Only as_completed keeps the futures now. A worker drops a result when its future is deleted.
         del futures
         for future in done:
             item = item_of.pop(future.key)
             try:
                 error = future.exception()
-                result = None if error else future.result()
+                refusal, result = (None, None) if error else future.result()
             except (FutureCancelledError, CommClosedError) as closed:
                 raise _lost(scheduler) from closed
-            if error is None:
+            if refusal and shared:
+                if refusal["address"] not in retired:
+                    retired.add(refusal["address"])
+                    retire(client, refusal, shared.warn)
+                more: Sequence[Item] | None = [item]
+            elif error is None:
                 more = on_result(item, cast(Result, result))
             elif not isinstance(error, KilledWorker):
                 raise error
-            elif on_error is None:
-                raise AffectError(f"{item}: {_DIED}", _REMEDY) from None
             else:
-                more = on_error(item, _DIED)
+                died = f"its worker process died {error.allowed_failures + 1} times"
+                if on_error is None:
+                    raise AffectError(f"{item}: {died}", _REMEDY) from None
+                more = on_error(item, died)
             for new in more or ():
-                future = client.submit(task, new, pure=False)
+                future = client.submit(call, new, pure=False)
                 item_of[future.key] = new
                 done.add(future)
             del future
 
 
-_DIED = f"its worker process died {DEATHS + 1} times"
 _REMEDY = "Free memory, or use fewer workers with runtime.workers."
 
 
@@ -127,25 +143,6 @@ def _lost(scheduler: str | None) -> AffectError:
     return AffectError(f"the connection to the Dask scheduler{where} was lost", remedy)
 
 
-class _Prepare:
-    """A Dask worker plugin. Dask calls its methods by name."""
-
-    name = "affect"
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-
-    def setup(self, worker: object) -> None:
-        prepare_program()
-        # Dask sets one thread in its workers. If torch is imported later, it reads these variables.
-        for name in THREAD_VARIABLES:
-            os.environ[name] = str(self._threads)
-        if "torch" in sys.modules:
-            import torch
-
-            torch.set_num_threads(self._threads)
-
-
 @contextmanager
 def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Client]":
     from dask import config
@@ -153,6 +150,7 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
 
     if scheduler is not None:
         try:
+            _check_encryption(scheduler)
             client = Client(scheduler, timeout=10, set_as_default=False)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -204,17 +202,16 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
         cluster.close()
 
 
-@contextmanager
-def _prepared(client: "Client", threads: int) -> Iterator[None]:
-    """Prepares current and later workers until the block ends."""
-    from distributed import WorkerPlugin
+def _check_encryption(scheduler: str) -> None:
+    """Raises AffectError if Dask's TLS settings do not suit the address, and OSError if a file of them is missing."""
+    from distributed import Security
 
-    class Plugin(_Prepare, WorkerPlugin):
-        pass
-
-    client.register_plugin(Plugin(threads))
-    yield
-    client.unregister_worker_plugin(_Prepare.name)
+    settings = Security()
+    certificate = settings.get_connection_args("client").get("ssl_context")
+    if scheduler.startswith("tls://") and certificate is None:
+        raise AffectError(f"{scheduler} needs a certificate", f"Set {', '.join(TLS)}, or the same in Dask's config.")
+    if settings.require_encryption and not scheduler.startswith("tls://"):
+        raise AffectError(f"Dask's settings require encryption, but {scheduler} has none", "Use a tls:// address.")
 
 
 @contextmanager

@@ -224,6 +224,10 @@ class Work:
 
     root: Path
 
+    def absolute(self) -> "Work":
+        """The same folder, by a path that does not depend on the current folder of a process."""
+        return Work(self.root.absolute())
+
     @property
     def config(self) -> Path:
         return self.root / "config.yaml"

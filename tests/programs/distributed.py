@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from affect.configs.schema import Config
 from affect.pipeline.learning.runtime import Compute
@@ -98,3 +99,34 @@ def train_runs(text: str, root: str, port: str, *runs: str) -> None:
         reporter = Impatient() if run.endswith("!") else Reporter(quiet=True)
         with contextlib.suppress(KeyboardInterrupt):
             train(Config.model_validate_json(text), Path("nowhere"), Work(Path(root)), reporter, run=run.rstrip("!"))
+
+
+def lose_a_process() -> None:
+    """The second process ends without a word, as if its machine had lost power. The other one prints its error."""
+    from affect.pipeline.errors import ProcessError
+    from affect.pipeline.learning.distributed import gather_all, process_group
+    from affect.pipeline.processes import rank_info
+
+    cpu, message = torch.device("cpu"), ""
+    with contextlib.suppress(ProcessError), process_group(cpu):
+        gather_all(torch.zeros(1), cpu)
+        if rank_info().rank:
+            os._exit(0)
+        try:
+            gather_all(torch.zeros(1), cpu)
+        except ProcessError as error:
+            message = str(error)
+            raise
+    print(message)
+
+
+def refuse_to_differ() -> None:
+    from affect.pipeline.errors import ProcessError
+    from affect.pipeline.learning.distributed import need_agreement, process_group
+
+    cpu = torch.device("cpu")
+    with process_group(cpu) as rank:
+        need_agreement("equal", cpu, "settings")
+        expected = f"process {rank.rank} and process {1 - rank.rank} .* different settings"
+        with pytest.raises(ProcessError, match=expected):
+            need_agreement(str(rank.rank), cpu, "settings")

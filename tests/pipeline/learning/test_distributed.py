@@ -18,7 +18,7 @@ from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
 from affect.pipeline.stages.train import train
 from affect.tests.child import command
-from affect.tests.programs.distributed import gradients, print_gradients, train_runs
+from affect.tests.programs.distributed import gradients, lose_a_process, print_gradients, refuse_to_differ, train_runs
 
 QUIET = Reporter(quiet=True)
 
@@ -107,6 +107,18 @@ def test_torchrun_trains_as_one_process_does(cached_work: Work, whole_frame_conf
     one, two = (load_model(work.run(name))[0].state_dict() for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-2, atol=2e-3, msg=name)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_lost_ends_the_others_with_the_remedy() -> None:
+    message, _ = in_two(lose_a_process)
+    assert "connection to another process of this training was lost" in message
+    assert "Start the same command again on all nodes" in message
+
+
+@pytest.mark.slow
+def test_processes_that_see_different_files_say_so() -> None:
+    in_two(refuse_to_differ)
 
 
 @pytest.mark.slow
