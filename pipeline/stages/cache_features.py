@@ -38,24 +38,32 @@ def cache_features(
 
     Raises MissingStageError if the weights of the STN or the backbone are missing.
     """
-    plan = plan_encoder(config, work)
-    folder = work.features("").parent
+    encoder = plan_encoder(config, work)
+    pending, jobs = plan(config, encoder, data, work)
+    frames_made = _compute(config, encoder, pending, jobs, scheduler, reporter) if pending else 0
+    facts = {"subjects": len(jobs.made) + len(jobs.kept), "frames_made": frames_made, "encoder": encoder.digest}
+    return jobs.report(work.features("").parent, facts)
+
+
+def plan(config: Config, encoder: EncoderPlan, data: Path, work: Work) -> tuple[list[FeatureJob], ShardJobs]:
+    """The subjects to compute, the largest videos first, and a record of those that are up to date or cannot be used.
+
+    Raises CatalogError, and MissingStageError if the audit accepted no subject.
+    """
     catalog = find_catalog(data)
     pending: list[FeatureJob] = []
     jobs = ShardJobs(STAGE, FEATURES)
-    sweep(folder)
+    sweep(work.features("").parent)
     for subject in accepted_subjects(work, catalog):
         video = catalog.video(subject.video)
-        make_job = partial(_job, config, plan, work, subject, video)
+        make_job = partial(_job, config, encoder, work, subject, video)
         job = jobs.plan(subject.name, work.features(subject.name), make_job, kind="refused")
         if job is not None:
             pending.append(job)
     if not pending and not jobs.kept and not jobs.failed:
         raise MissingStageError("the audit accepted no subject", "See `affect audit` for the reasons.")
     pending.sort(key=lambda item: (-item.video.stat().st_size, item.subject.name))
-    frames_made = _compute(config, plan, pending, jobs, scheduler, reporter) if pending else 0
-    facts = {"subjects": len(jobs.made) + len(jobs.kept), "frames_made": frames_made, "encoder": plan.digest}
-    return jobs.report(folder, facts)
+    return pending, jobs
 
 
 def _job(config: Config, plan: EncoderPlan, work: Work, subject: Subject, video: Video) -> FeatureJob:

@@ -85,22 +85,28 @@ def extract_frames(
     facts["notes"] counts them. A video without any frame is in `failed`. Raises CatalogError and WorkError.
     """
     folder = work.frames("").parent
-    catalog = find_catalog(data)
-    annotated = {subject.video for subject in catalog.subjects}
-    videos = sorted((video for video in catalog.videos if video.name in annotated), key=lambda video: video.name)
-    pending: list[Extraction] = []
-    jobs = ShardJobs(STAGE, FRAMES)
-    sweep(folder)
-    for video in videos:
-        shard = work.frames(video.name)
-        job = jobs.plan(video.name, shard, partial(_job, config, video, shard))
-        if job is not None:
-            pending.append(job)
+    pending, jobs = plan(config, data, work)
     if pending:
         workers = worker_slots(worker_count(config.runtime.workers, cores=1), scheduler)
         _extract_all(pending, jobs, workers, scheduler, reporter)
         remove_segments(folder)
     return jobs.report(folder, _facts(work, sorted([*jobs.made, *jobs.kept])))
+
+
+def plan(config: Config, data: Path, work: Work) -> tuple[list[Extraction], ShardJobs]:
+    """The videos to decode, and a record of those that are up to date or cannot be used. Raises CatalogError."""
+    catalog = find_catalog(data)
+    annotated = {subject.video for subject in catalog.subjects}
+    videos = sorted((video for video in catalog.videos if video.name in annotated), key=lambda video: video.name)
+    pending: list[Extraction] = []
+    jobs = ShardJobs(STAGE, FRAMES)
+    sweep(work.frames("").parent)
+    for video in videos:
+        shard = work.frames(video.name)
+        job = jobs.plan(video.name, shard, partial(_job, config, video, shard))
+        if job is not None:
+            pending.append(job)
+    return pending, jobs
 
 
 def _job(config: Config, video: Video, shard: Path) -> Extraction:
