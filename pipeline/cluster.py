@@ -7,10 +7,14 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import uuid4
 
+from . import worker_check
 from .errors import AffectError, ProcessError
-from .processes import prepare_program
+from .storage.atomic import temp_path, unwritable
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -22,9 +26,26 @@ DEATHS = 2
 """Workers that one task may kill before it is reported as failed."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+SHOWN = 8
+"""Problems of workers that one message lists."""
+SAME = (
+    "Install the same version of affect on all machines and start the workers again, and give --data and --work paths "
+    "that are valid on all machines."
+)
 KEPT = {"MALLOC_ARENA_MAX": 1, "MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_MMAP_THRESHOLD_": 1 << 30}
 """Memory settings of workers: keep freed memory, in one heap for all threads. With the settings of Dask, networks
 return freed memory to the system and get it back page by page (see keep_freed_memory in learning/runtime.py)."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the workers of a scheduler must share with this process: the same folder, which they write to, and the same
+    input files and weights. warn: receives warnings about workers."""
+
+    folder: Path
+    reads: Sequence[Path]
+    weights: Sequence[Path]
+    warn: Callable[[str], None]
 
 
 def worker_count(setting: int, cores: int = 2) -> int:
@@ -67,12 +88,16 @@ def run_tasks(
     threads: int = 1,
     on_result: Callable[[Item, Result], Sequence[Item] | None],
     on_error: Callable[[Item, str], Sequence[Item] | None] | None = None,
+    shared: Shared | None = None,
 ) -> None:
     """Calls task(item) for each item and passes the result to on_result(item, result) in this process.
 
     Tasks start in the order of `items`, and results arrive as they are ready. on_result and on_error may return more
     items. workers: processes on this machine; 0 runs the tasks in this process. scheduler: the address of a Dask
     scheduler to use instead. threads: how many threads torch uses in each worker. Items, results and task must pickle.
+
+    shared: what the workers of the scheduler must share with this process. If one that is there at the start does not,
+    AffectError names it, and no task runs. One that joins later gets no more tasks, with a warning.
 
     An exception in a task is raised here. If an item kills its worker too often, on_error(item, reason) is called;
     without on_error, AffectError is raised. AffectError is also raised if the scheduler is lost.
@@ -89,8 +114,12 @@ def run_tasks(
     from distributed.client import FutureCancelledError
     from distributed.comm.core import CommClosedError
 
-    with _client(min(workers, len(items)), scheduler, threads) as client, _prepared(client, threads):
-        futures = client.map(task, items, pure=False, batch_size=len(items))
+    with (
+        _client(min(workers, len(items)), scheduler, threads) as client,
+        _requirements(client, scheduler, shared) as needed,
+    ):
+        call = worker_check.admitted(needed, threads, task)
+        futures = client.map(call, items, pure=False, batch_size=len(items))
         item_of = {future.key: item for future, item in zip(futures, items, strict=True)}
         done = as_completed(futures, loop=client.loop, raise_errors=False)
         # Only as_completed keeps the futures now. A worker drops a result when its future is deleted.
@@ -99,25 +128,28 @@ def run_tasks(
             item = item_of.pop(future.key)
             try:
                 error = future.exception()
-                result = None if error else future.result()
+                refusal, result = (None, None) if error else future.result()
             except (FutureCancelledError, CommClosedError) as closed:
                 raise _lost(scheduler) from closed
-            if error is None:
+            if refusal and shared:
+                _retire(client, {refusal["address"]: refusal}, shared.warn)
+                more: Sequence[Item] | None = [item]
+            elif error is None:
                 more = on_result(item, cast(Result, result))
             elif not isinstance(error, KilledWorker):
                 raise error
-            elif on_error is None:
-                raise AffectError(f"{item}: {_DIED}", _REMEDY) from None
             else:
-                more = on_error(item, _DIED)
+                died = f"its worker process died {error.allowed_failures + 1} times"
+                if on_error is None:
+                    raise AffectError(f"{item}: {died}", _REMEDY) from None
+                more = on_error(item, died)
             for new in more or ():
-                future = client.submit(task, new, pure=False)
+                future = client.submit(call, new, pure=False)
                 item_of[future.key] = new
                 done.add(future)
             del future
 
 
-_DIED = f"its worker process died {DEATHS + 1} times"
 _REMEDY = "Free memory, or use fewer workers with runtime.workers."
 
 
@@ -125,25 +157,6 @@ def _lost(scheduler: str | None) -> AffectError:
     where = f" at {scheduler}" if scheduler else ""
     remedy = "Start it again, then run this command again. Finished work is kept."
     return AffectError(f"the connection to the Dask scheduler{where} was lost", remedy)
-
-
-class _Prepare:
-    """A Dask worker plugin. Dask calls its methods by name."""
-
-    name = "affect"
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-
-    def setup(self, worker: object) -> None:
-        prepare_program()
-        # Dask sets one thread in its workers. If torch is imported later, it reads these variables.
-        for name in THREAD_VARIABLES:
-            os.environ[name] = str(self._threads)
-        if "torch" in sys.modules:
-            import torch
-
-            torch.set_num_threads(self._threads)
 
 
 @contextmanager
@@ -205,16 +218,77 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
 
 
 @contextmanager
-def _prepared(client: "Client", threads: int) -> Iterator[None]:
-    """Prepares current and later workers until the block ends."""
-    from distributed import WorkerPlugin
+def _requirements(client: "Client", scheduler: str | None, shared: Shared | None) -> Iterator[dict[str, Any] | None]:
+    """What each worker of the scheduler must have, after a check of its present workers; see worker_check.
 
-    class Plugin(_Prepare, WorkerPlugin):
-        pass
+    Until the block ends, there is a file in the shared folder by which later workers are checked. Raises AffectError,
+    which names the workers that cannot be used, and WorkError.
+    """
+    if scheduler is None or shared is None:
+        yield None
+        return
+    import cloudpickle
 
-    client.register_plugin(Plugin(threads))
-    yield
-    client.unregister_worker_plugin(_Prepare.name)
+    cloudpickle.register_pickle_by_value(worker_check)
+    probe = temp_path(shared.folder / "dask")
+    try:
+        shared.folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text(uuid4().hex, encoding="ascii")
+    except OSError as error:
+        raise unwritable(probe, error, "another folder") from error
+    try:
+        needed = worker_check.requirements(probe, shared.reads, shared.weights)
+        _check_workers(client, scheduler, needed, shared.warn)
+        yield needed
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _check_workers(client: "Client", scheduler: str, needed: dict[str, Any], warn: Callable[[str], None]) -> None:
+    refused = [f"{name} has Python {there}, this command {here}" for name, there, here in _other_pythons(client)]
+    notes: dict[str, list[str]] = {}
+    if not refused:
+        found: dict[str, Any] = client.run(worker_check.check_worker, needed, on_error="return")
+        for address, facts in found.items():
+            if isinstance(facts, Exception):
+                refused.append(f"worker {address} cannot be checked ({type(facts).__name__}: {facts})")
+                continue
+            name = _worker_name(facts["name"], address)
+            refused += [f"{name} {problem}" for problem in facts["problems"]]
+            for note in facts["notes"]:
+                notes.setdefault(note, []).append(name)
+        problems = client.run_on_scheduler(worker_check.check_process, needed)["problems"]
+        refused += [f"the scheduler {problem}" for problem in problems]
+        if not found:
+            warn(f"the Dask scheduler at {scheduler} has no workers yet: waiting for the first one")
+    if refused:
+        more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+        raise AffectError(f"the Dask cluster at {scheduler} cannot be used: {'; '.join(refused[:SHOWN])}{more}", SAME)
+    for note, names in notes.items():
+        warn(f"{', '.join(names[:SHOWN])} {note}: results may differ in the last bits")
+
+
+def _retire(client: "Client", found: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """Takes workers that cannot be used out of the cluster. found: what is wrong with each, by address."""
+    for address, facts in found.items():
+        warn(f"{_worker_name(facts['name'], address)} is not used: it {'; it '.join(facts['problems'])}. {SAME}")
+    client.retire_workers(list(found), close_workers=True)
+
+
+def _other_pythons(client: "Client") -> Iterator[tuple[str, str, str]]:
+    """(process, its Python, the Python of this process) where these differ. Functions cannot be sent to such workers."""
+    found = cast(dict[str, Any], client.get_versions())
+    processes = {"the scheduler": found["scheduler"]}
+    processes |= {f"worker {address}": facts for address, facts in found["workers"].items()}
+    here = ".".join(map(str, sys.version_info[:2]))
+    for name, facts in processes.items():
+        there = ".".join(facts["host"]["python"].split(".")[:2])
+        if there != here:
+            yield name, there, here
+
+
+def _worker_name(name: str, address: str) -> str:
+    return f"worker {address}" if name == address else f"worker {name} ({address})"
 
 
 @contextmanager

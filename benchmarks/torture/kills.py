@@ -14,13 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from affect.models.backbone import scratch
-from affect.models.stn import SpatialTransformer
-from affect.pipeline.features.encoder import BACKBONE_FORMAT, STN_FORMAT
-from affect.pipeline.storage.checkpoint import load_weights, save_weights
+from affect.pipeline.storage.checkpoint import load_weights
 
-from .model import SETTINGS
+from .model import SETTINGS, random_networks
 from .sources import FRAMES, write_video
 
 STAGES = ("extract-frames", "cache-features", "train")
@@ -88,14 +84,7 @@ def prepare(folder: Path) -> tuple[Path, Path]:
         rows = rng.uniform(-1, 1, (FRAMES, 2)).round(3)
         text = "valence,arousal\n" + "".join(f"{valence},{arousal}\n" for valence, arousal in rows.tolist())
         (labels["Validation_Set" if number % 2 else "Train_Set"] / f"v{number}.txt").write_text(text, encoding="utf-8")
-    torch.manual_seed(0)
-    shape = {"kind": "crop", "view": 32, "crop": 32, "margin": 0.1}
-    stn = SpatialTransformer("crop", 32, 32, 0.1)
-    facts = {"format": STN_FORMAT, "fingerprint": "s", "stn": shape, "report": {}}
-    save_weights(work / "weights" / "stn.safetensors", stn.state_dict(), facts)
-    backbone = scratch()
-    facts = {"format": BACKBONE_FORMAT, "fingerprint": "b", "backbone": backbone.metadata(), "report": {}}
-    save_weights(work / "weights" / "backbone.safetensors", backbone.state_dict(), facts)
+    random_networks(work)
     affect("audit", data, work)
     return data, work
 

@@ -8,7 +8,9 @@ from affect.models.affect_net import AffectNet
 from affect.models.backbone import scratch
 from affect.models.head import HeadSettings, TemporalHead
 from affect.models.stn import SpatialTransformer
+from affect.pipeline.features.encoder import BACKBONE_FORMAT, STN_FORMAT
 from affect.pipeline.learning.model_file import NAME, save_model
+from affect.pipeline.storage.checkpoint import save_weights
 
 SETTINGS = (
     "frames.size=64", "stn.view=32", "stn.crop=32", "clip.length=16", "clip.hop=8", "head.project=8", "head.hidden=8",
@@ -26,3 +28,15 @@ def tiny_model(folder: Path) -> Path:
     net.head.calibrate(torch.rand(2048), torch.rand(2048) + 0.1)
     save_model(folder / NAME, net.eval(), fingerprint="tiny", encoder="e", config=config.model_dump(mode="json"))
     return folder
+
+
+def random_networks(work: Path) -> None:
+    """Writes an STN and a backbone as `affect pretrain` does, for SETTINGS."""
+    torch.manual_seed(0)
+    shape = {"kind": "crop", "view": 32, "crop": 32, "margin": 0.1}
+    stn = SpatialTransformer("crop", 32, 32, 0.1)
+    facts = {"format": STN_FORMAT, "fingerprint": "s", "stn": shape, "report": {}}
+    save_weights(work / "weights" / "stn.safetensors", stn.state_dict(), facts)
+    backbone = scratch()
+    facts = {"format": BACKBONE_FORMAT, "fingerprint": "b", "backbone": backbone.metadata(), "report": {}}
+    save_weights(work / "weights" / "backbone.safetensors", backbone.state_dict(), facts)

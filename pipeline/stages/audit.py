@@ -64,12 +64,12 @@ def audit(config: Config, data: Path, work: Work, reporter: Reporter) -> StageRe
     text = json_text(result, indent=1) + "\n"
     if not work.audit.is_file() or work.audit.read_text(encoding="utf-8") != text:  # the report reads it, by its time
         _write(work, text)
-    new = [entry["name"] for entry in subjects if not {entry["digest"], facts[entry["video"]]["digest"]} <= old.keys()]
+    new = {entry["name"] for entry in subjects if not {entry["digest"], facts[entry["video"]]["digest"]} <= old.keys()}
     return StageReport(
         "audit",
         work.audit,
-        made=tuple(new),
-        kept=tuple(entry["name"] for entry in subjects if entry["name"] not in set(new)),
+        made=tuple(entry["name"] for entry in subjects if entry["name"] in new),
+        kept=tuple(entry["name"] for entry in subjects if entry["name"] not in new),
         failed=failures(result),
         facts=totals(result),
     )

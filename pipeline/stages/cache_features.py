@@ -4,12 +4,13 @@ Frames come from the frame shards, or from the video if it has no up-to-date sha
 and load the networks once.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ...configs.schema import Config
-from ..cluster import run_tasks, worker_count
+from ..cluster import Shared, run_tasks, worker_count
 from ..errors import MissingStageError
 from ..faults import worker_died
 from ..features.crops import annotation_digest, crop_source_digest, fresh_frames
@@ -38,9 +39,12 @@ def cache_features(
 
     Raises MissingStageError if the weights of the STN or the backbone are missing.
     """
+    if scheduler:
+        data, work = data.absolute(), work.absolute()
     encoder = plan_encoder(config, work)
     pending, jobs = plan(config, encoder, data, work)
-    frames_made = _compute(config, encoder, pending, jobs, scheduler, reporter) if pending else 0
+    shared = _shared(work, encoder, pending, reporter)
+    frames_made = _compute(config, encoder, pending, jobs, scheduler, shared, reporter) if pending else 0
     facts = {"subjects": len(jobs.made) + len(jobs.kept), "frames_made": frames_made, "encoder": encoder.digest}
     return jobs.report(work.features("").parent, facts)
 
@@ -78,6 +82,7 @@ def _compute(
     pending: list[FeatureJob],
     jobs: ShardJobs,
     scheduler: str | None,
+    shared: Shared,
     reporter: Reporter,
 ) -> int:
     """Computes the features of the subjects and returns the number of frames."""
@@ -102,9 +107,15 @@ def _compute(
         tasks = [replace(item, parallel_chunks=parallel_chunks) for item in pending]
         run_tasks(
             cache_subject, tasks, workers=workers, scheduler=scheduler, threads=THREADS, on_result=done,
-            on_error=died,
+            on_error=died, shared=shared,
         )  # fmt: skip
     return frames_made
+
+
+def _shared(work: Work, plan: EncoderPlan, pending: Sequence[FeatureJob], reporter: Reporter) -> Shared:
+    reads = [path for item in pending for path in (item.frames or item.video, item.subject.annotation)]
+    weights = [path for path in (plan.stn, plan.backbone) if isinstance(path, Path)]
+    return Shared(work.root, reads, weights, reporter.warning)
 
 
 def features_fingerprint(config: Config, plan: EncoderPlan, subject: Subject, video: Path, frames: Path | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...configs.schema import Config
-from ..cluster import run_tasks, worker_count, worker_number
+from ..cluster import Shared, run_tasks, worker_count, worker_number
 from ..errors import InputError, WeightsError, WorkError
 from ..faults import one_input, worker_died
 from ..features.box_record import BoxRecord
@@ -80,6 +80,9 @@ def detect_boxes(
     if detector is not None and not detector.is_file():
         remedy = "Give a YuNet .onnx file or the weights of an STN, or omit --detector."
         raise WeightsError(f"{detector} does not exist", remedy)
+    if scheduler:
+        data, out, detector = (path and path.absolute() for path in (data, out, detector))
+        videos = [path.absolute() for path in videos]
     folder = out if out is not None else Path(data or ".") / "bounding_boxes"
     found, failed = _named(videos, reporter)
     if data is not None:
@@ -108,7 +111,11 @@ def detect_boxes(
                 done(search, Found(0, 0, problem=worker_died(search.name, reason)))
 
             workers = 0 if len(pending) == 1 and scheduler is None else _workers(config, detector)
-            run_tasks(search_video, pending, workers=workers, scheduler=scheduler, on_result=done, on_error=died)
+            weights = (detector or default_weights(),)
+            run_tasks(
+                search_video, pending, workers=workers, scheduler=scheduler, on_result=done, on_error=died,
+                shared=Shared(folder, [search.video for search in pending], weights, reporter.warning),
+            )  # fmt: skip
     return StageReport(
         stage="detect-boxes",
         output=folder,

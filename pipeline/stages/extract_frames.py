@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...configs.schema import Config
-from ..cluster import run_tasks, worker_count, worker_slots
+from ..cluster import Shared, run_tasks, worker_count, worker_slots
 from ..errors import ShardError, VideoError
 from ..faults import one_input, worker_died
 from ..features.crops import frames_fingerprint
@@ -84,11 +84,14 @@ def extract_frames(
     A video of which only some frames can be decoded is used. The numbers of the others are in `lost` of its shard, and
     facts["notes"] counts them. A video without any frame is in `failed`. Raises CatalogError and WorkError.
     """
+    if scheduler:
+        data, work = data.absolute(), work.absolute()
     folder = work.frames("").parent
     pending, jobs = plan(config, data, work)
     if pending:
         workers = worker_slots(worker_count(config.runtime.workers, cores=1), scheduler)
-        _extract_all(pending, jobs, workers, scheduler, reporter)
+        shared = Shared(work.root, [item.video for item in pending], (), reporter.warning)
+        _extract_all(pending, jobs, workers, scheduler, shared, reporter)
         remove_segments(folder)
     return jobs.report(folder, _facts(work, sorted([*jobs.made, *jobs.kept])))
 
@@ -116,7 +119,12 @@ def _job(config: Config, video: Video, shard: Path) -> Extraction:
 
 
 def _extract_all(
-    pending: list[Extraction], jobs: ShardJobs, workers: int, scheduler: str | None, reporter: Reporter
+    pending: list[Extraction],
+    jobs: ShardJobs,
+    workers: int,
+    scheduler: str | None,
+    shared: Shared,
+    reporter: Reporter,
 ) -> None:
     total = sum(item.video.stat().st_size for item in pending)
     pending = [replace(item, pieces=split(item.video, item.video.stat().st_size, total, workers)) for item in pending]
@@ -137,7 +145,10 @@ def _extract_all(
             return done(item, worker_died(item.name, reason))
 
         alone = len(parts) == 1 and scheduler is None
-        run_tasks(extract, parts, workers=0 if alone else workers, scheduler=scheduler, on_result=done, on_error=died)
+        run_tasks(
+            extract, parts, workers=0 if alone else workers, scheduler=scheduler, on_result=done, on_error=died,
+            shared=shared,
+        )  # fmt: skip
 
 
 def extract(item: Extraction) -> int | Problem:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...configs.schema import Config, dump, load
 from ...configs.search_space import Range, Space, overrides, read_space
-from ..cluster import run_tasks, worker_count
+from ..cluster import Shared, run_tasks, worker_count
 from ..errors import AffectError, ConfigError, WorkError
 from ..names import csv_text
 from ..progress import Reporter
@@ -64,6 +64,8 @@ def tune(
     from ..runs.trial import load_features
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if scheduler:
+        work = work.absolute()
     folder = work.root / "tune" / name
     base = folder / "base.yaml"
     if not base.is_file():
@@ -87,9 +89,13 @@ def tune(
     if before < trials:
         workers = worker_count(config.runtime.workers)
         alone = scheduler is None and workers <= 1
+        # On a cluster, a search for each trial: workers that join late find one to start. Those that start when all
+        # trials are finished do nothing.
+        searches = trials - before if scheduler else max(1, workers)
         run_tasks(
-            _search, [search] * (1 if alone else workers), workers=0 if alone else workers, scheduler=scheduler,
-            threads=2, on_result=lambda _, __: None,
+            _search, [search] * searches, workers=0 if alone else workers, scheduler=scheduler, threads=2,
+            on_result=lambda _, __: None,
+            shared=Shared(folder, sorted(work.features("").parent.glob("*.h5")), (), reporter.warning),
         )  # fmt: skip
     return _report(study, base, folder, before)
 
@@ -144,8 +150,10 @@ def _search(search: _Search) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     reporter, quiet = Reporter(search.quiet), Reporter(quiet=True)
     config = load(str(search.folder / "base.yaml"))
-    features = load_features(config, Work(search.work))
     study = _open(search.folder, config.runtime.seed)
+    if len(_done(study)) >= search.trials:
+        return
+    features = load_features(config, Work(search.work))
 
     def objective(trial: optuna.Trial) -> float:
         values = {key: _suggest(trial, key, given) for key, given in search.space.items()}
