@@ -61,7 +61,10 @@ def main() -> None:
         print(f"{'step':<28}{'s':>9}{'CPU s':>9}{'ms/video':>10}{'peak MiB':>10}")
         for cost in measure(Path(temporary), options.videos, options.rows):
             each = 1000 * cost.cpu / options.videos
-            print(f"{cost.step:<28}{cost.seconds:>9.1f}{cost.cpu:>9.1f}{each:>10.2f}{cost.peak / 2**20:>10.0f}", flush=True)
+            print(
+                f"{cost.step:<28}{cost.seconds:>9.1f}{cost.cpu:>9.1f}{each:>10.2f}{cost.peak / 2**20:>10.0f}",
+                flush=True,
+            )
             costs.append(asdict(cost))
     if options.out:
         table = {"videos": options.videos, "rows": options.rows, "steps": costs}
