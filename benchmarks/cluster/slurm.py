@@ -16,13 +16,14 @@ from .processes import begin, code_of, ended, until
 from .slurm_processes import NODES, Slurm, local_slurm
 
 SCRIPTS = Path(__file__).parents[2] / "docs" / "examples" / "slurm"
-EPOCHS = 60
+EPOCHS = 40
 PLAIN = ("head.dropout=0", "train.noise=0", "train.time_mask=0", "train.ema=0")
 """Nothing random in the network: two processes draw other numbers than one."""
 HELD_AFTER = 2
 """Epochs after which the training is stopped until its job has reached the time limit."""
-TOLERANCE = 1e-3
-"""Largest relative difference of a loss. Two processes add gradients in another order than one."""
+TOLERANCE = 1e-2
+"""Largest relative difference of a loss. Two processes add gradients in another order than one, and the difference
+grows from step to step."""
 DONE = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY")
 
 
@@ -75,11 +76,12 @@ def training(running: Slurm, demo: Demo) -> str:
 
 
 def resumed(running: Slurm, demo: Demo) -> str:
-    """The training is stopped in its middle until the job reaches its time limit. Then it is submitted again."""
+    """The training is stopped in its middle, so that the job reaches its time limit. Then it is submitted again."""
     work = demo.work("train-limit", "")
-    job = _submit(running, demo, work, "--time=1")
-    until(lambda: len(_losses(work)) >= HELD_AFTER, "epochs are finished")
+    job = _submit(running, demo, work)
+    until(lambda: len(_losses(work)) >= HELD_AFTER or running.state(job) in DONE, "epochs are finished")
     running.call("scancel", "--signal=STOP", job)
+    running.call("scontrol", "update", f"JobId={job}", "TimeLimit=1")
     held = len(_losses(work))
     _finish(running, job, "TIMEOUT", work.parent)
     again = _submit(running, demo, work)

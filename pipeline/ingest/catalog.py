@@ -4,14 +4,15 @@ Folders with an image per frame are listed, but not entered.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ..errors import CatalogError
-from ..records import Catalog, Problem, Side, Split, Subject, Video
+from ..records import Catalog, Problem, Split, Subject, Video
 from .annotations import FORMATS, HEADER, AnnotationFormat, annotation_files, format_of, holds_labels, resembles_labels
+from .video_names import SIDES, SimilarVideos, video_of
 from .walk import OTHER_SUFFIXES, VIDEO_SUFFIXES, blurred, composed, is_video, rank, suffixes_in_words, walk
 
 SPLITS: dict[str, Split] = {
@@ -22,7 +23,6 @@ SPLITS: dict[str, Split] = {
 OTHER_TASKS = frozenset({"expr", "expression", "expressions", "au", "aus", "mtl"})
 """Words in a path that identify annotations of expressions or action units."""
 OTHER_TASK_HEADER = re.compile(r"neutral|AU ?[0-9]|image", re.IGNORECASE)
-SIDES: tuple[Side, ...] = ("left", "right")
 CROPS = re.compile(r"cropped_aligned.*", re.IGNORECASE)
 BATCH = re.compile(r"batch[ _-]?[0-9]+", re.IGNORECASE)
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -238,6 +238,7 @@ def _subjects(
     problems: list[Problem],
 ) -> list[Subject]:
     subjects: dict[str, Subject] = {}
+    similar = SimilarVideos(root, videos, found.others)
     order: tuple[Split, ...] = ("train", "validation", "test")
     for path, split in sorted(chosen, key=lambda pair: (order.index(pair[1]) if pair[1] else 3, pair[0].as_posix())):
         name, where = composed(path.stem), path.relative_to(root)
@@ -257,55 +258,13 @@ def _subjects(
             message = f"{where} needs {absent[0].relative_to(root)}, which does not exist"
             problems.append(Problem("missing", name, message, "Add the file."))
             continue
-        video, side = _video_of(name, videos)
+        video, side = video_of(name, videos)
         if video is None:
-            near, remedy = _similar_video(root, name, videos, found)
+            near, remedy = similar.suggestion(name)
             problems.append(Problem("missing", name, f"{where} has no video with this name{near}", remedy))
             continue
         subjects[name] = Subject(name, video, split, path, side, found.boxes.get(name), found.crops.get(name))
     return list(subjects.values())
-
-
-def _video_of(subject: str, videos: Mapping[str, object]) -> tuple[str | None, Side | None]:
-    if subject in videos:
-        return subject, None
-    for side in SIDES:
-        video = subject.removesuffix(f"_{side}")
-        if video != subject and video in videos:
-            return video, side
-    return None, None
-
-
-def _similar_video(root: Path, subject: str, videos: dict[str, Video], found: _Found) -> tuple[str, str]:
-    """The file that may be the missing video of a subject, to append to a message, and the remedy."""
-    name = _similar_name(subject, videos)
-    if name is not None:
-        side = next((f"_{side}" for side in SIDES if blurred(subject) == blurred(f"{name}_{side}")), "")
-        return (
-            f", but {videos[name].path.relative_to(root)} is similar",
-            f"Names must be equal, including upper and lower case: rename the annotation to {name}{side}.txt, "
-            "or rename the video.",
-        )
-    others = {composed(path.stem): path for path in reversed(found.others)}
-    other, _ = _video_of(subject, others)
-    other = other or _similar_name(subject, others)
-    if other is not None:
-        path = others[other]
-        suffix = f"{path.suffix} is not a known video suffix" if path.suffix else "it has no suffix"
-        return (
-            f", but {path.relative_to(root)} exists: {suffix}",
-            f"If it is a video, rename or convert it. Known suffixes: {suffixes_in_words()}.",
-        )
-    return "", "Put the video below the data folder."
-
-
-def _similar_name(subject: str, names: Iterable[str]) -> str | None:
-    """The similar name among `names`, with or without the suffix of a side."""
-    blurred_name = blurred(subject)
-    for name in names:
-        if blurred_name in (blurred(name), *(blurred(f"{name}_{side}") for side in SIDES)):
-            return name
-    return None
 
 
 def _unused(root: Path, found: _Found, subjects: list[Subject]) -> Iterator[Problem]:

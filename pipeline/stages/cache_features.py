@@ -13,7 +13,7 @@ from ...configs.schema import Config
 from ..cluster import Shared, run_tasks, worker_count
 from ..errors import MissingStageError
 from ..faults import worker_died
-from ..features.crops import annotation_digest, crop_source_digest, fresh_frames
+from ..features.crops import annotation_digest, crop_source_digest, frames_fingerprint, fresh_frames
 from ..features.encode import THREADS, FeatureJob, cache_subject
 from ..features.encoder import EncoderPlan, plan_encoder
 from ..features.shard_jobs import ShardJobs
@@ -23,7 +23,7 @@ from ..progress import Reporter
 from ..records import Problem, StageReport, Subject, Video, Work
 from ..storage.audit_file import accepted_subjects
 from ..storage.fingerprint import fingerprint
-from ..storage.shard import FEATURES, VERSION, FrameShard, Shard, sweep
+from ..storage.shard import FEATURES, VERSION, Shard, sweep
 
 STAGE = "cache-features"
 MAX_PARALLEL_CHUNKS = 8
@@ -119,13 +119,10 @@ def _shared(work: Work, plan: EncoderPlan, pending: Sequence[FeatureJob], report
 
 
 def features_fingerprint(config: Config, plan: EncoderPlan, subject: Subject, video: Path, frames: Path | None) -> str:
-    """Fingerprint of up-to-date features. frames: the current frame shard of the video, or None. Raises InputError,
-    ShardError."""
-    if frames is None:
-        made_from = [video_digest(video), config.frames.size]
-    else:
-        with FrameShard(frames) as shard:
-            made_from = [shard.fingerprint]
+    """Fingerprint of up-to-date features. frames: the up-to-date frame shard of the video, or None. Raises
+    InputError."""
+    # `frames` is up to date, so it has this fingerprint.
+    made_from = [frames_fingerprint(config, video)] if frames else [video_digest(video), config.frames.size]
     return fingerprint(
         format=FEATURES,
         version=[VERSION, ENCODING_VERSION],
