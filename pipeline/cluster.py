@@ -7,14 +7,11 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
-from uuid import uuid4
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from . import worker_check
 from .errors import AffectError, ProcessError
-from .storage.atomic import temp_path, unwritable
+from .workers.check import admitted
+from .workers.requirements import Shared, requirements, retire
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -26,26 +23,10 @@ DEATHS = 2
 """Workers that one task may kill before it is reported as failed."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-SHOWN = 8
-"""Problems of workers that one message lists."""
-SAME = (
-    "Install the same version of affect on all machines and start the workers again, and give --data and --work paths "
-    "that are valid on all machines."
-)
+TLS = tuple(f"DASK_DISTRIBUTED__COMM__TLS__{name}" for name in ("CA_FILE", "CLIENT__CERT", "CLIENT__KEY"))
 KEPT = {"MALLOC_ARENA_MAX": 1, "MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_MMAP_THRESHOLD_": 1 << 30}
 """Memory settings of workers: keep freed memory, in one heap for all threads. With the settings of Dask, networks
 return freed memory to the system and get it back page by page (see keep_freed_memory in learning/runtime.py)."""
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What the workers of a scheduler must share with this process: the same folder, which they write to, and the same
-    input files and weights. warn: receives warnings about workers."""
-
-    folder: Path
-    reads: Sequence[Path]
-    weights: Sequence[Path]
-    warn: Callable[[str], None]
 
 
 def worker_count(setting: int, cores: int = 2) -> int:
@@ -116,12 +97,13 @@ def run_tasks(
 
     with (
         _client(min(workers, len(items)), scheduler, threads) as client,
-        _requirements(client, scheduler, shared) as needed,
+        requirements(client, scheduler, shared) as needed,
     ):
-        call = worker_check.admitted(needed, threads, task)
+        call = admitted(needed, threads, task)
         futures = client.map(call, items, pure=False, batch_size=len(items))
         item_of = {future.key: item for future, item in zip(futures, items, strict=True)}
         done = as_completed(futures, loop=client.loop, raise_errors=False)
+        retired: set[str] = set()
         # Only as_completed keeps the futures now. A worker drops a result when its future is deleted.
         del futures
         for future in done:
@@ -132,7 +114,9 @@ def run_tasks(
             except (FutureCancelledError, CommClosedError) as closed:
                 raise _lost(scheduler) from closed
             if refusal and shared:
-                _retire(client, {refusal["address"]: refusal}, shared.warn)
+                if refusal["address"] not in retired:
+                    retired.add(refusal["address"])
+                    retire(client, refusal, shared.warn)
                 more: Sequence[Item] | None = [item]
             elif error is None:
                 more = on_result(item, cast(Result, result))
@@ -166,6 +150,7 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
 
     if scheduler is not None:
         try:
+            _check_encryption(scheduler)
             client = Client(scheduler, timeout=10, set_as_default=False)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -217,78 +202,16 @@ def _client(workers: int, scheduler: str | None, threads: int) -> "Iterator[Clie
         cluster.close()
 
 
-@contextmanager
-def _requirements(client: "Client", scheduler: str | None, shared: Shared | None) -> Iterator[dict[str, Any] | None]:
-    """What each worker of the scheduler must have, after a check of its present workers; see worker_check.
+def _check_encryption(scheduler: str) -> None:
+    """Raises AffectError if Dask's TLS settings do not suit the address, and OSError if a file of them is missing."""
+    from distributed import Security
 
-    Until the block ends, there is a file in the shared folder by which later workers are checked. Raises AffectError,
-    which names the workers that cannot be used, and WorkError.
-    """
-    if scheduler is None or shared is None:
-        yield None
-        return
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(worker_check)
-    probe = temp_path(shared.folder / "dask")
-    try:
-        shared.folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text(uuid4().hex, encoding="ascii")
-    except OSError as error:
-        raise unwritable(probe, error, "another folder") from error
-    try:
-        needed = worker_check.requirements(probe, shared.reads, shared.weights)
-        _check_workers(client, scheduler, needed, shared.warn)
-        yield needed
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-def _check_workers(client: "Client", scheduler: str, needed: dict[str, Any], warn: Callable[[str], None]) -> None:
-    refused = [f"{name} has Python {there}, this command {here}" for name, there, here in _other_pythons(client)]
-    notes: dict[str, list[str]] = {}
-    if not refused:
-        found: dict[str, Any] = client.run(worker_check.check_worker, needed, on_error="return")
-        for address, facts in found.items():
-            if isinstance(facts, Exception):
-                refused.append(f"worker {address} cannot be checked ({type(facts).__name__}: {facts})")
-                continue
-            name = _worker_name(facts["name"], address)
-            refused += [f"{name} {problem}" for problem in facts["problems"]]
-            for note in facts["notes"]:
-                notes.setdefault(note, []).append(name)
-        problems = client.run_on_scheduler(worker_check.check_process, needed)["problems"]
-        refused += [f"the scheduler {problem}" for problem in problems]
-        if not found:
-            warn(f"the Dask scheduler at {scheduler} has no workers yet: waiting for the first one")
-    if refused:
-        more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-        raise AffectError(f"the Dask cluster at {scheduler} cannot be used: {'; '.join(refused[:SHOWN])}{more}", SAME)
-    for note, names in notes.items():
-        warn(f"{', '.join(names[:SHOWN])} {note}: results may differ in the last bits")
-
-
-def _retire(client: "Client", found: dict[str, Any], warn: Callable[[str], None]) -> None:
-    """Takes workers that cannot be used out of the cluster. found: what is wrong with each, by address."""
-    for address, facts in found.items():
-        warn(f"{_worker_name(facts['name'], address)} is not used: it {'; it '.join(facts['problems'])}. {SAME}")
-    client.retire_workers(list(found), close_workers=True)
-
-
-def _other_pythons(client: "Client") -> Iterator[tuple[str, str, str]]:
-    """(process, its Python, the Python of this process) where these differ. Functions cannot be sent to such workers."""
-    found = cast(dict[str, Any], client.get_versions())
-    processes = {"the scheduler": found["scheduler"]}
-    processes |= {f"worker {address}": facts for address, facts in found["workers"].items()}
-    here = ".".join(map(str, sys.version_info[:2]))
-    for name, facts in processes.items():
-        there = ".".join(facts["host"]["python"].split(".")[:2])
-        if there != here:
-            yield name, there, here
-
-
-def _worker_name(name: str, address: str) -> str:
-    return f"worker {address}" if name == address else f"worker {name} ({address})"
+    settings = Security()
+    certificate = settings.get_connection_args("client").get("ssl_context")
+    if scheduler.startswith("tls://") and certificate is None:
+        raise AffectError(f"{scheduler} needs a certificate", f"Set {', '.join(TLS)}, or the same in Dask's config.")
+    if settings.require_encryption and not scheduler.startswith("tls://"):
+        raise AffectError(f"Dask's settings require encryption, but {scheduler} has none", "Use a tls:// address.")
 
 
 @contextmanager

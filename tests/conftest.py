@@ -61,6 +61,7 @@ SLOW_FILES = (
     "pipeline/ingest/video/test_video.py",
     "test_machines.py",
     "test_odd_inputs.py",
+    "test_dask_cluster.py",
     "test_cluster.py",
     "pipeline/storage/test_damage.py",
     "pipeline/stages/test_predict.py",

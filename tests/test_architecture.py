@@ -25,6 +25,7 @@ LAYERS = (
     ("pipeline.runs",),
     ("pipeline.inference", "pipeline.features"),
     ("pipeline.learning", "pipeline.cluster"),
+    ("pipeline.workers",),
     ("pipeline.storage", "pipeline.ingest", "models", "configs"),
     # Every writer and reader uses them, storage and ingest alike.
     ("pipeline.storage.atomic", "pipeline.storage.permissions"),
@@ -42,7 +43,7 @@ ONLY_IMPORTER = {
     "decord": {"pipeline.ingest.video.decode"},
     "h5py": {"pipeline.storage.shard"},
     "dask": {"pipeline.cluster"},
-    "distributed": {"pipeline.cluster"},
+    "distributed": {"pipeline.cluster", "pipeline.workers.check", "pipeline.workers.requirements"},
     "typer": {"cli", *(f"commands.{path.stem}" for path in (ROOT / "commands").glob("*.py"))},
     "tornado": {"pipeline.app.server"},
     "jinja2": {"pipeline.visualization.html"},

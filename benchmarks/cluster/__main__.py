@@ -32,6 +32,7 @@ def main() -> int:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--only", metavar="TEXT", default="", help="run only the checks with this text in their name")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="write to this folder, and keep it")
     options = parser.parse_args()
     if unknown := [part for part in options.parts if part not in PARTS]:
@@ -41,7 +42,7 @@ def main() -> int:
         for part in options.parts or PARTS:
             folder = (options.keep or Path(temporary)).absolute() / part
             folder.mkdir(parents=True)
-            for row in outcomes(part, PARTS[part](folder)):
+            for row in outcomes(part, PARTS[part](folder), options.only):
                 rows.append(row)
                 print(f"{row.part}: {row.check}: {row.status} ({row.seconds:.0f} s)", file=sys.stderr, flush=True)
     if options.json:

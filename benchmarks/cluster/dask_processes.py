@@ -3,15 +3,17 @@
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from distributed import Client
+from distributed import Client, Security
 
 from .processes import Process, begin, ended, kill, until
 
+PLAIN = Security()
 SCHEDULER, HOSTS = "127.0.0.1", ("127.0.0.2", "127.0.0.3")
 
 
@@ -27,7 +29,9 @@ class DaskCluster:
     processes: list[Process]
     workers: dict[str, Process] = field(default_factory=dict)
 
-    def start(self, name: str, host: str, *words: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+    def start(
+        self, name: str, host: str, *words: str, cwd: Path | None = None, env: dict[str, str] | None = None
+    ) -> None:
         """Starts a worker and returns when the scheduler knows it. words: more options of `dask worker`."""
         command = [
             sys.executable, "-m", "dask", "worker", self.address, "--host", host, "--name", name, "--nthreads", "1",
@@ -45,7 +49,8 @@ class DaskCluster:
 
     def is_busy(self, name: str) -> bool:
         """Whether the worker has a task."""
-        return bool(self.client.processing().get(self.at(name)))
+        tasks: Any = self.client.processing()
+        return bool(tasks.get(self.at(name)))
 
     def hold(self, name: str) -> None:
         """Stops a worker in the middle of its task. It keeps its connections, but does nothing."""
@@ -56,8 +61,10 @@ class DaskCluster:
 
 
 @contextmanager
-def dask_cluster(folder: Path, *names: str, words: tuple[str, ...] = (), env: dict[str, str] | None = None) -> Iterator[DaskCluster]:
-    """A scheduler and these workers, on 127.0.0.2, 127.0.0.3, … words: more options of `dask scheduler`.
+def dask_cluster(
+    folder: Path, *names: str, words: Sequence[str] = (), env: dict[str, str] | None = None, security: Security = PLAIN
+) -> Iterator[DaskCluster]:
+    """A scheduler and these workers, on HOSTS. words: more options of `dask scheduler`. security: of the client.
 
     All are killed at the end of the block.
     """
@@ -70,7 +77,7 @@ def dask_cluster(folder: Path, *names: str, words: tuple[str, ...] = (), env: di
     processes = [begin(command, folder / "scheduler.log", env=env)]
     with ended(processes):
         until(lambda: _address(file), "the scheduler starts", processes[0])
-        with Client(_address(file), set_as_default=False, timeout=60) as client:
+        with Client(_address(file), set_as_default=False, timeout=60, security=security) as client:
             cluster = DaskCluster(folder, _address(file), client, env or {}, processes)
             for name, host in zip(names, HOSTS, strict=False):
                 cluster.start(name, host)

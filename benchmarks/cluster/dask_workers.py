@@ -3,14 +3,16 @@
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import affect
 from affect.pipeline.storage.checkpoint import load_weights
+from distributed import Security
 
-from .checks import Check, expect
+from .checks import Check, UnavailableError, expect
 from .dask_processes import HOSTS, dask_cluster
 from .demo import FOLDERS, Demo, draw
 from .processes import Process, begin, code_of, ended, until
@@ -78,7 +80,7 @@ def search(demo: Demo) -> str:
             until(lambda: cluster.is_busy("two"), "worker two gets a task", running)
             cluster.hold("two")
             journal = work / "tune" / "head" / "journal.log"
-            until(lambda: journal.is_file() and '"state": 1' in journal.read_text(), "a trial is finished", running)
+            until(lambda: journal.is_file() and '"state":1' in journal.read_text(), "a trial is finished", running)
             cluster.signal("two", signal.SIGKILL)
             check_exit(running, own)
     rows = (work / "tune" / "head" / "trials.csv").read_text(encoding="utf-8").splitlines()[1:]
@@ -131,6 +133,35 @@ def late_and_other(demo: Demo) -> str:
     return f"refused by name, the other finished: {demo.same(stage, work)}"
 
 
+def encrypted(demo: Demo) -> str:
+    """All connections use TLS. A command without the certificate is refused."""
+    own, stage = demo.folder / "tls", "extract-frames"
+    work = demo.work(own.name, stage)
+    certificate, key = own / "cert.pem", own / "key.pem"
+    if not shutil.which("openssl"):
+        raise UnavailableError("there is no openssl (Debian: apt-get install openssl)")
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=affect"]
+    subprocess.run([*words, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    start = "DASK_DISTRIBUTED__COMM__"
+    variables = {f"{start}REQUIRE_ENCRYPTION": "True", f"{start}TLS__CA_FILE": str(certificate)}
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        variables |= {f"{start}TLS__{role}__CERT": str(certificate), f"{start}TLS__{role}__KEY": str(key)}
+    own_security = Security(tls_ca_file=str(certificate), tls_client_cert=str(certificate), tls_client_key=str(key))
+    options = ("--protocol", "tls")
+    with dask_cluster(own, "one", "two", words=options, env=variables, security=own_security) as cluster:
+        expect(cluster.address.startswith("tls://"), f"the scheduler has the address {cluster.address}")
+        command = [*demo.words(stage, work), "--scheduler", cluster.address]
+        without = begin(command, own / "command.log")
+        with ended([without]):
+            expect(code_of(without) == 1, f"without a certificate: {log(own)[-300:]}")
+        line = log(own).splitlines()[-1]
+        expect("needs a certificate" in line, f"without a certificate: {line}")
+        running = begin(command, own / "command.log", env=variables)
+        with ended([running]):
+            check_exit(running, own)
+    return f"refused without the certificate; with it, {demo.same(stage, work)}"
+
+
 def other_version(own: Path) -> dict[str, str]:
     text = (ROOT / "pipeline" / "version.py").read_text(encoding="utf-8")
     return copied(own, "pipeline/version.py", text.replace('__version__ = "', '__version__ = "0.'))
@@ -172,8 +203,7 @@ def check_refusal(running: Process, own: Path, name: str, problem: str, output: 
     expect(code == 1, f"exit code {code} instead of 1: {log(own)[-500:]}")
     expect(name in line and problem in line and "worker one" not in line, f"the error is: {line}")
     expect(not any(output.glob("*")), "files were written before")
-    found = line[line.index(name) :].split(".")[0]
-    return found if len(found) < 100 else f"{found[:100]}…"
+    return line[line.index(name) :].split("; ")[0].split(". Install")[0]
 
 
 def log(own: Path) -> str:
@@ -195,4 +225,5 @@ CHECKS: dict[str, Callable[[Demo], str]] = {
     ),
     "a worker does not see the folders": unseen,
     "a worker with other code joins late": late_and_other,
+    "extract-frames: two workers, over TLS": encrypted,
 }

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,13 +53,13 @@ class Demo:
         return f"{len(expected)} files equal to those of one process"
 
 
-def draw(folder: Path) -> Demo:
-    """Draws the data set and runs the stages in one process."""
+def draw(folder: Path, stages: Sequence[str] = tuple(FOLDERS)) -> Demo:
+    """Draws the data set and runs the audit and these stages in one process."""
     demo = Demo(folder / "data", folder / "reference", folder)
     draw_demo_data(demo.data, videos=VIDEOS, frames=FRAMES, seed=5, faces=FACES, workers=1)
     demo.reference.mkdir()
     random_networks(demo.reference)
-    for stage in ("audit", *FOLDERS):
+    for stage in ("audit", *stages):
         done = subprocess.run(demo.words(stage, demo.reference), capture_output=True, text=True, check=False)
         if done.returncode not in (0, 3):  # 3: the demo has files that are refused
             raise CheckError(f"{stage} in one process: exit code {done.returncode}: {done.stderr[-500:]}")

@@ -1,6 +1,6 @@
 """Checks that a Dask worker can do the work of this process: same affect, same weights, same folders.
 
-cluster.py sends these functions to the workers by value, because a worker may have another affect or none. So this
+requirements.py sends these functions to the workers by value, because a worker may have another affect or none. So this
 module imports only the standard library, and its functions take and return plain values.
 """
 
@@ -26,7 +26,7 @@ ADMITTED, FOUND = "_affect_admitted", "_affect_code"
 """Attributes of a Dask worker: the commands that may use it, and its code when it was first checked."""
 
 
-def requirements(probe: Path, reads: Iterable[Path], weights: Iterable[Path]) -> dict[str, Any]:
+def needed(probe: Path, reads: Iterable[Path], weights: Iterable[Path]) -> dict[str, Any]:
     """What this process has, and each worker must have too.
 
     probe: a file that this process has just written to the shared folder. reads: input files. weights: compared by
@@ -44,44 +44,47 @@ def requirements(probe: Path, reads: Iterable[Path], weights: Iterable[Path]) ->
     }
 
 
-def check_process(needed: dict[str, Any], dask_scheduler: Any) -> dict[str, Any]:
-    """What is wrong with the affect of this process: {"problems", "notes"}, lists of texts that continue the name of the process. dask_scheduler: the scheduler or worker, which Dask passes by this name."""
+def check_process(needs: dict[str, Any], dask_scheduler: Any) -> dict[str, Any]:
+    """What is wrong with the affect of this process: {"problems", "notes"}, lists of texts that continue its name.
+
+    dask_scheduler: the scheduler, which Dask passes by this name, or a worker.
+    """
     problems: list[str] = []
     root = own_root()
     if not root:
         return {"problems": ["has no affect"], "notes": []}
     release, code = own_version(root), code_digest(root)
-    if release != needed["affect"][0]:
-        problems.append(f"has affect {release}, this command is {needed['affect'][0]}")
-    elif code != needed["affect"][1]:
+    if release != needs["affect"][0]:
+        problems.append(f"has affect {release}, this command is {needs['affect'][0]}")
+    elif code != needs["affect"][1]:
         problems.append(f"has affect {release} with other code ({root})")
     elif vars(dask_scheduler).setdefault(FOUND, code) != code:
         problems.append("was started with other code of affect and must be restarted")
     own = package_versions()
-    changed = {name: number for name, number in needed["packages"].items() if own.get(name) != number}
+    changed = {name: number for name, number in needs["packages"].items() if own.get(name) != number}
     notes = [f"has {name} {own.get(name, 'not at all')}, this command {number}" for name, number in changed.items()]
     return {"problems": problems, "notes": notes}
 
 
-def check_worker(needed: dict[str, Any], dask_worker: Any) -> dict[str, Any]:
+def check_worker(needs: dict[str, Any], dask_worker: Any) -> dict[str, Any]:
     """What is wrong with this worker: {"name", "problems", "notes"}. See check_process."""
-    found = check_process(needed, dask_worker)
+    found = check_process(needs, dask_worker)
     problems, root = found["problems"], own_root()
-    for below, path, digest in needed["weights"]:
+    for below, path, digest in needs["weights"]:
         place = Path(root, below) if below and root else Path(path)
         try:
             if content(place) != digest:
                 problems.append(f"has other weights in {place}")
         except OSError as error:
             problems.append(f"does not see the weights {place} ({error.strerror})")
-    for path, size in needed["reads"]:
+    for path, size in needs["reads"]:
         try:
             if Path(path).stat().st_size != size:
                 problems.append(f"sees another file at {path}")
         except OSError as error:
             problems.append(f"does not see {path} ({error.strerror})")
             break
-    problems += folder_problem(*needed["probe"])
+    problems += folder_problem(*needs["probe"])
     return {"name": str(dask_worker.name), **found}
 
 
@@ -102,12 +105,12 @@ def folder_problem(probe: str, text: str) -> list[str]:
 
 
 def admitted(
-    needed: dict[str, Any] | None, threads: int, task: Callable[[Any], Any]
+    needs: dict[str, Any] | None, threads: int, task: Callable[[Any], Any]
 ) -> Callable[[Any], tuple[dict[str, Any] | None, Any]]:
-    """The task for a worker: (None, task(item)), or (what check_worker found and the address, None) if the worker cannot
-    be used.
+    """The task for a worker. It returns (None, task(item)), or (what check_worker found and the address, None) if the
+    worker cannot be used.
 
-    needed: of the workers of a scheduler, which may have joined late; None for the command's own workers. threads: of
+    needs: of the workers of a scheduler, which may have joined late; None for the command's own workers. threads: of
     torch. It is a function in a function, because plain pickle would send one of a module by name.
     """
 
@@ -116,9 +119,9 @@ def admitted(
 
         worker = get_worker()
         checked = vars(worker).setdefault(ADMITTED, set())
-        token = needed["id"] if needed else ""
+        token = needs["id"] if needs else ""
         if token not in checked:
-            found = check_worker(needed, worker) if needed else {}
+            found = check_worker(needs, worker) if needs else {}
             if found.get("problems"):
                 return {**found, "address": worker.address}, None
             prepare(threads)
@@ -130,7 +133,7 @@ def admitted(
 
 def prepare(threads: int) -> None:
     """Prepares this process for the tasks of affect. threads: of torch."""
-    from .processes import prepare_program
+    from ..processes import prepare_program
 
     prepare_program()
     # Dask sets one thread in its workers. If torch is imported later, it reads these variables.
