@@ -71,6 +71,7 @@ def main() -> None:
             costs.append(asdict(cost))
     if options.out:
         table = {"videos": options.videos, "rows": options.rows, "steps": costs}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 

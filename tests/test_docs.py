@@ -123,6 +123,14 @@ def test_links_in_readme_and_contributing_exist() -> None:
             assert link.startswith("http") or (ROOT / link).exists(), f"{page.name}: {link}"
 
 
+@pytest.mark.parametrize("name", ["cluster.py", "train.sbatch"])
+def test_the_page_shows_the_scripts_that_make_cluster_runs(name: str) -> None:
+    page = (DOCS / "howto" / "cluster.md").read_text(encoding="utf-8")
+    script = (DOCS / "examples" / "slurm" / name).read_text(encoding="utf-8")
+    assert f"\n{script}```\n" in page
+    assert f"(../examples/slurm/{name})" in page
+
+
 def test_the_example_uses_only_the_public_api() -> None:
     text = (DOCS / "examples" / "one_video.py").read_text(encoding="utf-8")
     assert re.findall(r"^(?:import|from) (\S+)", text, flags=re.MULTILINE) == ["sys", "affect"]

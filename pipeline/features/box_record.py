@@ -41,7 +41,8 @@ class BoxRecord:
         self._files[file.name] = [fingerprint, content]
         try:
             with self._new.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps([file.name, fingerprint, content]) + "\n")
+                # The first line feed ends a line that a killed process did not finish.
+                lines.write(f"\n{json.dumps([file.name, fingerprint, content])}\n")
         except OSError as error:
             raise unwritable(self._new, error, "another --out") from error
 
