@@ -80,7 +80,7 @@ def test_every_setting_in_the_docs_exists(page: Path) -> None:
     ):
         if hasattr(sections.get(section), "model_fields"):
             known: Any = sections[section]
-            assert key in known.model_fields or key in ("py", "md", "yaml", "onnx", "pt2"), (
+            assert key in known.model_fields or key in ("py", "md", "yaml", "onnx", "pt2", "sbatch"), (
                 f"{page.name}: {section}.{key}"
             )
 
