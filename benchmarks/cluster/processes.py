@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from .checks import CheckError
 
 TIMEOUT = 180
@@ -30,9 +32,16 @@ def begin(
 
 
 def kill(process: Process, number: int = signal.SIGKILL) -> None:
-    """Sends a signal to a process and to all that it has started in its group."""
+    """Sends a signal to a process and to all that it has started, also in other groups, as torchrun does."""
+    try:
+        started = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        started = []
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+    for child in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(number)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from .processes import begin, code_of, ended, until
 from .slurm_processes import NODES, Slurm, local_slurm
 
 SCRIPTS = Path(__file__).parents[2] / "docs" / "examples" / "slurm"
+STAGES = ("extract-frames", "cache-features")
 EPOCHS = 40
 PLAIN = ("head.dropout=0", "train.noise=0", "train.time_mask=0", "train.ema=0")
 """Nothing random in the network: two processes draw other numbers than one."""
@@ -31,8 +32,8 @@ def slurm(folder: Path) -> Iterator[Check]:
     if importlib.util.find_spec("dask_jobqueue") is None:
         raise UnavailableError("there is no dask-jobqueue. Install it: pip install dask-jobqueue")
     with local_slurm(folder / "slurm") as running:
-        demo = draw(folder)
-        for stage in ("extract-frames", "cache-features"):
+        demo = draw(folder, STAGES)
+        for stage in STAGES:
             yield Check(f"{stage}: workers are jobs (dask-jobqueue)", partial(stages, running, demo, stage))
         yield Check("train: torchrun in a job, two nodes", partial(training, running, demo))
         yield Check("train: time limit, then the same job again", partial(resumed, running, demo))

@@ -6,6 +6,7 @@ single process. In a single process these functions do nothing.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -16,12 +17,16 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import DeviceError
+from ..errors import DeviceError, ProcessError
 from ..processes import RankInfo, rank_info
 
 TIMEOUT = timedelta(hours=2)
 """How long a process waits for the others. The slowest may be validating or writing."""
+JOIN_TIMEOUT = timedelta(minutes=10)
+"""How long a process waits at the start until all have started."""
 Item = TypeVar("Item")
+_group: Any = None
+"""All processes, with the longer timeout."""
 
 
 def own_device(device: torch.device, requested: str) -> torch.device:
@@ -51,11 +56,43 @@ def process_group(device: torch.device) -> Iterator[RankInfo]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    global _group
+    with _connected():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=JOIN_TIMEOUT)
+        _group = dist.new_group(timeout=TIMEOUT)
     try:
         yield rank
     finally:
+        _group = None
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """Raises ProcessError if the processes cannot communicate in the block."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ProcessError(
+            f"the connection to another process of this training was lost ({reason})",
+            "Its own output says why it ended. Start the same command again on all nodes: the training continues from "
+            "its last state.",
+        ) from error
+
+
+def need_agreement(text: str, device: torch.device, what: str) -> None:
+    """Raises ProcessError in all processes if they do not all pass the same text. what: the text is about."""
+    own = torch.tensor([list(hashlib.sha256(text.encode()).digest())], dtype=torch.uint8)
+    different = [rank for rank, part in enumerate(gather_all(own, device)) if not torch.equal(part, own)]
+    if different:
+        processes = ", ".join(map(str, different))
+        raise ProcessError(
+            f"process {rank_info().rank} and process {processes} of this training see different {what}",
+            "Use the same command, the same affect, and a work folder that all nodes share.",
+        )
 
 
 def own_share(windows: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
@@ -87,7 +124,8 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for dtype in sorted({gradient.dtype for gradient in found}, key=str):
         some = [gradient for gradient in found if gradient.dtype == dtype]
         flat = torch.cat([gradient.reshape(-1) for gradient in some])
-        dist.all_reduce(flat)
+        with _connected():
+            dist.all_reduce(flat, group=_group)
         for gradient, total in zip(some, flat.split([gradient.numel() for gradient in some]), strict=True):
             gradient.copy_(total.view_as(gradient))
 
@@ -97,8 +135,9 @@ def broadcast_flag(flag: bool, device: torch.device) -> bool:
     if rank_info().world == 1:
         return flag
     message = torch.tensor([flag], dtype=torch.uint8, device=device)
-    dist.broadcast(message, 0)
-    return bool(message.item())
+    with _connected():
+        dist.broadcast(message, 0, group=_group)
+        return bool(message.item())
 
 
 def gather_all(tensor: Tensor, device: torch.device) -> list[Tensor]:
@@ -127,10 +166,12 @@ def _all_parts(tensor: Tensor) -> list[Tensor]:
     world = rank_info().world
     count = torch.tensor([len(tensor)], device=tensor.device)
     counts = [torch.empty_like(count) for _ in range(world)]
-    dist.all_gather(counts, count)
-    sizes = [int(it.item()) for it in counts]
+    with _connected():
+        dist.all_gather(counts, count, group=_group)
+        sizes = [int(it.item()) for it in counts]
     padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
     padded[: len(tensor)] = tensor
     parts = [torch.empty_like(padded) for _ in range(world)]
-    dist.all_gather(parts, padded)
+    with _connected():
+        dist.all_gather(parts, padded, group=_group)
     return [part[:size] for part, size in zip(parts, sizes, strict=True)]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..learning.loop import FitResult
 
 STAGE = "train"
+STATE = "state.pt"
+"""The file in the folder of a run from which an interrupted training continues."""
 SCORE = "validation_ccc_mean"
 
 
@@ -47,7 +49,7 @@ def fit_run(
     try:
         return fit_task(
             task, config, reporter,
-            state=folder / "state.pt", key=key, started=started, on_epoch=on_epoch, on_step=on_step if board else None,
+            state=folder / STATE, key=key, started=started, on_epoch=on_epoch, on_step=on_step if board else None,
         )  # fmt: skip
     finally:
         if board:

@@ -1,5 +1,6 @@
 """affect train: trains the head on cached features, or all networks end to end on frames."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,10 +12,11 @@ from ..errors import InputError, MissingStageError
 from ..features.encoder import EncoderPlan, named_file, plan_encoder
 from ..features.raw_tracks import frame_tracks, frames_digest, subjects_with_frames
 from ..learning.model_file import model_path, read_model_info
+from ..processes import rank_info
 from ..progress import Reporter
 from ..records import Problem, StageReport, Subject, Work
 from ..runs.build import init_head, save_run, whole_network
-from ..runs.fit import STAGE, fit_run, smoothing_of
+from ..runs.fit import STAGE, STATE, fit_run, smoothing_of
 from ..runs.folder import plain, read_run, stored_key
 from ..runs.splits import Cached, annotated, cached_shards, divide, in_step, split_by_fold
 from ..storage.fingerprint import content_digest, fingerprint
@@ -88,21 +90,37 @@ def train(
     torchrun, several processes share each batch, and rank 0 writes the files. Raises MissingStageError, ShardError,
     WeightsError, InputError.
     """
-    folder = work.run(run)
-    plan = plan_run(config, data, work, RunOptions(run, end_to_end, start, fold))
-    if stored_key(folder) == plan.fingerprint:
+    folder, options = work.run(run), RunOptions(run, end_to_end, start, fold)
+    plan = plan_run(config, data, work, options) if rank_info().world == 1 else None
+    if plan and stored_key(folder) == plan.fingerprint:
         return _report(folder, read_run(folder), kept=(run,))
-    for warning in plan.warnings:
-        reporter.warning(warning)
 
-    from ..learning.distributed import own_device, process_group
+    from ..learning.distributed import need_agreement, own_device, process_group
     from ..learning.runtime import Compute, pick_device, pick_dtype
 
     device = own_device(pick_device(config.runtime.device), config.runtime.device)
     with process_group(device) as rank:
+        if plan is None:  # several processes: if this fails in one, the others notice that its connection ends
+            plan = plan_run(config, data, work, options)
+            done = stored_key(folder) == plan.fingerprint
+            seen = fingerprint(plan=plan.fingerprint, done=done, state=_size(folder / STATE))
+            need_agreement(seen, device, f"data, settings or files of run {run}")
+            if done:
+                return _report(folder, read_run(folder), kept=(run,))
+        for warning in plan.warnings:
+            reporter.warning(warning)
         compute = Compute(device, pick_dtype(config.runtime.precision, device))
         facts = _train(config, work, reporter, plan, compute, rank)
     return _report(folder, facts, made=(run,))
+
+
+def _size(path: Path) -> int | None:
+    """The size of a file, None if it is missing. It is opened, because a network disk may remember an earlier size."""
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size
+    except OSError:
+        return None
 
 
 def plan_run(config: Config, data: Path, work: Work, options: RunOptions) -> RunPlan:

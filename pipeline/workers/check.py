@@ -39,7 +39,7 @@ def needed(probe: Path, reads: Iterable[Path], weights: Iterable[Path]) -> dict[
         "affect": [own_version(root), code_digest(root)],
         "packages": package_versions(),
         "weights": [[_below(path, root), str(path), content(path)] for path in weights],
-        "reads": [[str(path), path.stat().st_size] for path in files[::step]],
+        "reads": [[str(path), path.stat().st_size] for path in files[::step] if path.is_file()],
         "probe": [str(probe), probe.read_text(encoding="ascii")],
     }
 
