@@ -29,7 +29,7 @@ SPREAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(c
 PARTLY = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: all audit extract-frames pretrain adapt cache-features train evaluate predict report \
-	install test quick check format pictures screenshots docs bench real intervals ablation torture cluster constraints clean help
+	install test quick check format pictures screenshots docs bench real intervals ablation torture cluster catalog constraints clean help
 
 all: $(AFFECT) $(DEMO)  ## Install and run every stage, up to the report. DATA= FERPLUS= WORK= CONFIG= WORKERS= SET=
 	@$(AFFECT) all $(READ) $(SPREAD) --run $(call q,$(RUN)) $(if $(FERPLUS),--ferplus $(call q,$(FERPLUS))) $(PARTLY)
@@ -140,6 +140,9 @@ torture: $(VENV)/.dev $(DEMO)  ## Test with damaged files and killed runs. SHARE
 # With the small backbone of the tests, because these checks are about processes.
 cluster: $(VENV)/.dev  ## Check Dask workers, torchrun on two nodes, and SLURM. PARTS="dask nodes slurm"
 	@PYTHONPATH=$(CURDIR)/tests/small_resnet$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m affect.benchmarks.cluster $(PARTS)
+
+catalog: $(VENV)/.dev  ## Measure time and memory for very many videos. VIDEOS=100000
+	@$(BIN)/python -m affect.benchmarks.catalog --videos $(or $(VIDEOS),1000) --out $(call q,$(WORK)/catalog.json)
 
 constraints: $(VENV)/.dev  ## Write the installed versions to constraints.txt
 	@{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude affect-video \

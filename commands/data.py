@@ -66,14 +66,14 @@ def demo_data(
 
 
 @stage_command(commands, "audit", panel=PREPARE, create=True, example="affect audit --data demo --work work")
-def audit(session: Session, data: DataFolder) -> None:
+def audit(session: Session, data: DataFolder, scheduler: Scheduler = None) -> None:
     """Check the data: match videos with annotations, and list files that are missing, damaged or refused."""
     from ..pipeline.stages.audit import audit
     from ..pipeline.storage.audit_file import load_audit, table
 
     show_table = not (session.as_json or session.reporter.quiet)
     session.listing = not show_table  # the table has the problems
-    session.stage(audit, session.config, data, session.work, session.reporter)
+    session.stage(audit, session.config, data, session.work, session.reporter, scheduler=scheduler)
     if show_table:
         from rich.console import Console
 

@@ -28,7 +28,7 @@ def run_all(session: "Session", data: Path, ferplus: Path | None, *, run: str, s
     from ..pipeline.stages.train import train
 
     config, work, reporter = session.config, session.work, session.reporter
-    session.stage(audit, config, data, work, reporter)
+    session.stage(audit, config, data, work, reporter, scheduler=scheduler)
     catalog = find_catalog(data)
     session.stage(extract_frames, config, data, work, reporter, scheduler=scheduler)
     if config.stn.localiser == "stn":

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+MAX_SUBMITTED = 4096
+"""Tasks that the scheduler knows at the same time. It would need a minute and a gigabyte for 100,000."""
+
 DEATHS = 2
 """Workers that one task may kill before it is reported as failed."""
 
@@ -100,8 +103,9 @@ def run_tasks(
         requirements(client, scheduler, shared) as needed,
     ):
         call = admitted(needed, threads, task)
-        futures = client.map(call, items, pure=False, batch_size=len(items))
-        item_of = {future.key: item for future, item in zip(futures, items, strict=True)}
+        first, left = items[:MAX_SUBMITTED], deque(items[MAX_SUBMITTED:])
+        futures = client.map(call, first, pure=False, batch_size=len(first))
+        item_of = {future.key: item for future, item in zip(futures, first, strict=True)}
         done = as_completed(futures, loop=client.loop, raise_errors=False)
         retired: set[str] = set()
         # Only as_completed keeps the futures now. A worker drops a result when its future is deleted.
@@ -127,7 +131,9 @@ def run_tasks(
                 if on_error is None:
                     raise AffectError(f"{item}: {died}", _REMEDY) from None
                 more = on_error(item, died)
-            for new in more or ():
+            left.extendleft(reversed(more or ()))
+            while left and len(item_of) < MAX_SUBMITTED:
+                new = left.popleft()
                 future = client.submit(call, new, pure=False)
                 item_of[future.key] = new
                 done.add(future)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,10 +83,11 @@ class Catalog:
 
     def video(self, name: str) -> Video:
         """The video of that name. Raises KeyError."""
-        for video in self.videos:
-            if video.name == name:
-                return video
-        raise KeyError(name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Video]:
+        return {video.name: video for video in self.videos}
 
     def of_split(self, split: Split) -> tuple[Subject, ...]:
         return tuple(subject for subject in self.subjects if subject.split == split)

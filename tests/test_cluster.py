@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from affect.pipeline import cluster
 from affect.pipeline.cluster import run_tasks, worker_count, worker_number, worker_slots
 from affect.pipeline.errors import AffectError
 from affect.tests.child import command, output
@@ -53,6 +54,18 @@ def test_a_result_may_add_items(workers: int) -> None:
 
     run_tasks(operator.neg, [1, 2], workers=workers, on_result=on_result)
     assert sorted(results) == [-200, -100, -20, -10, -2, -1]
+
+
+def test_more_items_than_the_scheduler_may_know_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "MAX_SUBMITTED", 3)
+    results: list[int] = []
+
+    def on_result(item: int, result: int) -> list[int]:
+        results.append(result)
+        return [100 + item] if item < 5 else []
+
+    run_tasks(operator.neg, range(20), workers=2, on_result=on_result)
+    assert sorted(results) == sorted(-item for item in (*range(20), *range(100, 105)))
 
 
 def test_no_items_start_no_worker() -> None:
@@ -117,16 +130,16 @@ def test_a_cluster_that_fails_to_close_does_not_hide_the_first_error(monkeypatch
 def test_a_scheduler_may_be_given() -> None:
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as cluster:
-        assert isinstance(cluster, LocalCluster)
-        assert worker_slots(0, cluster.scheduler_address) == 1
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as local:
+        assert isinstance(local, LocalCluster)
+        assert worker_slots(0, local.scheduler_address) == 1
         for _ in range(2):
             results: list[int] = []
             run_tasks(
                 operator.neg,
                 [5],
                 workers=0,
-                scheduler=cluster.scheduler_address,
+                scheduler=local.scheduler_address,
                 on_result=lambda *pair, results=results: results.extend(pair),
             )
             assert results == [5, -5]

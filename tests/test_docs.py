@@ -80,7 +80,7 @@ def test_every_setting_in_the_docs_exists(page: Path) -> None:
     ):
         if hasattr(sections.get(section), "model_fields"):
             known: Any = sections[section]
-            assert key in known.model_fields or key in ("py", "md", "yaml", "onnx", "pt2"), (
+            assert key in known.model_fields or key in ("py", "md", "yaml", "onnx", "pt2", "sbatch"), (
                 f"{page.name}: {section}.{key}"
             )
 
@@ -120,6 +120,14 @@ def test_links_in_readme_and_contributing_exist() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             assert link.startswith("http") or (ROOT / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("name", ["cluster.py", "train.sbatch"])
+def test_the_page_shows_the_scripts_that_make_cluster_runs(name: str) -> None:
+    page = (DOCS / "howto" / "cluster.md").read_text(encoding="utf-8")
+    script = (DOCS / "examples" / "slurm" / name).read_text(encoding="utf-8")
+    assert f"\n{script}```\n" in page
+    assert f"(../examples/slurm/{name})" in page
 
 
 def test_the_example_uses_only_the_public_api() -> None:

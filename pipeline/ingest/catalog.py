@@ -1,20 +1,20 @@
 """Pairs the videos, annotations, boxes and crops of a data folder by name."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from ..errors import CatalogError
-from ..records import Catalog, Problem, Side, Split, Subject, Video
+from ..records import Catalog, Problem, Split, Subject, Video
 from .annotations import HEADER, annotation_files, holds_labels, resembles_labels
 from .found_files import FoundFiles, find_files, split_of
+from .video_names import SIDES, SimilarVideos, video_of
 from .walk import blurred, composed, rank, suffixes_in_words
 
 OTHER_TASKS = frozenset({"expr", "expression", "expressions", "au", "aus", "mtl"})
 """Words in a path that identify annotations of expressions or action units."""
 OTHER_TASK_HEADER = re.compile(r"neutral|AU ?[0-9]|image", re.IGNORECASE)
-SIDES: tuple[Side, ...] = ("left", "right")
 
 
 def find_catalog(root: Path) -> Catalog:
@@ -136,6 +136,7 @@ def _subjects(
     problems: list[Problem],
 ) -> list[Subject]:
     subjects: dict[str, Subject] = {}
+    similar = SimilarVideos(root, videos, found.others)
     order: tuple[Split, ...] = ("train", "validation", "test")
     for path, split in sorted(chosen, key=lambda pair: (order.index(pair[1]) if pair[1] else 3, pair[0].as_posix())):
         name, where = composed(path.stem), path.relative_to(root)
@@ -155,55 +156,13 @@ def _subjects(
             message = f"{where} needs {absent[0].relative_to(root)}, which does not exist"
             problems.append(Problem("missing", name, message, "Add the file."))
             continue
-        video, side = _video_of(name, videos)
+        video, side = video_of(name, videos)
         if video is None:
-            near, remedy = _similar_video(root, name, videos, found)
+            near, remedy = similar.suggestion(name)
             problems.append(Problem("missing", name, f"{where} has no video with this name{near}", remedy))
             continue
         subjects[name] = Subject(name, video, split, path, side, found.boxes.get(name), found.crops.get(name))
     return list(subjects.values())
-
-
-def _video_of(subject: str, videos: Mapping[str, object]) -> tuple[str | None, Side | None]:
-    if subject in videos:
-        return subject, None
-    for side in SIDES:
-        video = subject.removesuffix(f"_{side}")
-        if video != subject and video in videos:
-            return video, side
-    return None, None
-
-
-def _similar_video(root: Path, subject: str, videos: dict[str, Video], found: FoundFiles) -> tuple[str, str]:
-    """The file that may be the missing video of a subject, to append to a message, and the remedy."""
-    name = _similar_name(subject, videos)
-    if name is not None:
-        side = next((f"_{side}" for side in SIDES if blurred(subject) == blurred(f"{name}_{side}")), "")
-        return (
-            f", but {videos[name].path.relative_to(root)} is similar",
-            f"Names must be equal, including upper and lower case: rename the annotation to {name}{side}.txt, "
-            "or rename the video.",
-        )
-    others = {composed(path.stem): path for path in reversed(found.others)}
-    other, _ = _video_of(subject, others)
-    other = other or _similar_name(subject, others)
-    if other is not None:
-        path = others[other]
-        suffix = f"{path.suffix} is not a known video suffix" if path.suffix else "it has no suffix"
-        return (
-            f", but {path.relative_to(root)} exists: {suffix}",
-            f"If it is a video, rename or convert it. Known suffixes: {suffixes_in_words()}.",
-        )
-    return "", "Put the video below the data folder."
-
-
-def _similar_name(subject: str, names: Iterable[str]) -> str | None:
-    """The similar name among `names`, with or without the suffix of a side."""
-    blurred_name = blurred(subject)
-    for name in names:
-        if blurred_name in (blurred(name), *(blurred(f"{name}_{side}") for side in SIDES)):
-            return name
-    return None
 
 
 def _unused(root: Path, found: FoundFiles, subjects: list[Subject]) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -135,8 +136,8 @@ class FeatureTracks:
             yield from ((number, 0, len(track)) for number, track in enumerate(self.tracks))
             return
         every = -(-len(self) // MAX_STATISTICS_FRAMES)
-        pieces = [(n, at, at + STRIDE) for n, track in enumerate(self.tracks) for at in range(0, len(track), STRIDE)]
-        yield from pieces[::every]
+        pieces = ((n, at, at + STRIDE) for n, track in enumerate(self.tracks) for at in range(0, len(track), STRIDE))
+        yield from islice(pieces, 0, None, every)
 
     def _rows(self, windows: NDArray[np.int64], rates: NDArray[np.float64], length: int) -> NDArray[np.int64]:
         """int64 [k, length]: the rows of each window; rows after the end of the track are padding. A fast window starts

@@ -2,12 +2,14 @@
 others."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ...configs.schema import Config
+from ..cluster import Shared, run_tasks, worker_count
 from ..errors import AffectError, InputError, MissingStageError
+from ..faults import worker_died
 from ..features.video_digest import video_digest
 from ..ingest.align import TOLERANCE, check
 from ..ingest.annotations import annotation_files, read_labels
@@ -26,9 +28,12 @@ from ..storage.versions import versions
 Entry = dict[str, Any]
 FACTS = ("width", "height", "frames", "seconds", "codec")
 """The fields of a video."""
+PENDING = "pending"
+MIN_FOR_WORKERS = 200
+"""With fewer new videos, starting workers takes longer than examining the videos in this process."""
 
 
-def audit(config: Config, data: Path, work: Work, reporter: Reporter) -> StageReport:
+def audit(config: Config, data: Path, work: Work, reporter: Reporter, *, scheduler: str | None = None) -> StageReport:
     """Counts the frames of each video and the rows of each subject, and decides which subjects the later stages use.
 
     Writes W/audit.json. The results are stored with the digests of the files, so a second audit examines only changed
@@ -40,12 +45,27 @@ def audit(config: Config, data: Path, work: Work, reporter: Reporter) -> StageRe
     annotated = {subject.video for subject in catalog.subjects}
     videos = [video for video in catalog.videos if video.name in annotated]
     with reporter.progress("audit", len(videos) + len(catalog.subjects), "files") as tracker:
-        facts: dict[str, Entry] = {}
-        # In one thread: PyAV releases the GIL at every packet, and four threads take three times as long as one.
-        for video in videos:
-            entry = _examine_video(video, data, old)
-            facts[entry["name"]] = entry
-            tracker.advance(1, "" if entry["digest"] in old else f"{entry['name']}: {_brief(entry, 'frames')}")
+        facts = {entry["name"]: entry for entry in (_entry_of(video, data, old) for video in videos)}
+        new = [video for video in videos if facts[video.name]["status"] == PENDING]
+        pending = [replace(video, path=video.path.absolute()) for video in new]  # workers may be in another folder
+        tracker.advance(len(videos) - len(pending))
+
+        def examined(video: Video, found: Entry) -> None:
+            facts[video.name] |= found
+            tracker.advance(1, f"{video.name}: {_brief(facts[video.name], 'frames')}")
+
+        def died(video: Video, reason: str) -> None:
+            problem = worker_died(video.name, reason)
+            examined(video, _unusable("damaged", problem.message, problem.remedy))
+
+        # Not in threads: PyAV releases the GIL at every packet, and four threads take three times as long as one.
+        alone = scheduler is None and len(pending) < MIN_FOR_WORKERS
+        workers = 0 if alone else worker_count(config.runtime.workers, cores=1)
+        shared = Shared(work.root.absolute(), [video.path for video in pending], (), reporter.warning)
+        run_tasks(
+            examine_video, pending, workers=workers, scheduler=scheduler, on_result=examined, on_error=died,
+            shared=shared,
+        )  # fmt: skip
         subjects: list[Entry] = []
         for subject in catalog.subjects:
             entry = _examine_subject(subject, data, old)
@@ -64,29 +84,41 @@ def audit(config: Config, data: Path, work: Work, reporter: Reporter) -> StageRe
     text = json_text(result, indent=1) + "\n"
     if not work.audit.is_file() or work.audit.read_text(encoding="utf-8") != text:  # the report reads it, by its time
         _write(work, text)
-    new = [entry["name"] for entry in subjects if not {entry["digest"], facts[entry["video"]]["digest"]} <= old.keys()]
+    made = {entry["name"] for entry in subjects if not {entry["digest"], facts[entry["video"]]["digest"]} <= old.keys()}
     return StageReport(
         "audit",
         work.audit,
-        made=tuple(new),
-        kept=tuple(entry["name"] for entry in subjects if entry["name"] not in set(new)),
+        made=tuple(entry["name"] for entry in subjects if entry["name"] in made),
+        kept=tuple(entry["name"] for entry in subjects if entry["name"] not in made),
         failed=failures(result),
         facts=totals(result),
     )
 
 
-def _examine_video(video: Video, data: Path, old: dict[str, Entry]) -> Entry:
+def _entry_of(video: Video, data: Path, old: dict[str, Entry]) -> Entry:
+    """The entry of a video. Its status is PENDING if the video must be examined first."""
     entry: Entry = {"name": video.name, "path": video.path.relative_to(data).as_posix(), "digest": ""}
     try:
         entry["digest"] = video_digest(video.path)
-        if entry["digest"] in old:
-            seen = old[entry["digest"]]
-            return entry | {key: seen[key] for key in FACTS} | _ok()
-        found = asdict(probe(video.path))
-        return entry | {key: found[key] for key in FACTS} | _ok()
     except AffectError as error:
-        nothing = dict.fromkeys(FACTS)
-        return entry | nothing | {"status": "damaged", "reason": error.problem, "remedy": error.remedy}
+        return entry | _unusable("damaged", error.problem, error.remedy)
+    seen = old.get(entry["digest"])
+    if seen is None:
+        return entry | dict.fromkeys(FACTS) | {"status": PENDING}
+    return entry | {key: seen[key] for key in FACTS} | _ok()
+
+
+def examine_video(video: Video) -> Entry:
+    """The facts and the status of a video."""
+    try:
+        found = asdict(probe(video.path))
+    except AffectError as error:
+        return _unusable("damaged", error.problem, error.remedy)
+    return {key: found[key] for key in FACTS} | _ok()
+
+
+def _unusable(status: str, reason: str, remedy: str) -> Entry:
+    return dict.fromkeys(FACTS) | {"status": status, "reason": reason, "remedy": remedy}
 
 
 def _examine_subject(subject: Subject, data: Path, old: dict[str, Entry]) -> Entry:

@@ -13,7 +13,7 @@ from ...configs.schema import Config
 from ..cluster import Shared, run_tasks, worker_count
 from ..errors import MissingStageError
 from ..faults import worker_died
-from ..features.crops import annotation_digest, crop_source_digest, fresh_frames
+from ..features.crops import annotation_digest, crop_source_digest, frames_fingerprint, fresh_frames
 from ..features.encode import THREADS, FeatureJob, cache_subject
 from ..features.encoder import EncoderPlan, plan_encoder
 from ..features.shard_jobs import ShardJobs
@@ -24,7 +24,7 @@ from ..records import Problem, StageReport, Subject, Video, Work
 from ..storage.atomic import sweep
 from ..storage.audit_file import accepted_subjects
 from ..storage.fingerprint import fingerprint
-from ..storage.shard import FEATURES, VERSION, FrameShard, Shard
+from ..storage.shard import FEATURES, VERSION, Shard
 
 STAGE = "cache-features"
 MAX_PARALLEL_CHUNKS = 8
@@ -42,25 +42,33 @@ def cache_features(
     """
     if scheduler:
         data, work = data.absolute(), work.absolute()
-    plan = plan_encoder(config, work)
-    folder = work.features("").parent
+    encoder = plan_encoder(config, work)
+    pending, jobs = plan(config, encoder, data, work)
+    shared = _shared(work, encoder, pending, reporter)
+    frames_made = _compute(config, encoder, pending, jobs, scheduler, shared, reporter) if pending else 0
+    facts = {"subjects": len(jobs.made) + len(jobs.kept), "frames_made": frames_made, "encoder": encoder.digest}
+    return jobs.report(work.features("").parent, facts)
+
+
+def plan(config: Config, encoder: EncoderPlan, data: Path, work: Work) -> tuple[list[FeatureJob], ShardJobs]:
+    """The subjects to compute, the largest videos first, and a record of those that are up to date or cannot be used.
+
+    Raises CatalogError, and MissingStageError if the audit accepted no subject.
+    """
     catalog = find_catalog(data)
     pending: list[FeatureJob] = []
     jobs = ShardJobs(STAGE, FEATURES)
-    sweep(folder)
+    sweep(work.features("").parent)
     for subject in accepted_subjects(work, catalog):
         video = catalog.video(subject.video)
-        make_job = partial(_job, config, plan, work, subject, video)
+        make_job = partial(_job, config, encoder, work, subject, video)
         job = jobs.plan(subject.name, work.features(subject.name), make_job, kind="refused")
         if job is not None:
             pending.append(job)
     if not pending and not jobs.kept and not jobs.failed:
         raise MissingStageError("the audit accepted no subject", "See `affect audit` for the reasons.")
     pending.sort(key=lambda item: (-item.video.stat().st_size, item.subject.name))
-    shared = _shared(work, plan, pending, reporter)
-    frames_made = _compute(config, plan, pending, jobs, scheduler, shared, reporter) if pending else 0
-    facts = {"subjects": len(jobs.made) + len(jobs.kept), "frames_made": frames_made, "encoder": plan.digest}
-    return jobs.report(folder, facts)
+    return pending, jobs
 
 
 def _job(config: Config, plan: EncoderPlan, work: Work, subject: Subject, video: Video) -> FeatureJob:
@@ -112,13 +120,10 @@ def _shared(work: Work, plan: EncoderPlan, pending: Sequence[FeatureJob], report
 
 
 def features_fingerprint(config: Config, plan: EncoderPlan, subject: Subject, video: Path, frames: Path | None) -> str:
-    """Fingerprint of up-to-date features. frames: the current frame shard of the video, or None. Raises InputError,
-    ShardError."""
-    if frames is None:
-        made_from = [video_digest(video), config.frames.size]
-    else:
-        with FrameShard(frames) as shard:
-            made_from = [shard.fingerprint]
+    """Fingerprint of up-to-date features. frames: the up-to-date frame shard of the video, or None. Raises
+    InputError."""
+    # `frames` is up to date, so it has this fingerprint.
+    made_from = [frames_fingerprint(config, video)] if frames else [video_digest(video), config.frames.size]
     return fingerprint(
         format=FEATURES,
         version=[VERSION, ENCODING_VERSION],

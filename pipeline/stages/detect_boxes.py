@@ -116,6 +116,7 @@ def detect_boxes(
                 search_video, pending, workers=workers, scheduler=scheduler, on_result=done, on_error=died,
                 shared=Shared(folder, [search.video for search in pending], weights, reporter.warning),
             )  # fmt: skip
+    record.save()
     return StageReport(
         stage="detect-boxes",
         output=folder,

@@ -15,7 +15,7 @@ from ..errors import ShardError, VideoError
 from ..faults import one_input, worker_died
 from ..features.crops import frames_fingerprint
 from ..features.segments import Segment, join, remove_segments, segment_path, split
-from ..features.shard_jobs import ShardJobs
+from ..features.shard_jobs import ShardJobs, rows_of
 from ..ingest.catalog import find_catalog
 from ..ingest.video.decode import Decoding, decode, decoded
 from ..progress import Reporter
@@ -89,23 +89,29 @@ def extract_frames(
     if scheduler:
         data, work = data.absolute(), work.absolute()
     folder = work.frames("").parent
-    catalog = find_catalog(data)
-    annotated = {subject.video for subject in catalog.subjects}
-    videos = sorted((video for video in catalog.videos if video.name in annotated), key=lambda video: video.name)
-    pending: list[Extraction] = []
-    jobs = ShardJobs(STAGE, FRAMES)
-    sweep(folder)
-    for video in videos:
-        shard = work.frames(video.name)
-        job = jobs.plan(video.name, shard, partial(_job, config, video, shard))
-        if job is not None:
-            pending.append(job)
+    pending, jobs = plan(config, data, work)
     if pending:
         workers = worker_slots(worker_count(config.runtime.workers, cores=1), scheduler)
         shared = Shared(work.root, [item.video for item in pending], (), reporter.warning)
         _extract_all(pending, jobs, workers, scheduler, shared, reporter)
         remove_segments(folder)
-    return jobs.report(folder, _facts(work, sorted([*jobs.made, *jobs.kept])))
+    return jobs.report(folder, _facts(work, jobs))
+
+
+def plan(config: Config, data: Path, work: Work) -> tuple[list[Extraction], ShardJobs]:
+    """The videos to decode, and a record of those that are up to date or cannot be used. Raises CatalogError."""
+    catalog = find_catalog(data)
+    annotated = {subject.video for subject in catalog.subjects}
+    videos = sorted((video for video in catalog.videos if video.name in annotated), key=lambda video: video.name)
+    pending: list[Extraction] = []
+    jobs = ShardJobs(STAGE, FRAMES)
+    sweep(work.frames("").parent)
+    for video in videos:
+        shard = work.frames(video.name)
+        job = jobs.plan(video.name, shard, partial(_job, config, video, shard))
+        if job is not None:
+            pending.append(job)
+    return pending, jobs
 
 
 def _job(config: Config, video: Video, shard: Path) -> Extraction:
@@ -228,16 +234,19 @@ def _encoded(
         yield jpegs, np.concatenate(index), np.concatenate(time)
 
 
-def _facts(work: Work, names: list[str]) -> dict[str, Any]:
+def _facts(work: Work, jobs: ShardJobs) -> dict[str, Any]:
     """Totals over the shards, and a note for each video with lost frames."""
-    frames = size = 0
+    total = size = 0
     notes: list[dict[str, str]] = []
+    names = sorted([*jobs.made, *jobs.kept])
     for name in names:
         size += work.frames(name).stat().st_size
-        with Shard(work.frames(name), FRAMES) as shard:
-            frames += len(shard)
-            lost = shard.attributes["lost"]
+        if name not in jobs.rows:
+            with Shard(work.frames(name), FRAMES) as shard:
+                jobs.rows[name] = rows_of(shard)
+        frames, lost = jobs.rows[name]
+        total += frames
         if lost:
-            message = f"{len(lost)} of {len(shard) + len(lost)} frames cannot be decoded, the first is {lost[0]}"
+            message = f"{len(lost)} of {frames + len(lost)} frames cannot be decoded, the first is {lost[0]}"
             notes.append({"name": name, "message": message})
-    return {"videos": len(names), "frames": frames, "bytes": size, "notes": notes}
+    return {"videos": len(names), "frames": total, "bytes": size, "notes": notes}

@@ -45,6 +45,7 @@ class Shard:
             raise ShardError(f"{path}: does not exist", f"Run `{MADE_BY.get(format, format)}` first.")
         if is_corrupt(path):
             raise ShardError(f"{path}: is marked as damaged", self._remedy)
+        self._datasets: dict[str, h5py.Dataset] = {}  # finding one takes as long as reading a chunk
         try:
             self._identity = file_identity(path)
             self._file = h5py.File(path, "r", locking=False)
@@ -100,6 +101,7 @@ class Shard:
                 self.read(name, start, start + step)
 
     def close(self) -> None:
+        self._datasets.clear()
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -109,6 +111,8 @@ class Shard:
         self.close()
 
     def _dataset(self, name: str) -> h5py.Dataset:
+        if name in self._datasets:
+            return self._datasets[name]
         try:
             # Links to other files are not followed: a shard from an untrusted source could read any file.
             link = self._file.get(name, getlink=True)
@@ -117,6 +121,7 @@ class Shard:
             raise self._mark_and_report(error) from error
         if not isinstance(data, h5py.Dataset) or not data.chunks or not data.fletcher32:
             raise ShardError(f"{self.path}: {name} is not a chunked dataset with checksums", self._remedy)
+        self._datasets[name] = data
         return data
 
     def mark_corrupt(self) -> None:

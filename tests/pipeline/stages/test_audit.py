@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from affect.configs.schema import Config
+from affect.configs.schema import Config, load
 from affect.pipeline.errors import CatalogError, MissingStageError, WorkError
 from affect.pipeline.ingest.catalog import find_catalog
 from affect.pipeline.progress import Reporter
@@ -220,3 +220,15 @@ def test_the_audit_of_the_demo_data_lists_its_irregularities(demo_data: Path, wo
     assert report.facts["used"] + sum(entry["status"] not in ("ok", "note") for entry in result["subjects"]) == len(
         result["subjects"]
     )
+
+
+@pytest.mark.slow
+def test_worker_processes_write_the_same_audit_as_one_process(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Work(tmp_path / "one"), Work(tmp_path / "two")
+    expected = audit(Config(), data, one, Reporter(quiet=True))
+    monkeypatch.setattr("affect.pipeline.stages.audit.MIN_FOR_WORKERS", 1)
+    found = audit(load("demo", ["runtime.workers=2"]), data, two, Reporter(quiet=True))
+    assert two.audit.read_bytes() == one.audit.read_bytes()
+    assert (found.made, found.kept, found.failed) == (expected.made, expected.kept, expected.failed)
