@@ -15,6 +15,7 @@ from affect.pipeline.inference.trace import TraceData
 from affect.pipeline.ingest.walk import VIDEO_SUFFIXES
 
 from .measure import QUIET, Row, draw_data
+from .prediction import random_model
 
 RATES = (15, 10, 5)
 """The videos have at most 30 frames per second, so a rate of 30 is all frames."""
@@ -56,6 +57,11 @@ def sampling(folder: Path, frames: int) -> Iterator[Row]:
             yield _all_videos(rate, found[rate])
     for rate, measured in _measure(predictor, drawn).items():
         yield _one_video("drawn", rate, measured)
+    large = random_model(folder / "run", "affwild2")
+    choices = ["runtime.device=cpu", "predict.face_threshold=0"]
+    for video in real[1:2]:
+        measured = _measure(Predictor(large, settings_for(large, choices)), video)[10]
+        yield _one_video("real, network at 224 with random weights", 10, measured)
 
 
 def _measure(predictor: Predictor, video: Path) -> dict[int, Measured]:
