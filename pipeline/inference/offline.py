@@ -25,6 +25,9 @@ from .tracking import regions, track_faces
 EXTRA_FACES = 2
 """Candidates per frame in addition to the requested people, because some candidates are not faces."""
 
+TRACKING_FPS = 5.0
+"""Smallest rate of the first pass over a video of several people. The tracks of a slower one would end at each gap."""
+
 
 @dataclass(frozen=True)
 class PersonRegions:
@@ -69,7 +72,7 @@ class VideoReader:
         facts = decoding.facts
         index, time, boxes, presence = [], [], [], []
         with self.reporter.progress(f"{self.title}: people", facts.frames, "frames") as tracker:
-            for chunk in self._chunks(decoding):
+            for chunk in self._chunks(decoding, least=TRACKING_FPS):
                 due = np.flatnonzero(chunk.due)
                 candidates, probability = self.predictor.detect(chunk.pixels(due), people + EXTRA_FACES)
                 boxes.append(candidates * np.array([facts.width, facts.height] * 2, np.float32))
@@ -128,9 +131,11 @@ class VideoReader:
             predictions.append(Prediction(numbers, seconds, face, value, box, lost, evidence, known, sampled))
         return predictions
 
-    def _chunks(self, decoding: Decoding) -> Iterator[FrameChunk]:
+    def _chunks(self, decoding: Decoding, least: float = 1.0) -> Iterator[FrameChunk]:
+        """The frames of the video, of which those are due that predict.fps says, but at least so many per second."""
         fps = self.predictor.config.predict.fps
-        return frame_chunks(((batch.index, batch.time, batch.pixels) for batch in decoding), fps)
+        frames = ((batch.index, batch.time, batch.pixels) for batch in decoding)
+        return frame_chunks(frames, None if fps is None else max(fps, least))
 
 
 def trace_video(
