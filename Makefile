@@ -29,7 +29,7 @@ SPREAD = $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(c
 PARTLY = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 .PHONY: all audit extract-frames pretrain adapt cache-features train evaluate predict report \
-	install test quick check format pictures screenshots docs bench real ablation torture constraints clean help
+	install test quick check format pictures screenshots docs bench real intervals ablation torture constraints clean help
 
 all: $(AFFECT) $(DEMO)  ## Install and run every stage, up to the report. DATA= FERPLUS= WORK= CONFIG= WORKERS= SET=
 	@$(AFFECT) all $(READ) $(SPREAD) --run $(call q,$(RUN)) $(if $(FERPLUS),--ferplus $(call q,$(FERPLUS))) $(PARTLY)
@@ -128,6 +128,11 @@ real: $(AFFECT)  ## Measure the base model on real faces, from ../shared/data or
 	@$(BIN)/python benchmarks/real.py $(if $(REAL),--data $(call q,$(REAL))) --out $(call q,$(WORK)/real)
 	@$(BIN)/python benchmarks/stn_real.py $(if $(REAL),--data $(call q,$(REAL))) --sheets $(call q,$(WORK)/real)
 	@$(BIN)/python -m affect.benchmarks.unlike $(if $(REAL),--data $(call q,$(REAL))) --drawn-run $(call q,$(WORK)/train/$(RUN)) --out $(call q,$(WORK)/real)
+
+intervals: $(AFFECT)  ## Measure the intervals on people left out, from the features of WORK; with VIDEO= also their width and cost
+	@$(BIN)/python benchmarks/intervals.py coverage $(call q,$(WORK))
+	@$(if $(VIDEO),$(BIN)/python benchmarks/intervals.py strength $(call q,$(WORK)/intervals.png) $(call q,$(VIDEO)) $(if $(MODEL),--model $(call q,$(MODEL))))
+	@$(if $(VIDEO),$(BIN)/python benchmarks/intervals.py cost $(call q,$(VIDEO)) $(if $(MODEL),--model $(call q,$(MODEL))))
 
 torture: $(VENV)/.dev $(DEMO)  ## Test with damaged files and killed runs. SHARE=0.01 runs a hundredth
 	@$(BIN)/python -m affect.benchmarks.torture --share $(or $(SHARE),1) --demo $(call q,$(DATA))

@@ -189,7 +189,9 @@ def widths(model: "affect.Model", video: Path, frames: int) -> dict[str, NDArray
 def _mean_width(model: "affect.Model", frames: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
     moments = list(model.stream(frames, rate=25.0))
     ends = np.array([(it.valence_low, it.valence_high, it.arousal_low, it.arousal_high) for it in moments])
-    return np.nanmean(ends[:, 1::2] - ends[:, ::2], 0)
+    width = ends[:, 1::2] - ends[:, ::2]
+    known = np.isfinite(width).all(1)  # a face that is never found has no value, and so the whole range
+    return width[known].mean(0) if known.any() else np.full(2, 2.0)
 
 
 def strength(figure_path: Path, named: Sequence[Path], model: "affect.Model", frames: int, console: Console) -> None:

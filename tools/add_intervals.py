@@ -30,10 +30,11 @@ from affect.pipeline.learning.model_file import add_calibration, load_model, rea
 from affect.pipeline.learning.runtime import pick_compute
 from affect.pipeline.learning.stn.degrade import cover_face, degrade
 from affect.pipeline.records import BASE_MODEL, WHOLE
-from affect.pipeline.runs.calibrate import HeadRun, calibrate_model, describe, frame_recordings, residuals
+from affect.pipeline.runs.calibrate import HeadRun, Recording, calibrate_model, describe, frame_recordings, residuals
 from numpy.typing import NDArray
 from train_ferplus import Faces
 
+PEOPLE = 400
 FRAMES = 16
 RATE = 15.0
 SMALLEST, LARGEST = 0.15, 0.9
@@ -71,7 +72,7 @@ def draw_scene(rng: np.random.Generator, side: int) -> Scene:
     blur = rng.uniform(0, STRONGEST_BLUR) if spoilt and rng.random() < 0.5 else 0.0
     start = int(rng.integers(0, FRAMES))
     covered = (np.arange(FRAMES) >= start) & (spoilt and rng.random() < 0.5)
-    background = cv2.resize(draw_background(rng, 400, 225), (side, side))
+    background = np.asarray(cv2.resize(draw_background(rng, 400, 225), (side, side)), np.uint8)
     spoilt_frames = np.full(FRAMES, spoilt and rng.random() < 0.5)
     return Scene(background, (wide, high), path, blur, covered, spoilt_frames, int(rng.integers(1 << 31)))
 
@@ -127,9 +128,21 @@ class Setup:
         self.net = net.to(compute.device)
         self.run = HeadRun(net.head, self.config.clip, info.smoothing, compute, "hold")
 
-    def recordings(self, usage: fer.Usage, count: int, seed: int):
+    def recordings(self, usage: fer.Usage, count: int, seed: int) -> Iterator[Recording]:
         faces = Faces(self.ferplus, usage, self.detector, self.store)
         return frame_recordings(self.net, tracks(faces, count, self.config, seed), self.config, self.run.compute)
+
+
+def calibrate_faces(setup: Setup, people: int) -> None:
+    """Writes the intervals into the model file."""
+    modes = calibrate_model(setup.run, setup.recordings("PublicTest", people, 1))
+    add_calibration(setup.model, modes)
+    print(f"{setup.model}: {describe(modes, 0.9)}")
+
+
+def add_intervals(ferplus: Path, model: Path, detector: Path | None, store: Path) -> None:
+    """Calibrates the intervals of a model with the default number of faces. store: a folder for their boxes."""
+    calibrate_faces(Setup(ferplus, model, detector, store), PEOPLE)
 
 
 def check(setup: Setup, modes: dict[str, Calibration], count: int) -> None:
@@ -155,15 +168,13 @@ def main() -> int:
     parser.add_argument("ferplus", type=Path)
     parser.add_argument("--model", type=Path, default=BASE_MODEL)
     parser.add_argument("--detector", type=Path)
-    parser.add_argument("--people", type=int, default=400)
+    parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--check", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(options.ferplus, options.model, options.detector, Path(folder))
         if options.people:
-            modes = calibrate_model(setup.run, setup.recordings("PublicTest", options.people, 1))
-            add_calibration(options.model, modes)
-            print(f"{options.model}: {describe(modes, 0.9)}")
+            calibrate_faces(setup, options.people)
         if options.check:
             check(setup, read_calibration(options.model), options.check)
     return 0

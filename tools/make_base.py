@@ -5,7 +5,8 @@
 FERPLUS: the folder with fer2013.csv and fer2013new.csv. BACKBONE: the weights that tools/train_ferplus.py made. The STN
 is models/pretrained/stn.safetensors. The head learns from sequences of features: faces of the training rows, held for
 up to three seconds, with another crop in each frame, and changed into one another. The targets are the expected valence
-and arousal of the votes (pipeline/learning/expression_affect.py). About 15 minutes on two cores.
+and arousal of the votes (pipeline/learning/expression_affect.py). At the end, tools/add_intervals.py calibrates the
+intervals. About 15 minutes on two cores.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from add_intervals import add_intervals
 from affect.configs.schema import Config, load
 from affect.models.backbone import CLASSES, folded
 from affect.pipeline.features.encoder import build_backbone, plan_encoder
@@ -137,6 +139,7 @@ def make(ferplus: Path, backbone: Path, detector: Path | None, folder: Path, seq
     metadata = info.metadata
     kept = ("fingerprint", "encoder", "config", "smoothing", "metrics", "best_epoch")
     save_model(BASE_MODEL, net, int8=True, notice=NOTICE, **{name: metadata[name] for name in kept})
+    add_intervals(ferplus, BASE_MODEL, detector, folder)
     print(f"{BASE_MODEL}: {BASE_MODEL.stat().st_size / 2**20:.1f} MiB, {metadata['metrics']}")
 
 

@@ -17,10 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..inference.trace import Moment
 from ..records import DIMENSIONS
+from .strokes import Colour, Picture, draw_band, draw_dot, draw_line, split_at_nan
 from .style import DARK, FONTS, PEOPLE, PLANE_WORDS, import_matplotlib
 
-Picture = NDArray[np.uint8]
-Colour = tuple[int, int, int]
 MAX_WIDTH = 1280
 MAX_HEIGHT = 4096
 MIN_SIDE = 64
@@ -28,8 +27,6 @@ TRACE_SECONDS = 6.0
 """Length of the curves."""
 TRAIL_SECONDS = 1.2
 """Length of the trail on the plane."""
-FRACTION_BITS = 4
-"""Fractional bits in the coordinates for cv2."""
 SUPERSAMPLING = 3
 """Scale at which the parts that do not change are drawn."""
 
@@ -169,7 +166,7 @@ class Overlay:
         ]  # fmt: skip
         for width, ink in ((4.6 * self.unit, (12, 14, 19)), (2.4 * self.unit, colour)):
             for corner in corners:
-                _line(shown, corner, ink, width)
+                draw_line(shown, corner, ink, width)
 
     def _meters(self, shown: Picture, person: int, moment: Moment) -> None:
         for row, value in enumerate((moment.valence, moment.arousal)):
@@ -181,9 +178,11 @@ class Overlay:
                 colour = tuple(round(0.5 * part + 45) for part in colour)
             if not np.isnan(value):
                 reach = (x1 - x0 - (y1 - y0)) / 2
-                _line(shown, [(middle, y), (middle + value * reach, y)], colour, y1 - y0)
+                draw_line(shown, [(middle, y), (middle + value * reach, y)], colour, y1 - y0)
                 self._whisker(shown, y, [middle + end * reach for end in _ends(moment, row)])
-            _line(shown, [(middle, y0 - 1.5 * self.unit), (middle, y1 + 1.5 * self.unit)], (235, 235, 235), self.unit)
+            draw_line(
+                shown, [(middle, y0 - 1.5 * self.unit), (middle, y1 + 1.5 * self.unit)], (235, 235, 235), self.unit
+            )
             _write(shown, text, x1, y0 - 6 * self.unit, 11.5 * self.unit, (240, 242, 245))
             if row == 0 and not moment.seen:
                 _write(shown, "no face", middle + 14 * self.unit, y0 - 6 * self.unit, 9.5 * self.unit, (200, 203, 210))
@@ -193,9 +192,9 @@ class Overlay:
         if not np.isfinite(ends).all():
             return
         for width, ink in ((2.6 * self.unit, (12, 14, 19)), (1.2 * self.unit, (235, 235, 235))):
-            _line(shown, [(ends[0], y), (ends[1], y)], ink, width)
+            draw_line(shown, [(ends[0], y), (ends[1], y)], ink, width)
             for x in ends:
-                _line(shown, [(x, y - 3.5 * self.unit), (x, y + 3.5 * self.unit)], ink, width)
+                draw_line(shown, [(x, y - 3.5 * self.unit), (x, y + 3.5 * self.unit)], ink, width)
 
     def _traces(self, shown: Picture, person: int, now: float) -> None:
         x0, y0, x1, y1 = self._window(person)
@@ -205,28 +204,28 @@ class Overlay:
         x = x1 - (now - trail[:, 0]) / TRACE_SECONDS * (x1 - x0)
         for row, dimension in enumerate(DIMENSIONS):
             low, high = ((y0 + y1) / 2 - trail[:, 3 + 2 * row + side] * (y1 - y0) / 2 for side in (0, 1))
-            _band(shown, x, low, high, _rgb(DARK.of(dimension)))
+            draw_band(shown, x, low, high, _rgb(DARK.of(dimension)))
         for row, dimension in enumerate(DIMENSIONS):
             y = (y0 + y1) / 2 - trail[:, 1 + row] * (y1 - y0) / 2
             colour = _rgb(DARK.of(dimension))
-            for part in _split_at_nan(np.stack((x, y), 1)):
-                _line(shown, part, colour, 1.4 * self.unit)
+            for part in split_at_nan(np.stack((x, y), 1)):
+                draw_line(shown, part, colour, 1.4 * self.unit)
             if np.isfinite(y[-1]):
-                _dot(shown, x[-1], y[-1], 2.8 * self.unit, colour)
+                draw_dot(shown, x[-1], y[-1], 2.8 * self.unit, colour)
 
     def _point(self, shown: Picture, person: int, moment: Moment) -> None:
         x, y, radius = self._disc()
         trail = np.array([it for it in self._trail[person] if it[0] >= moment.time - TRAIL_SECONDS])
         points = np.stack((x + trail[:, 1] * radius, y - trail[:, 2] * radius), 1)
         colour = self.colours[person]
-        for part in _split_at_nan(points):
+        for part in split_at_nan(points):
             for at in range(1, len(part)):
                 share = 0.25 + 0.55 * at / len(part)
                 ink = tuple(round(share * part + (1 - share) * 16) for part in colour)
-                _line(shown, part[at - 1 : at + 1], ink, 1.8 * self.unit)
+                draw_line(shown, part[at - 1 : at + 1], ink, 1.8 * self.unit)
         if np.isfinite(points[-1]).all():
-            _dot(shown, points[-1, 0], points[-1, 1], 5.2 * self.unit, (12, 14, 19))
-            _dot(shown, points[-1, 0], points[-1, 1], 4.0 * self.unit, colour)
+            draw_dot(shown, points[-1, 0], points[-1, 1], 5.2 * self.unit, (12, 14, 19))
+            draw_dot(shown, points[-1, 0], points[-1, 1], 4.0 * self.unit, colour)
 
 
 @dataclass(frozen=True)
@@ -276,45 +275,10 @@ def _write(shown: Picture, text: str, right: float, base: float, size: float, co
     shown[y0:y1, x0:x1] = np.asarray(picture)
 
 
-def _line(shown: Picture, points: Any, colour: Any, width: float) -> None:
-    fine = np.round(np.asarray(points, np.float64) * (1 << FRACTION_BITS)).astype(np.int32)
-    cv2.polylines(shown, [fine.reshape(-1, 1, 2)], False, colour, max(1, round(width)), cv2.LINE_AA, FRACTION_BITS)
-
-
-def _band(
-    shown: Picture, x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], colour: Colour
-) -> None:
-    """Shades the area between two curves and draws its edges, thin and dim."""
-    for part in _split_at_nan(np.stack((x, low, high), 1)):
-        outline = np.concatenate((part[:, :2], part[::-1, ::2]))
-        left, top = np.maximum(np.floor(outline.min(0)).astype(int), 0)
-        right, bottom = np.ceil(outline.max(0)).astype(int) + 1
-        region = shown[top:bottom, left:right]
-        if len(part) < 2 or not region.size:
-            continue
-        shaded = region.copy()
-        cv2.fillPoly(shaded, [np.round(outline - (left, top)).astype(np.int32)], colour)
-        region[:] = cv2.addWeighted(shaded, 0.22, region, 0.78, 0)
-        for column in (1, 2):
-            _line(shown, part[:, (0, column)], tuple(round(0.6 * ink) for ink in colour), 0.8)
-
-
 def _ends(moment: Moment, row: int) -> tuple[float, float]:
     """The interval of valence (row 0) or arousal (row 1)."""
     both = ((moment.valence_low, moment.valence_high), (moment.arousal_low, moment.arousal_high))
     return both[row]
-
-
-def _dot(shown: Picture, x: float, y: float, radius: float, colour: Any) -> None:
-    fine = 1 << FRACTION_BITS
-    cv2.circle(shown, (round(x * fine), round(y * fine)), round(radius * fine), colour, -1, cv2.LINE_AA, FRACTION_BITS)
-
-
-def _split_at_nan(points: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """The parts of the line between missing points."""
-    there = np.isfinite(points).all(1)
-    cuts = np.flatnonzero(~there)
-    return [part for part in (run[np.isfinite(run).all(1)] for run in np.split(points, cuts)) if len(part)]
 
 
 def _rgb(colour: str) -> Colour:

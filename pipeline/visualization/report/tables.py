@@ -90,7 +90,7 @@ def subject_table(run: Run, iou: Mapping[str, float]) -> SubjectTable:
         for measure in ("ccc", "rmse")
         for dimension in DIMENSIONS
     ]
-    for measure, title in (("width", "width of the interval of"), ("coverage", "coverage of")):
+    for measure, title in (("width", "interval width"), ("coverage", "coverage")):
         columns += [
             Column(f"{measure}_{dimension}", f"{title} {dimension}")
             for dimension in DIMENSIONS
