@@ -26,7 +26,8 @@ from affect.pipeline.features.encoder import plan_encoder
 from affect.pipeline.ingest.catalog import find_catalog
 from affect.pipeline.records import Work
 from affect.pipeline.stages import cache_features, extract_frames
-from affect.pipeline.storage.shard import FEATURES, FRAMES, ShardWriter
+from affect.pipeline.storage.shard import FEATURES, FRAMES
+from affect.pipeline.storage.shard_writer import ShardWriter
 
 ROWS = 5000
 """Frames of a video: 100,000 videos have 500 million."""

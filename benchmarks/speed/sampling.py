@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from affect.pipeline.inference.load import named_or_base, settings_for
-from affect.pipeline.inference.offline import trace_video
+from affect.pipeline.inference.offline import trace_one
 from affect.pipeline.inference.predictor import Predictor
 from affect.pipeline.inference.trace import TraceData
 from affect.pipeline.ingest.walk import VIDEO_SUFFIXES
@@ -69,17 +69,20 @@ def _measure(predictor: Predictor, video: Path) -> dict[int, Measured]:
     full, whole, own_whole = _run(predictor, video)
     runs = {rate: _run(predictor.at_rate(rate), video) for rate in RATES}
     return {
-        rate: Measured(
-            video.name, len(trace), (whole, taken), (own_whole, own), int(np.sum(trace.sampled)), _apart(full, trace)
-        )
+        rate: Measured(video.name, len(trace), (whole, taken), (own_whole, own), _seen(trace), _apart(full, trace))
         for rate, (trace, taken, own) in runs.items()
     }
+
+
+def _seen(trace: TraceData) -> int:
+    """How many frames the networks have seen."""
+    return len(trace) if trace.sampled is None else int(trace.sampled.sum())
 
 
 def _run(predictor: Predictor, video: Path) -> tuple[TraceData, float, float]:
     """(trace, seconds of processor time, the same without the decoder)."""
     children, start = _children(), time.process_time()
-    trace = trace_video(predictor, video, QUIET)[0]
+    trace = trace_one(predictor, video, QUIET)[0]
     own = time.process_time() - start
     return trace, own + _children() - children, own
 

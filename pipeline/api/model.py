@@ -10,13 +10,12 @@ from ...configs.schema import Config
 from ..errors import InputError
 from ..inference.image_prediction import ImagePrediction
 from ..inference.load import check_model, named_or_base, settings_for
-from ..inference.offline import VideoReader, trace_video
+from ..inference.offline import trace_one
 from ..inference.pictures import predict_pictures, square_picture
 from ..inference.predictor import Predictor
 from ..inference.streaming import need_picture, open_source, stream_file, stream_live, stream_pictures
 from ..inference.trace import Moment
 from ..ingest.pictures import read_picture
-from ..ingest.video.decoders import Decoders
 from ..ingest.walk import url_of
 from ..learning.model_file import model_path
 from ..processes import own_networks
@@ -132,8 +131,5 @@ class Model:
         predictor = self._predictor if fps is None else self._predictor.at_rate(fps)
         reporter = Reporter(quiet=not progress)
         classes = check_model(self.path, reporter, emotions=emotions, people=people)
-        path, runtime = Path(video), self.config.runtime
-        with Decoders(self._predictor.size, self.config.features.batch, runtime.decode_seconds) as decoders:
-            reader = VideoReader(predictor, decoders, reporter, path.stem, bool(classes))
-            traces = trace_video(reader, path, classes=classes, people=people)
+        traces = trace_one(predictor, Path(video), reporter, classes=classes, people=people)
         return [Trace.of(trace) for trace in traces]

@@ -155,6 +155,16 @@ def trace_video(
     ]  # fmt: skip
 
 
+def trace_one(
+    predictor: Predictor, path: Path, reporter: Reporter, *, classes: Sequence[str] = (), people: int = 1
+) -> list[TraceData]:
+    """`trace_video` for a single video, with decoders of its own."""
+    config = predictor.config
+    with Decoders(predictor.size, config.features.batch, config.runtime.decode_seconds) as decoders:
+        reader = VideoReader(predictor, decoders, reporter, path.stem, bool(classes))
+        return trace_video(reader, path, classes=classes, people=people)
+
+
 @dataclass(eq=False)
 class _PersonValues:
     """What was computed for one person so far, chunk by chunk. outputs: (face, box, emotion, traits,

@@ -3,8 +3,9 @@
 import csv
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import affect
 import numpy as np
@@ -56,12 +57,15 @@ def test_a_trace_has_an_interval_around_each_value(runs: tuple[Path, Path], vide
     ):  # fmt: skip
         assert ((low < value) & (value < high) & (low >= -1) & (high <= 1)).all()
     wide = affect.load(runs[1], settings=[*settings, "predict.level=0.95"]).predict(video)
+    assert wide.interval is not None
+    assert trace.interval is not None
     assert (np.ptp(wide.interval, axis=2) >= np.ptp(trace.interval, axis=2)).all()
 
 
 def test_a_frame_without_a_value_has_no_interval(runs: tuple[Path, Path], video: Path) -> None:
     settings = ["predict.face_threshold=1", "predict.no_face=empty"]
     trace = affect.load(runs[1], settings=settings).predict(video)
+    assert trace.interval is not None
     assert np.isnan(trace.interval).all()
 
 
@@ -80,7 +84,7 @@ def test_the_tables_have_the_ends_as_last_columns(
         assert after == [*before, *INTERVAL_COLUMNS]
 
 
-def first_row(path: Path) -> dict[str, float]:
+def first_row(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".json":
         return json.loads(path.read_text())[0]
     if path.suffix == ".csv":
@@ -134,14 +138,16 @@ def test_streams_and_pictures_have_intervals(runs: tuple[Path, Path]) -> None:
 
 
 def test_the_mean_of_models_has_an_interval_only_if_all_have_one(runs: tuple[Path, Path], video: Path) -> None:
-    from affect.pipeline.inference.offline import trace_video
+    from affect.pipeline.inference.offline import trace_one
     from affect.pipeline.inference.predictor import Predictor
 
     config = load("demo", ["predict.face_threshold=0", "runtime.device=cpu"])
     traces = [
-        trace_video(Predictor(models, config), video, Reporter(quiet=True))[0]
+        trace_one(Predictor(models, config), video, Reporter(quiet=True))[0]
         for models in ([runs[1]], [runs[1], runs[1].parent / runs[1].name / "model.safetensors"], list(runs))
     ]
+    assert traces[0].interval is not None
+    assert traces[1].interval is not None
     assert np.allclose(traces[0].interval, traces[1].interval, atol=1e-6)
     assert traces[2].interval is None
 

@@ -1,5 +1,6 @@
 """Outputs of frames that were not encoded: linear in time where little changes, and a change is found to the frame."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,17 +17,18 @@ SURE = np.full(N, 0.99, np.float32)
 
 
 def encoded(
-    feature: NDArray[np.float32], face: NDArray[np.float32], ends: list[int] | None = None, time: NDArray = TIME
+    feature: NDArray[np.floating], face: NDArray[np.float32], ends: list[int] | None = None, time: NDArray = TIME
 ) -> tuple[Outputs, NDArray[np.bool_]]:
     """Encodes a track with every STEP-th frame due, in chunks that end at these frames."""
     due = np.arange(N) % STEP == 0
     encoder, outputs, rows_seen = SparseEncoder(), [], []
-    for start, end in pairwise([0, *(ends or []), N]):
 
-        def encode(rows: NDArray[np.int64], start: int = start) -> Outputs:
-            return {"feature": feature[start + rows], "face": face[start + rows]}
+    def encode(start: int, rows: NDArray[np.int64]) -> Outputs:
+        return {"feature": feature[start + rows], "face": face[start + rows]}
 
-        found, seen = encoder.push(time[start:end], due[start:end], encode)
+    edges: list[int] = [0, *(ends or []), N]
+    for start, end in pairwise(edges):
+        found, seen = encoder.push(time[start:end], due[start:end], partial(encode, start))
         outputs.append(found)
         rows_seen.append(seen)
     return {name: np.concatenate([it[name] for it in outputs]) for name in outputs[0]}, np.concatenate(rows_seen)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from affect.configs.schema import Config, load
-from affect.pipeline.inference.offline import trace_video
+from affect.pipeline.inference.offline import trace_one
 from affect.pipeline.inference.predictor import Predictor
 from affect.pipeline.ingest.video.decode import decoded
 from affect.pipeline.learning.model_file import add_reference, read_reference
@@ -139,7 +139,7 @@ def test_a_trace_in_python_has_the_distance_of_each_frame(models: dict[str, Path
     assert trace.unlike.beyond
     assert trace.unlike.distance == pytest.approx(float(np.median(trace.distance)))
     assert affect.load(models["none"]).predict(video).unlike is None
-    assert trace_video(Predictor(models["none"], config), video, QUIET)[0].distance is None
+    assert trace_one(Predictor(models["none"], config), video, QUIET)[0].distance is None
 
 
 @pytest.fixture(scope="module")
