@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from .affect_net import AffectNet
 from .head import StreamState, TemporalHead
+from .localiser import MAX_SHEAR
 from .lstm import Lstm
 from .pyramid import Pyramid, halve_whole_numbers
-from .stn import MAX_SHEAR
 from .theta import crop_scale
 
 OPSET = 20

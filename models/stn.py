@@ -10,15 +10,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .localiser import MIN_HALF_SIDE, Cells, Localiser, keep_far_from_best, keep_near_best
 from .pyramid import Pyramid
 from .theta import add_margin, around, compose, remove_margin, theta_from_corners
 
 Kind = Literal["crop", "similarity", "affine"]
 
-MIN_HALF_SIDE = 0.05
-"""The smallest half side of a box; the largest is 1, the whole picture."""
-MAX_ROLL = math.pi / 4
-MAX_SHEAR = 0.3
 SECOND_PASS = 1.8
 """Side of the part that the second pass sees, in sides of the box of the first pass."""
 THIRD_PASS = 1.6
@@ -58,7 +55,7 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.kind: Kind = kind
         self.view, self.crop, self.margin, self.candidates = view, crop, margin, candidates
-        self.localiser = _Localiser({"crop": 4, "similarity": 5, "affine": 6}[kind])
+        self.localiser = Localiser({"crop": 4, "similarity": 5, "affine": 6}[kind])
 
     def metadata(self) -> dict[str, Any]:
         """The arguments that build this module again, as JSON."""
@@ -95,7 +92,7 @@ class SpatialTransformer(nn.Module):
         each cell a logit that the face is there, [n, cells], row by row."""
         cells = self.localiser(view)
         with torch.autocast(view.device.type, enabled=False):
-            numbers, presence = self.localiser.decode(cells, _keep_near_best(cells.beliefs))
+            numbers, presence = self.localiser.decode(cells, keep_near_best(cells.beliefs))
             return self.theta_from_numbers(numbers), presence, cells.beliefs
 
     @torch.inference_mode()
@@ -126,7 +123,7 @@ class SpatialTransformer(nn.Module):
             return compose(part, _enforce_min_size((second + third) / 2)), (presence + mirrored_presence) / 2
 
     def _second_pass(
-        self, pyramid: Pyramid, cells: "_Cells", part: Tensor, within: Tensor | None
+        self, pyramid: Pyramid, cells: Cells, part: Tensor, within: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The best candidate, seen from close up: theta [n, 2, 3] in coordinates of the part, presence logits [n]."""
         n, device = len(part), part.device
@@ -157,12 +154,12 @@ class SpatialTransformer(nn.Module):
             chosen = presence.view(self.candidates, n).argmax(0) * n + every[:n]
             return _enforce_min_size(compose(near[chosen], theta[chosen])), presence[chosen]
 
-    def _candidates(self, cells: "_Cells", count: int) -> Tensor:
+    def _candidates(self, cells: Cells, count: int) -> Tensor:
         """theta [count, n, 2, 3]: the best candidate of each view, then the best one elsewhere, and so on."""
         beliefs, found = cells.beliefs, []
         for _ in range(count):
-            found.append(self.theta_from_numbers(self.localiser.decode(cells, _keep_near_best(beliefs))[0]))
-            beliefs = _keep_far_from_best(beliefs)
+            found.append(self.theta_from_numbers(self.localiser.decode(cells, keep_near_best(beliefs))[0]))
+            beliefs = keep_far_from_best(beliefs)
         return torch.stack(found)
 
     def theta_from_numbers(self, numbers: Tensor) -> Tensor:
@@ -176,106 +173,6 @@ class SpatialTransformer(nn.Module):
         shear = numbers[:, 5] if self.kind == "affine" else zero
         rows = (cos * sx, (cos * shear - sin) * sy, tx, sin * sx, (sin * shear + cos) * sy, ty)
         return torch.stack(rows, 1).view(-1, 2, 3)
-
-
-class _Cells(NamedTuple):
-    """Output of each cell, row by row. beliefs: [n, cells], logits that the face is in the cell. boxes: [n, 4..6,
-    cells], unbounded numbers. features: [n, width, cells]."""
-
-    beliefs: Tensor
-    boxes: Tensor
-    features: Tensor
-
-
-class _Localiser(nn.Module):
-    """From the view to a map of cells, of one eighth of its side.
-
-    Each cell gives a belief that the face is there, and a box relative to the cell. The box of the view is the mean
-    over neighbouring cells, weighted by the softmax of their beliefs. Dilated convolutions give each cell the whole
-    view as receptive field, because a face may fill it.
-    """
-
-    def __init__(self, numbers: int, width: int = 64) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            _Conv(3, width // 4, 2), _Conv(width // 4, width // 2, 2), _Conv(width // 2, width, 2)
-        )
-        self.body = nn.Sequential(*(_Residual(width, dilation) for dilation in (1, 2, 4)))
-        self.says = nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, 1 + numbers, 1))
-        self.presence = nn.Linear(3 * width, 1)
-        self.reset()
-
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Sets the box to the whole picture: the mean of uniform beliefs is the centre, and zeros are the full size."""
-        for layer in (self.says[-1], self.presence):
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
-            assert layer.bias is not None
-            layer.weight.zero_()
-            layer.bias.zero_()
-
-    def forward(self, view: Tensor) -> _Cells:
-        """view: float [n, 3, v, v] in 0..255."""
-        mean = view.mean((1, 2, 3), keepdim=True)
-        variance = (view - mean).square().mean((1, 2, 3), keepdim=True)
-        spread = (variance + 25.0).sqrt()  # + 25: a uniform picture stays uniform
-        features = self.body(self.stem(((view - mean) / spread).contiguous(memory_format=torch.channels_last)))
-        with torch.autocast(view.device.type, enabled=False):  # half precision is too coarse for coordinates
-            says, side = self.says(features.float()), features.shape[-1]
-            raw = says[:, 1:].flatten(2)
-            steps = (2 * torch.arange(side, device=raw.device, dtype=raw.dtype) + 1) / side - 1
-            cells = torch.stack((steps.repeat(side), steps.repeat_interleave(side)))
-            boxes = torch.cat((cells + raw[:, :2], raw[:, 2:]), 1)
-            return _Cells(says[:, 0].flatten(1), boxes, features.float().flatten(2))
-
-    def decode(self, cells: _Cells, beliefs: Tensor) -> tuple[Tensor, Tensor]:
-        """(bounded numbers [n, 4..6], presence logits [n]), weighted by these beliefs [n, cells]."""
-        share = beliefs.softmax(1)[:, :, None]
-        centre, size, rotation = (cells.boxes @ share)[:, :, 0].tensor_split((2, 4), 1)
-        rotation = rotation.tanh() * rotation.new_tensor([MAX_ROLL, MAX_SHEAR])[: rotation.shape[1]]
-        numbers = torch.cat((_bounded(centre, -1.0, 1.0), _log_size(size), rotation), 1)
-        at_face = (cells.features @ share)[:, :, 0]
-        pooled = torch.cat((at_face, cells.features.mean(2), cells.features.amax(2)), 1)
-        return numbers, self.presence(pooled)[:, 0]
-
-
-class _Conv(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
-        conv = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int, dilation: int) -> None:
-        super().__init__()
-        self.conv = _Conv(width, width, dilation=dilation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x)
-
-
-def _keep_near_best(beliefs: Tensor) -> Tensor:
-    """The beliefs [n, cells] of the strongest cell and its neighbours, -inf elsewhere. Otherwise a second face would
-    move the mean to between both. Uniform beliefs, of an untrained network, are kept."""
-    return beliefs.masked_fill((_distance_from_best(beliefs) > 1) & ~_is_uniform(beliefs), -math.inf)
-
-
-def _keep_far_from_best(beliefs: Tensor) -> Tensor:
-    """The beliefs [n, cells] more than two cells away from the strongest cell, -inf elsewhere. All of them if none
-    would be left or all are equal."""
-    near = (_distance_from_best(beliefs) <= 2) | beliefs.isneginf()
-    return beliefs.masked_fill(near & ~(near.all(1, keepdim=True) | _is_uniform(beliefs)), -math.inf)
-
-
-def _distance_from_best(beliefs: Tensor) -> Tensor:
-    side = math.isqrt(beliefs.shape[1])
-    place = torch.arange(beliefs.shape[1], device=beliefs.device)
-    best = beliefs.argmax(1, keepdim=True)
-    return torch.maximum((place % side - best % side).abs(), (place // side - best // side).abs())
-
-
-def _is_uniform(beliefs: Tensor) -> Tensor:
-    return (beliefs == beliefs[:, :1]).all(1, keepdim=True)
 
 
 def _pyramid(frames: Tensor | Pyramid) -> Pyramid:
@@ -299,13 +196,3 @@ def _enforce_min_size(theta: Tensor) -> Tensor:
     """Half sides below MIN_HALF_SIDE become MIN_HALF_SIDE."""
     size = theta[:, :, :2].detach().norm(dim=1, keepdim=True)
     return torch.cat((theta[:, :, :2] * (size.clamp(min=MIN_HALF_SIDE) / size), theta[:, :, 2:]), 2)
-
-
-def _log_size(raw: Tensor) -> Tensor:
-    """log of the half side, between log MIN_HALF_SIDE and 0 (raw 0)."""
-    return _bounded(raw, math.log(MIN_HALF_SIDE), 0.0)
-
-
-def _bounded(value: Tensor, low: float, high: float) -> Tensor:
-    """Clamped, with the gradient of the unclamped value, so that training can move it back between the bounds."""
-    return value + (value.clamp(low, high) - value).detach()

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from affect.models.backbone import Backbone
+from affect.models.localiser import keep_far_from_best, keep_near_best
 from affect.models.pyramid import halve, halve_whole_numbers
 from affect.models.stn import (
     MIN_HALF_SIDE,
@@ -14,8 +15,6 @@ from affect.models.stn import (
     THIRD_PASS,
     Kind,
     SpatialTransformer,
-    _keep_far_from_best,
-    _keep_near_best,
 )
 from affect.models.theta import around, box_iou, compose, corners_from_theta, theta_from_corners
 from hypothesis import given, settings
@@ -316,7 +315,7 @@ def test_two_places_are_distinguished() -> None:
     """What lies between two faces is neither: each candidate is one place and its neighbours."""
     beliefs = torch.zeros(1, 144)
     beliefs[0, 14], beliefs[0, 15], beliefs[0, 100] = 5.0, 4.0, 4.5
-    near, apart = _keep_near_best(beliefs), _keep_far_from_best(beliefs)
+    near, apart = keep_near_best(beliefs), keep_far_from_best(beliefs)
     assert near.argmax() == 14
     assert apart.argmax() == 100
     assert (near > -torch.inf).sum() == 9
