@@ -19,7 +19,7 @@ from .partial_results import OnFrames, ResultAligner
 from .prediction import Prediction
 from .predictor import Predictor
 from .sampled_encoder import SampledEncoder
-from .trace import TraceData, make_trace
+from .trace import Certainty, TraceData, make_trace
 from .tracking import regions, track_faces
 
 EXTRA_FACES = 2
@@ -149,7 +149,7 @@ def trace_video(
     return [
         make_trace(
             prediction, predictor.config, path, name=name, classes=classes, clip=predictor.clip,
-            person=number if people > 1 else None, intervals=predictor.intervals, reference=predictor.reference,
+            person=number if people > 1 else None, certainty=Certainty(predictor.intervals, predictor.reference),
         )
         for number, prediction in enumerate(reader.read(path, people))
     ]  # fmt: skip

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,15 +147,23 @@ class TraceData:
         return facts
 
 
+class Certainty(NamedTuple):
+    """What a model has to tell how certain its values are: calibrated intervals, and a reference of its training
+    faces."""
+
+    intervals: Intervals | None = None
+    reference: Reference | None = None
+
+
 def make_trace(
     prediction: Prediction, config: Config, source: Path, *, name: str = "", classes: Sequence[str] = (),
-    person: int | None = None, clip: int = 32, intervals: Intervals | None = None, reference: Reference | None = None,
+    person: int | None = None, clip: int = 32, certainty: Certainty = Certainty(),
 ) -> TraceData:  # fmt: skip
     """Applies `predict.face_threshold` and `predict.no_face` to a prediction.
 
-    classes: names of the emotions in prediction.value, empty if it has none. intervals, reference: of the
-    model, or None.
+    classes: names of the emotions in prediction.value, empty if it has none. certainty: of the model.
     """
+    intervals, reference = certainty
     seen = prediction.face >= config.predict.face_threshold
     value = fill(prediction.value, seen, prediction.time, config.predict.no_face)
     bounds = None
