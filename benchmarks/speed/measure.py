@@ -75,6 +75,12 @@ def affect(*words: str | Path, env: dict[str, str] | None = None) -> tuple[float
     return cost.seconds, cost.peak
 
 
+def children_seconds() -> float:
+    """CPU time of the child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def full_size(*more: str) -> Config:
     return load("affwild2", ["backbone.weights=scratch", "runtime.device=cpu", "runtime.workers=0", *more])
 

@@ -155,9 +155,12 @@ class Certainty(NamedTuple):
     reference: Reference | None = None
 
 
+UNKNOWN = Certainty()
+
+
 def make_trace(
     prediction: Prediction, config: Config, source: Path, *, name: str = "", classes: Sequence[str] = (),
-    person: int | None = None, clip: int = 32, certainty: Certainty = Certainty(),
+    person: int | None = None, clip: int = 32, certainty: Certainty = UNKNOWN,
 ) -> TraceData:  # fmt: skip
     """Applies `predict.face_threshold` and `predict.no_face` to a prediction.
 
