@@ -169,10 +169,9 @@ def _end_to_end(config: Config) -> Case:
     def read(rows: NDArray[np.int64]) -> Tensor:
         return decode([jpegs[row % 8] for row in rows.tolist()])
 
-    n = STEPS * count * length
-    index, known = np.arange(n), np.ones(n, np.bool_)
-    target = np.random.default_rng(0).uniform(-1, 1, (n, 2)).astype(np.float32)
-    boxes = np.tile(np.eye(2, 3, dtype=np.float32), (n, 1, 1))
+    index, known = np.arange(length), np.ones(length, np.bool_)
+    target = np.random.default_rng(0).uniform(-1, 1, (length, 2)).astype(np.float32)
+    boxes = np.tile(np.eye(2, 3, dtype=np.float32), (length, 1, 1))
     track = FrameTrack("one", read, WHOLE, index, index / 25, target, known, boxes=boxes, boxed=known)
     stn = SpatialTransformer(config.stn.kind, config.stn.view, config.stn.crop, config.stn.margin)
     net = AffectNet(stn, scratch(), TemporalHead(FEATURES, HeadSettings(**config.head.model_dump())))
@@ -180,8 +179,8 @@ def _end_to_end(config: Config) -> Case:
     bare.stn.eval()
     bare.backbone.eval()
     bare.backbone.network.fc.requires_grad_(False)
-    frames, present = read(index[: count * length]), torch.ones(count, length, dtype=torch.bool)
-    truth, box = torch.from_numpy(target[: len(frames)]).view(count, length, 2), torch.from_numpy(boxes[: len(frames)])
+    frames, present = read(np.tile(index, count)), torch.ones(count, length, dtype=torch.bool)
+    truth, box = torch.from_numpy(target).expand(count, length, 2), torch.from_numpy(boxes).repeat(count, 1, 1)
 
     def loss() -> Tensor:
         crop, theta, _ = bare.stn(frames)
@@ -189,7 +188,7 @@ def _end_to_end(config: Config) -> Case:
         box_loss = F.smooth_l1_loss(theta, box, beta=0.05)
         return affect_loss(train.loss, output, truth, present, train.valence_weight) + train.box_weight * box_loss
 
-    task = EndToEnd(net, [track], [track], config, COMPUTE, calibrate=False)
+    task = EndToEnd(net, [track] * (STEPS * count), [track], config, COMPUTE, calibrate=False)
     settings = FitSettings("score", 1, train.ema, train.warmup, train.weight_decay, train.gradient_clip, "cosine")
     detail = f"{count} x {length} frames of {side} pixels, crops of {config.stn.crop}"
     trained = [value for value in bare.parameters() if value.requires_grad]
