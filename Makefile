@@ -131,8 +131,9 @@ real: $(AFFECT)  ## Measure the base model on real faces, from ../shared/data or
 torture: $(VENV)/.dev $(DEMO)  ## Test with damaged files and killed runs. SHARE=0.01 runs a hundredth
 	@$(BIN)/python -m affect.benchmarks.torture --share $(or $(SHARE),1) --demo $(call q,$(DATA))
 
+# With the small backbone of the tests, because these checks are about processes.
 cluster: $(VENV)/.dev  ## Check Dask workers, torchrun on two nodes, and SLURM. PARTS="dask nodes slurm"
-	@$(BIN)/python -m affect.benchmarks.cluster $(PARTS)
+	@PYTHONPATH=$(CURDIR)/tests/small_resnet$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m affect.benchmarks.cluster $(PARTS)
 
 catalog: $(VENV)/.dev  ## Measure time and memory for very many videos. VIDEOS=100000
 	@$(BIN)/python -m affect.benchmarks.catalog --videos $(or $(VIDEOS),1000) --out $(call q,$(WORK)/catalog.json)

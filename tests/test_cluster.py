@@ -149,6 +149,20 @@ def test_a_scheduler_that_does_not_answer_is_named() -> None:
         run_tasks(operator.neg, [5], workers=0, scheduler="nonsense://x", on_result=lambda *_: None)
 
 
+def test_an_encrypted_address_needs_a_certificate() -> None:
+    from dask import config
+
+    with pytest.raises(
+        AffectError, match=r"tls://127\.0\.0\.1:1 needs a certificate\. Set DASK_DISTRIBUTED__COMM__TLS__CA"
+    ):
+        run_tasks(operator.neg, [5], workers=0, scheduler="tls://127.0.0.1:1", on_result=lambda *_: None)
+    with (
+        config.set({"distributed.comm.require-encryption": True}),
+        pytest.raises(AffectError, match=r"require encryption, but tcp://127\.0\.0\.1:1 has none"),
+    ):
+        run_tasks(operator.neg, [5], workers=0, scheduler="tcp://127.0.0.1:1", on_result=lambda *_: None)
+
+
 def test_worker_count() -> None:
     assert worker_count(0) == 0
     assert worker_count(7) == 7

@@ -14,7 +14,7 @@ import psutil
 
 from .checks import CheckError
 
-TIMEOUT = 180
+TIMEOUT = 600
 """Seconds after which a check that waits for something fails."""
 
 Process = subprocess.Popen[bytes]

@@ -183,6 +183,52 @@ def test_torchrun_trains_as_one_process_does(cached_work: Work, whole_frame_conf
         torch.testing.assert_close(two[name], value, rtol=1e-2, atol=2e-3, msg=name)
 
 
+def lost() -> None:
+    """The second process ends without a word, as if its machine had lost power."""
+    from affect.pipeline.errors import ProcessError
+    from affect.pipeline.learning.distributed import gather_all, process_group
+    from affect.pipeline.processes import rank_info
+
+    cpu, message = torch.device("cpu"), ""
+    with contextlib.suppress(ProcessError), process_group(cpu):
+        gather_all(torch.zeros(1), cpu)
+        if rank_info().rank:
+            print("{}", flush=True)
+            os._exit(0)
+        try:
+            gather_all(torch.zeros(1), cpu)
+        except ProcessError as error:
+            message = str(error)
+            raise
+    print(json.dumps({"message": message}))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_lost_ends_the_others_with_the_remedy() -> None:
+    found, _ = in_two("lost")
+    assert "connection to another process of this training was lost" in found["message"]
+    assert "Start the same command again on all nodes" in found["message"]
+
+
+def differ() -> None:
+    from affect.pipeline.errors import ProcessError
+    from affect.pipeline.learning.distributed import need_agreement, process_group
+
+    cpu = torch.device("cpu")
+    with process_group(cpu) as rank:
+        need_agreement("equal", cpu, "settings")
+        with pytest.raises(
+            ProcessError, match=f"process {rank.rank} and process {1 - rank.rank} .* different settings"
+        ):
+            need_agreement(str(rank.rank), cpu, "settings")
+    print("{}")
+
+
+@pytest.mark.slow
+def test_processes_that_see_different_files_say_so() -> None:
+    in_two("differ")
+
+
 def trainings(text: str, root: str, port: str, *runs: str) -> None:
     """Trains these runs, one after the other; those called stopped! are interrupted in their second epoch."""
 
