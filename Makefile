@@ -127,6 +127,7 @@ bench: $(VENV)/.dev  ## Measure the speed: ratios to the limit of the libraries 
 real: $(AFFECT)  ## Measure the base model on real faces, from ../shared/data or REAL=
 	@$(BIN)/python benchmarks/real.py $(if $(REAL),--data $(call q,$(REAL))) --out $(call q,$(WORK)/real)
 	@$(BIN)/python benchmarks/stn_real.py $(if $(REAL),--data $(call q,$(REAL))) --sheets $(call q,$(WORK)/real)
+	@$(BIN)/python -m affect.benchmarks.unlike $(if $(REAL),--data $(call q,$(REAL))) --drawn-run $(call q,$(WORK)/train/$(RUN)) --out $(call q,$(WORK)/real)
 
 intervals: $(AFFECT)  ## Measure the intervals on people left out, from the features of WORK; with VIDEO= also their width and cost
 	@$(BIN)/python benchmarks/intervals.py coverage $(call q,$(WORK))

@@ -23,6 +23,7 @@ from .vision import ResNet50_Weights, resnet50
 Dialect = Literal["torchvision", "ferplus"]
 
 FEATURES = 2048
+TEXTURE_GRID = 8
 CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 """The classes of FER+, in the order of resnet50_ferplus_dag.pth."""
 
@@ -85,11 +86,15 @@ class Backbone(nn.Module):
         """(features [n, 2048], logits [n, classes], texture [n, 512]).
 
         texture: mean and standard deviation of each channel of the first stage, without a gradient. They describe how a
-        picture is made (edges, shading, noise), and hardly the expression.
+        picture is made (edges, shading, noise), and hardly the expression. A grid of about 8 x 8 places is enough: all
+        places would take up to a fifth of the time of the network.
         """
         features, early = self._run(crop)
-        variance, mean = torch.var_mean(early.detach().float(), (2, 3))
-        return features, self.network.fc(features), torch.cat((mean, variance.sqrt()), 1)
+        steps = [max(1, side // TEXTURE_GRID) for side in early.shape[2:]]
+        places = early.detach()[:, :, :: steps[0], :: steps[1]].permute(0, 2, 3, 1).flatten(1, 2).float()
+        mean = places.mean(1)
+        deviation = (places.square().mean(1) - mean.square()).clamp(min=0).sqrt()
+        return features, self.network.fc(features), torch.cat((mean, deviation), 1)
 
     def _run(self, crop: Tensor) -> tuple[Tensor, Tensor]:
         """(features, output of the first stage)."""

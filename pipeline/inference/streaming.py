@@ -112,7 +112,7 @@ def moment_reader(predictor: Predictor) -> MomentReader:
             (x0, y0, x1, y1),
             late,
             *ends,
-            distance=float(outputs.distance[0]),
+            distance=math.nan if predictor.reference is None else float(outputs.distance[0]),
         )
 
     return read_moment

@@ -50,7 +50,8 @@ SMALLEST = 1e-6
 class Unlike:
     """How far the faces of a video lie from those of the training split.
 
-    distance: median over the frames with a face; 0 is the median of held-out training people, 1 their 99th percentile.
+    distance: median over the frames with a face; 0 is the median of held-out people, 1 their 99th percentile (of
+    up to 100 people, the second farthest).
     percentile: share of the held-out people that lie nearer, in percent. beyond: whether the distance is above the
     limit, so that the values cannot be relied on.
     """
@@ -112,7 +113,8 @@ class Reference:
         return odds.logsumexp(1)
 
     def distance(self, description: "Tensor") -> "Tensor":
-        """Distance of each frame, float32 [n]. 0: the median score of held-out people. 1: their 99th percentile.
+        """Distance of each frame, float32 [n]. 0: the median score of held-out people. 1: their 99th percentile, or the
+        second farthest of up to 100 people.
 
         description: [n, t + f], see describe, by the encoder of this model.
         """
@@ -121,8 +123,7 @@ class Reference:
 
     @property
     def limit(self) -> float:
-        """Videos with a larger distance are beyond the training data: the 99th percentile of the held-out people, and a
-        margin that is larger with few people."""
+        """Videos with a larger distance are beyond the training data: 1 and a margin, larger with few people."""
         return 1 + 1 / math.sqrt(self.people)
 
     def judge(self, distance: NDArray[np.floating[Any]], seen: NDArray[np.bool_]) -> Unlike | None:
@@ -145,6 +146,7 @@ class Reference:
     @property
     def _range(self) -> tuple[float, float]:
         middle, tail = np.quantile(self.score, [0.5, TAIL])
+        tail = min(tail, self.score[-2:][0])  # a single far person does not set the limit
         return float(middle), float(max(tail - middle, SMALLEST))
 
 
@@ -205,12 +207,12 @@ def to_state(reference: Reference | None) -> "tuple[dict[str, Tensor], dict[str,
 
     if reference is None:
         return {}, None
-    half = {"mean": reference.subspace.mean, "basis": reference.subspace.basis}
-    exact = {"score": torch.from_numpy(reference.score)}
+    state = {
+        "mean": reference.subspace.mean, "basis": reference.subspace.basis, "score": torch.from_numpy(reference.score)
+    }  # fmt: skip
     if reference.contrast is not None:
-        exact |= {name: getattr(reference.contrast, name) for name in CONTRAST}
-    state = {name: tensor.cpu().half() for name, tensor in half.items()} | {n: it.cpu() for n, it in exact.items()}
-    return {PREFIX + name: it for name, it in state.items()}, {"version": VERSION, "people": reference.people}
+        state |= {name: getattr(reference.contrast, name) for name in CONTRAST}
+    return {PREFIX + name: it.cpu() for name, it in state.items()}, {"version": VERSION, "people": reference.people}
 
 
 def from_state(state: "Mapping[str, Tensor]", facts: Mapping[str, Any] | None) -> Reference | None:
@@ -245,29 +247,22 @@ def frames_per_person(people: int) -> int:
 
 
 def _moments(people: "Sequence[Tensor]") -> "tuple[Tensor, Tensor, Tensor]":
-    """Of the textures, each person with the same weight: the summed weights, the sum [t], and the sum of the outer
-    products [t, t]."""
+    """Of the textures, each person with the same weight, float64: the summed weights, the sum [t], and the sum of the
+    outer products [t, t]."""
     import torch
 
-    total, square, weight = torch.zeros(TEXTURE), torch.zeros(TEXTURE, TEXTURE), torch.zeros(())
+    total, square = torch.zeros(TEXTURE, dtype=torch.float64), torch.zeros(TEXTURE, TEXTURE, dtype=torch.float64)
     for person in people:
-        rows = person[:, :TEXTURE].float() / math.sqrt(len(person))
-        total += rows.sum(0) / math.sqrt(len(rows))
-        square += rows.T @ rows
-        weight += 1
-    return weight, total, square
+        rows = person[:, :TEXTURE].double()
+        total += rows.mean(0)
+        square += rows.T @ rows / len(rows)
+    return torch.tensor(float(len(people)), dtype=torch.float64), total, square
 
 
 def _subspace(weight: "Tensor", total: "Tensor", square: "Tensor") -> Subspace:
-    """By subspace iteration: a hundred times faster than all eigenvectors."""
     import torch
 
     mean = total / weight
     covariance = square / weight - torch.outer(mean, mean)
-    size = DIRECTIONS
-    generator = torch.Generator().manual_seed(0)
-    basis = torch.randn(len(mean), size + 16, generator=generator)
-    for _ in range(8):
-        basis = torch.linalg.qr(covariance @ basis)[0]
-    inside = torch.linalg.eigh(basis.T @ covariance @ basis)[1].flip(1)[:, :size]
-    return Subspace(mean, (basis @ inside).T.contiguous())
+    basis = torch.linalg.eigh(covariance)[1].flip(1)[:, :DIRECTIONS]
+    return Subspace(mean.float(), basis.T.float().contiguous())

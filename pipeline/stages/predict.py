@@ -31,7 +31,7 @@ from ..inference.partial_results import OnFrames
 from ..inference.picture_table import PICTURES, PictureTable
 from ..inference.tables import clip_file, frame_file, require_format
 from ..inference.trace import TraceData, summary_lines
-from ..inference.unlike import judge_people, unlike_text
+from ..inference.unlike import judge_people
 from ..learning.model_file import read_model_info
 from ..progress import Reporter
 from ..records import Problem, StageReport
@@ -214,7 +214,7 @@ class _Writer:
             known, new = table.make(pictures, self.failed, self.reporter)
         if known is not None and not known.facts["faces"]:
             self.reporter.warning(f"{PICTURES}: no face in any picture. Try a lower predict.face_threshold.")
-        if known is not None and (text := unlike_text(known.facts)):
+        for _, text in judge_people(known.facts if known else {}):
             self.reporter.warning(f"{PICTURES}: {text}")
         return known, new
 

@@ -97,7 +97,7 @@ def test_a_reference_is_small_and_comes_back_from_its_tensors(reference: Referen
         again = from_state(state, facts)
         features = torch.cat(people(3, 7))
         assert again is not None
-        assert torch.allclose(again.distance(features), one.distance(features), atol=0.02)
+        assert torch.allclose(again.distance(features), one.distance(features), atol=1e-4)
         assert (again.people, again.limit) == (one.people, one.limit)
         assert sum(it.numel() * it.element_size() for it in state.values()) < 2**20
 
