@@ -57,8 +57,9 @@ def cached_people(
     people = []
     for track in tracks:
         with Shard(track.path, FEATURES) as shard:
-            face = shard.read("presence") if "presence" in shard.names else np.ones(len(shard), np.float32)
-            rows = sample_rows(face >= config.predict.face_threshold, limit)
+            if "presence" not in shard.names or "theta" not in shard.names:
+                continue
+            rows = sample_rows(shard.read("presence") >= config.predict.face_threshold, limit)
             theta, index, feature = (shard.read(name)[rows] for name in ("theta", "index", "feature"))
             frames = work.frames(str(shard.attributes.get("video", track.subject)))
         if not frames.is_file() or not len(rows):
