@@ -155,7 +155,7 @@ def spoil(pixels: NDArray[np.uint8], box: NDArray[np.float32], case: str, streng
     if strength == 0:
         return changed
     if case == "blur":
-        return np.asarray(cv2.GaussianBlur(changed, (0, 0), 0.15 * strength * high), np.uint8)
+        return np.asarray(cv2.GaussianBlur(changed, (0, 0), 0.06 * strength * high), np.uint8)
     if case == "cover":  # a hand-coloured bar over the lower part of the face
         cv2.rectangle(changed, (x0, round(y1 - strength * 0.9 * high)), (x1, y1), (172, 116, 78), -1)
         return changed

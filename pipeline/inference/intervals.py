@@ -164,7 +164,7 @@ def interval_settings(models: Sequence[Path], config: Config, reporter: Reporter
     Warns if the models were calibrated on too few people for the level. Does not import torch. Raises WeightsError.
     """
     facts = [read_metadata(model_path(path)).get("calibration") for path in models]
-    known = [it for it in facts if it and it.get("version") == VERSION]
+    known = [it for it in facts if it and it.get("version") == VERSION and it["modes"]]
     if len(known) < len(facts):
         return {}
     level, people = config.predict.level, min(it["modes"]["offline"]["people"] for it in known)

@@ -13,7 +13,7 @@ likelihood. The scores of a person use a sigma that was fitted without this pers
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,9 @@ LEVEL = 0.9
 """Coverage at which widths are compared for these choices."""
 LIMIT = 4.0
 """Standardised covariates are clipped to this, so that an unusual frame does not get an arbitrary width."""
+WIDENING = 0.2
+"""A frame that is worse than all calibration frames has a wider interval, by this (in the log) for each standard
+deviation beyond, of each covariate."""
 SMALLEST = 1e-6
 
 
@@ -57,19 +60,30 @@ class Person:
 
 @dataclass(frozen=True)
 class Scale:
-    """The local scale: sigma(x) = exp(weight . z), z the standardised covariates. center, spread: float64 [c]. weight:
-    float64 [2, c], for valence and arousal."""
+    """The local scale: sigma(x) = exp(weight . z + beyond(z)), z the standardised covariates.
+
+    center, spread: float64 [c]. weight: float64 [2, c], for valence and arousal. sign: float64 [c], the direction in
+    which a covariate gets worse, or 0. edge: float64 [c], sign * z of the worst calibration frame.
+    """
 
     center: NDArray[np.float64]
     spread: NDArray[np.float64]
     weight: NDArray[np.float64]
+    sign: NDArray[np.float64]
+    edge: NDArray[np.float64]
 
     def standardised(self, covariate: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.clip((covariate - self.center) / self.spread, -LIMIT, LIMIT)
 
     def sigma(self, covariate: NDArray[np.float64]) -> NDArray[np.float64]:
         """covariate: [n, c]. Returns [n, 2]; above 0."""
-        return np.exp(self.standardised(covariate) @ self.weight.T)
+        return np.exp(self.standardised(covariate) @ self.weight.T + self.beyond(covariate)[:, None])
+
+    def beyond(self, covariate: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The widening of frames that are worse than all calibration frames, from which nothing could be learned: [n],
+        at least 0."""
+        worse = self.sign * (covariate - self.center) / self.spread - self.edge
+        return WIDENING * np.clip(worse, 0, LIMIT).sum(1)
 
 
 @dataclass(frozen=True)
@@ -112,16 +126,16 @@ def calibrate(
     people = [person for person in people if len(person.residual)]
     if not people:
         raise ValueError("there is no annotated frame to calibrate on")
-    scale = _standardisation([_thinned(person) for person in people])
+    local = not constant and len(people) >= MIN_PEOPLE and len(covariates) > 0
+    scale = _standardisation([_thinned(person) for person in people], np.array(signs, np.float64) * local)
     weights = np.zeros((len(people), *scale.weight.shape))  # the scale for each person, fitted without this person
     whole = scale.weight
-    if not constant and len(people) >= MIN_PEOPLE and len(covariates):
+    if local:
         whole, weights = _fit_scales([_thinned(person) for person in people], scale, np.array(signs))
     scores = [
-        person.residual / Scale(scale.center, scale.spread, weights[k]).sigma(person.covariate)
-        for k, person in enumerate(people)
+        person.residual / replace(scale, weight=weights[k]).sigma(person.covariate) for k, person in enumerate(people)
     ]
-    fitted = Scale(scale.center, scale.spread, whole)
+    fitted = replace(scale, weight=whole)
     return Calibration(len(people), tuple(covariates), fitted, _quantiles(scores))
 
 
@@ -132,7 +146,7 @@ def to_state(modes: Mapping[str, Calibration]) -> "tuple[dict[str, Tensor], dict
     state: dict[str, Tensor] = {}
     facts: dict[str, Any] = {"version": VERSION, "modes": {}}
     for mode, it in modes.items():
-        arrays = {"center": it.scale.center, "spread": it.scale.spread, "weight": it.scale.weight, "score": it.score}
+        arrays = {**vars(it.scale), "score": it.score}
         state |= {f"{PREFIX}{mode}.{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
         facts["modes"][mode] = {"people": it.people, "covariates": list(it.covariates)}
     digest = hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state)))
@@ -146,14 +160,20 @@ def from_state(state: "Mapping[str, Tensor]", facts: Mapping[str, Any] | None) -
     modes: dict[str, Calibration] = {}
     try:
         for mode, own in facts["modes"].items():
-            center, spread, weight, score = (
-                state[f"{PREFIX}{mode}.{name}"].double().numpy() for name in ("center", "spread", "weight", "score")
-            )
+            names = ("center", "spread", "weight", "sign", "edge", "score")
+            arrays = [state[f"{PREFIX}{mode}.{name}"].double().numpy() for name in names]
             count = len(own["covariates"])
-            if (center.shape, weight.shape, score.shape) != ((count,), (len(DIMENSIONS), count), (2, GRID)):
+            if [it.shape for it in arrays] != [
+                (count,),
+                (count,),
+                (len(DIMENSIONS), count),
+                (count,),
+                (count,),
+                (2, GRID),
+            ]:
                 raise ValueError(f"the tensors of {mode} have wrong shapes")
-            scale = Scale(center, spread, weight)
-            modes[mode] = Calibration(int(own["people"]), tuple(own["covariates"]), scale, score)
+            *scale, score = arrays
+            modes[mode] = Calibration(int(own["people"]), tuple(own["covariates"]), Scale(*scale), score)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"the calibration of the model is damaged ({error})", "Run `affect evaluate --calibrate` for this run."
@@ -168,14 +188,16 @@ def _thinned(person: Person) -> Person:
     return Person(person.residual[rows], person.covariate[rows])
 
 
-def _standardisation(people: Sequence[Person]) -> Scale:
-    """Mean and deviation of each covariate, where each person has the same weight; a constant width."""
+def _standardisation(people: Sequence[Person], sign: NDArray[np.float64]) -> Scale:
+    """Mean and deviation of each covariate, where each person has the same weight; without weights."""
     means = np.stack([person.covariate.mean(0) for person in people])
     squares = np.stack([np.square(person.covariate).mean(0) for person in people])
     center = means.mean(0)
     spread = np.sqrt((squares.mean(0) - center**2).clip(min=0))
     # A covariate that hardly varies says nothing. Its weight stays 0.
-    return Scale(center, np.where(spread > 1e-6, spread, 1.0), np.zeros((2, people[0].covariate.shape[1])))
+    spread = np.where(spread > 1e-6, spread, 1.0)
+    edge = np.max([(sign * (person.covariate - center) / spread).max(0) for person in people], 0)
+    return Scale(center, spread, np.zeros((2, len(center))), sign, edge)
 
 
 def _fit_scales(
@@ -186,13 +208,15 @@ def _fit_scales(
     Of all penalties and powers, those with the smallest mean width are chosen.
     """
     rows = [scale.standardised(person.covariate) for person in people]
+    beyond = [scale.beyond(person.covariate) for person in people]
     folds = np.arange(len(people)) % min(FOLDS, len(people))
     order = np.random.default_rng(0).permutation(len(people))
     whole = np.zeros_like(scale.weight)
     without = np.zeros((len(people), *scale.weight.shape))
     for dimension in range(2):
-        residuals = [np.maximum(person.residual[:, dimension], SMALLEST) for person in people]
-        best = _mean_width(residuals, [np.zeros(len(it)) for it in residuals])
+        wide = [np.maximum(person.residual[:, dimension], SMALLEST) for person in people]
+        residuals = [own * np.exp(-more) for own, more in zip(wide, beyond, strict=True)]
+        best = _mean_width(wide, beyond)
         for penalty in PENALTIES:
             found = np.zeros((len(people), len(signs)))
             for fold in range(folds.max() + 1):
@@ -201,7 +225,8 @@ def _fit_scales(
                     [rows[k] for k in rest], [residuals[k] for k in rest], signs, penalty
                 )
             for power in POWERS:
-                width = _mean_width(residuals, [power * row @ own for row, own in zip(rows, found, strict=True)])
+                sigma = [power * row @ own + more for row, own, more in zip(rows, found, beyond, strict=True)]
+                width = _mean_width(wide, sigma)
                 if width < best:
                     best, without[:, dimension] = width, power * found
                     whole[dimension] = power * _fit(rows, residuals, signs, penalty)

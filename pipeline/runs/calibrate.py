@@ -234,8 +234,10 @@ def cached_recordings(net: "AffectNet", paths: Mapping[str, "Path"], config: Con
     """Recordings from feature shards that the encoder of `net` computed. paths: by subject. Raises ShardError."""
     for subject, path in paths.items():
         with Shard(path, FEATURES) as shard:
-            feature, theta, face, time = (shard.read(name) for name in ("feature", "theta", "presence", "pts"))
-            target, valid = shard.read("target"), shard.read("valid")
+            feature, time, target, valid = (shard.read(name) for name in ("feature", "pts", "target", "valid"))
+            whole = np.tile(np.eye(2, 3, dtype=np.float32), (len(time), 1, 1))  # if no face was located
+            theta = shard.read("theta") if "theta" in shard.names else whole
+            face = shard.read("presence") if "presence" in shard.names else np.ones(len(time), np.float32)
             height = int(shard.attributes.get("height", config.frames.size))
         yield _recording(net, config, subject, torch.from_numpy(feature), (theta, face, time, target, valid), height)
 

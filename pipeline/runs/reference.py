@@ -57,6 +57,8 @@ def cached_people(
     people = []
     for track in tracks:
         with Shard(track.path, FEATURES) as shard:
+            if "presence" not in shard.names or "theta" not in shard.names:
+                continue
             rows = sample_rows(shard.read("presence") >= config.predict.face_threshold, limit)
             theta, index, feature = (shard.read(name)[rows] for name in ("theta", "index", "feature"))
             frames = work.frames(str(shard.attributes.get("video", track.subject)))

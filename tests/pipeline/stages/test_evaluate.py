@@ -9,7 +9,9 @@ import pytest
 from affect.configs.schema import Config, load
 from affect.pipeline.errors import MissingStageError
 from affect.pipeline.features.encoder import plan_encoder
+from affect.pipeline.inference.tables import INTERVAL_COLUMNS
 from affect.pipeline.learning.metrics import pooled
+from affect.pipeline.learning.model_file import add_calibration, read_calibration
 from affect.pipeline.progress import Reporter
 from affect.pipeline.records import Work
 from affect.pipeline.stages.evaluate import COLUMNS, evaluate
@@ -51,6 +53,28 @@ def work(tmp_path: Path) -> Work:
     return work
 
 
+def test_a_run_without_intervals_gets_them_and_the_split_has_their_coverage(work: Work) -> None:
+    model = work.run("default") / "model.safetensors"
+    known = read_calibration(model)
+    assert known["offline"].people == 2
+    add_calibration(model, {})
+    plain = evaluate(settings(), NOWHERE, work, QUIET)
+    assert "coverage_valence" not in plain.facts
+    assert tuple(rows_of(work)[0]) == COLUMNS
+    config = settings("predict.level=0.6")
+    found = evaluate(config, NOWHERE, work, QUIET, calibrate=True)
+    assert found.made
+    assert np.array_equal(read_calibration(model)["offline"].score, known["offline"].score)
+    rows = [row for row in rows_of(work) if row["valid"] == "1"]
+    inside = [float(row["valence_low"]) <= float(row["valence_true"]) <= float(row["valence_high"]) for row in rows]
+    assert found.facts["coverage_valence"] == pytest.approx(np.mean(inside), abs=0.01)
+    assert found.facts["level"] == 0.6
+    widths = [float(row["arousal_high"]) - float(row["arousal_low"]) for row in rows]
+    assert found.facts["width_arousal"] == pytest.approx(np.mean(widths), abs=1e-5)
+    assert found.facts["per_subject"].keys() == {"v", "w"}
+    assert evaluate(config, NOWHERE, work, QUIET).kept
+
+
 def rows_of(work: Work, split: str = "validation") -> list[dict[str, str]]:
     with (work.run("default") / f"predictions-{split}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -59,7 +83,7 @@ def rows_of(work: Work, split: str = "validation") -> list[dict[str, str]]:
 def test_the_figures_are_those_of_the_table_and_of_the_best_epoch(work: Work) -> None:
     report = evaluate(settings(), NOWHERE, work, QUIET)
     rows = rows_of(work)
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == (*COLUMNS, *INTERVAL_COLUMNS)
     assert [(row["subject"], int(row["frame"])) for row in rows] == [
         (name, frame) for name in ("v", "w") for frame in range(SUBJECTS[name][1] + 1) if frame != 4
     ]
