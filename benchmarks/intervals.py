@@ -31,7 +31,7 @@ from affect.pipeline.errors import InputError
 from affect.pipeline.features.encoder import build_encoder, plan_encoder
 from affect.pipeline.inference.intervals import COVARIATES, MODES
 from affect.pipeline.ingest.video.decode import Decoding, decoded
-from affect.pipeline.learning.calibration import Person, calibrate
+from affect.pipeline.learning.fit_calibration import Person, calibrate
 from affect.pipeline.learning.from_cache import FromCache
 from affect.pipeline.learning.runtime import pick_compute, seed_everything
 from affect.pipeline.learning.tracks import FeatureTracks, Track, read_track

@@ -41,7 +41,7 @@ SUBCOMMANDS = {"pretrain": ("pretrain-stn", "pretrain-backbone")}
 WITHOUT_A_STAGE = {"all", "app", "config", "demo-data", "pretrain", "version"}
 """Commands that run other stages, serve a page, or only print and draw."""
 ONLY_IMPORTER = {
-    "decord": {"pipeline.ingest.video.decode"},
+    "decord": {"pipeline.ingest.video.decoder_child"},
     "h5py": {"pipeline.storage.shard", "pipeline.storage.shard_writer"},
     "dask": {"pipeline.cluster"},
     "distributed": {"pipeline.cluster", "pipeline.workers.check", "pipeline.workers.requirements"},

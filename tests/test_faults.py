@@ -85,7 +85,7 @@ def session_of(leader: int) -> list[int]:
 
 
 def decoders_of(data: Path) -> list[int]:
-    return processes_naming("affect.pipeline.ingest.video.decode", str(data))
+    return processes_naming("affect.pipeline.ingest.video.decoder_child", str(data))
 
 
 def wait_until_gone(leader: int, data: Path) -> None:

@@ -20,7 +20,8 @@ from ..inference.ensemble import AveragingReader
 from ..inference.intervals import COVARIATES, MODES, Evidence, covariates, deviation_of, entropy
 from ..inference.prediction import fill
 from ..inference.predictor import Predictor
-from ..learning.calibration import Calibration, Person, calibrate
+from ..learning.calibration import Calibration
+from ..learning.fit_calibration import Person, calibrate
 from ..learning.from_cache import FromCache
 from ..learning.model_file import add_calibration, load_model
 from ..learning.runtime import Compute, pick_compute

@@ -4,21 +4,14 @@ Pixels go through shared memory: the pipe would copy them twice.
 """
 
 import contextlib
-import ctypes
 import errno
-import fcntl
 import json
-import mmap
 import os
-import queue
 import resource
 import select
 import signal
-import struct
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 from typing import Any
 
@@ -27,18 +20,8 @@ from numpy.typing import NDArray
 
 from ...errors import ProcessError
 from ...processes import fill_standard_descriptors, need_same_process
-from ..temporary import no_temporary
 from .launcher import start_process
-
-_HEADER = struct.Struct("<cq")
-"""Header of a message: its kind (one letter) and the number of bytes that follow."""
-
-_SIZE = struct.Struct("<q")
-"""Number of bytes of a task."""
-_RELEASE, _TASK = b".", b"t"
-"""What the parent sends: the shared memory may be written again; or, with its size, another task."""
-
-_PR_SET_PDEATHSIG = 1
+from .shared_memory import HEADER, RELEASE, TASK, TASK_SIZE, SharedMemory, anonymous_file
 
 MAX_MEMORY_BYTES = 4 << 30
 """A child that uses more memory is killed: a damaged or hostile file must not exhaust the memory of the machine."""
@@ -74,9 +57,9 @@ class DecoderProcess:
         self._owner = os.getpid()
         with contextlib.ExitStack() as opened:
             try:
-                self._shared = _SharedMemory(_anonymous_file())
+                self._shared = SharedMemory(anonymous_file())
                 opened.callback(self._shared.close)
-                self._stderr = _anonymous_file()
+                self._stderr = anonymous_file()
                 opened.callback(os.close, self._stderr)
                 self._process = start_process(
                     [sys.executable, "-P", "-m", module, json.dumps(task), str(self._shared.handle), str(self._owner)],
@@ -108,7 +91,7 @@ class DecoderProcess:
         if self._paused:
             self._process.send_signal(signal.SIGCONT)
             self._paused = False
-        kind, size = _HEADER.unpack(self._read(_HEADER.size, deadline).tobytes())
+        kind, size = HEADER.unpack(self._read(HEADER.size, deadline).tobytes())
         return kind, self._read(size, deadline)
 
     def shared_bytes(self, size: int) -> NDArray[np.uint8]:
@@ -118,12 +101,12 @@ class DecoderProcess:
     def release(self) -> None:
         """Allows the child to write to the shared memory: at first, and again after each batch. Raises ProcessError as
         `receive` does."""
-        self._send(_RELEASE)
+        self._send(RELEASE)
 
     def assign(self, task: dict[str, Any]) -> None:
         """Gives a child that has ended its task another one. Raises ProcessError as `receive` does."""
         text = json.dumps(task).encode()
-        self._send(_TASK + _SIZE.pack(len(text)) + text)
+        self._send(TASK + TASK_SIZE.pack(len(text)) + text)
         self.tasks += 1
 
     def is_alive(self) -> bool:
@@ -193,116 +176,3 @@ class DecoderProcess:
 
 _STDERR_BYTES = 1 << 16
 """How much of the end of a child's standard error is read."""
-
-
-class FrameSender:
-    """Sends messages from the child process. Ends the child process when the parent ends."""
-
-    def __init__(self, handle: int, parent: int) -> None:
-        self._shared, self._free = _SharedMemory(handle), threading.Semaphore(0)
-        self._tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        if sys.platform == "linux":
-            # A paused process cannot notice that its parent ended.
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # the parent ended before prctl
-                os._exit(1)
-        # Output of libraries to stdout must not mix with the messages.
-        self._pipe = os.dup(1)
-        os.dup2(2, 1)
-        self._last_sent = time.monotonic()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def send(self, kind: bytes, *parts: Any) -> None:
-        """Sends bytes or contiguous arrays as one message."""
-        views = [memoryview(part).cast("B") for part in parts]
-        for view in (memoryview(_HEADER.pack(kind, sum(map(len, views)))), *views):
-            sent = 0
-            while sent < len(view):
-                sent += os.write(self._pipe, view[sent:])
-        self._last_sent = time.monotonic()
-
-    def send_shared(self, kind: bytes, *parts: Any, large: NDArray[np.uint8]) -> None:
-        """Sends a message with a large array in shared memory. First waits until the parent released that memory."""
-        self._free.acquire()
-        shared = self._shared.bytes(large.size).reshape(large.shape)
-        np.copyto(shared, large)
-        self.send(kind, *parts)
-
-    def wait_until_used(self) -> None:
-        """Waits until the parent uses the frames of this task."""
-        self._free.acquire()
-        self._free.release()
-
-    def next_task(self) -> dict[str, Any]:
-        """Waits for another task. Ends the process if the parent ends first."""
-        return self._tasks.get()
-
-    def tick(self) -> None:
-        """Sends a heartbeat, a message of kind t, if nothing was sent for a second."""
-        if time.monotonic() - self._last_sent > 1:
-            self.send(b"t")
-
-    def _listen(self) -> None:
-        """Receives releases and tasks. Standard input ends when the parent ends."""
-        while kind := os.read(0, 1):
-            if kind == _RELEASE:
-                self._free.release()
-                continue
-            (size,) = _SIZE.unpack(_read_exactly(_SIZE.size))
-            task = json.loads(_read_exactly(size))
-            self._free = threading.Semaphore(0)  # all releases of the last task came before this one
-            self._tasks.put(task)
-        os._exit(1)
-
-
-def _read_exactly(size: int) -> bytes:
-    """The next bytes of standard input. Ends the process if they do not come."""
-    data = b""
-    while len(data) < size:
-        part = os.read(0, size - len(data))
-        if not part:
-            os._exit(1)
-        data += part
-    return data
-
-
-class _SharedMemory:
-    """Memory of an anonymous file that two processes share. Grows on demand."""
-
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
-        self._map: mmap.mmap | None = None
-
-    def bytes(self, size: int) -> NDArray[np.uint8]:
-        if self._map is None or len(self._map) < size:
-            if os.fstat(self.handle).st_size < size:
-                os.truncate(self.handle, size)
-            self._map = mmap.mmap(self.handle, size)  # existing arrays keep the old map alive
-        return np.frombuffer(self._map, np.uint8, size)
-
-    def close(self) -> None:
-        if self.handle >= 0:
-            os.close(self.handle)
-            self.handle, self._map = -1, None
-
-
-def _anonymous_file() -> int:
-    """A descriptor of an anonymous memory file, or of an unlinked temporary file if the system has no memory files.
-
-    It is greater than 2, because the child has its own stdin, stdout and stderr.
-    """
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("affect")
-    else:
-        try:
-            with tempfile.TemporaryFile() as file:
-                handle = os.dup(file.fileno())
-        except OSError as error:
-            raise no_temporary(error) from error
-    if handle > 2:
-        return handle
-    try:
-        return fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(handle)

@@ -14,7 +14,8 @@ from affect.configs.schema import load
 from affect.pipeline.errors import ConfigError
 from affect.pipeline.inference.intervals import COVARIATES, MODES, Evidence, absence, covariates
 from affect.pipeline.inference.tables import INTERVAL_COLUMNS
-from affect.pipeline.learning.calibration import Calibration, Person, calibrate
+from affect.pipeline.learning.calibration import Calibration
+from affect.pipeline.learning.fit_calibration import Person, calibrate
 from affect.pipeline.learning.model_file import add_calibration
 from affect.pipeline.progress import Reporter
 from affect.pipeline.stages.predict import PredictOptions, predict

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affect.pipeline.errors import WeightsError
-from affect.pipeline.learning.calibration import GRID, Person, calibrate, from_state, to_state
+from affect.pipeline.learning.calibration import GRID, from_state, to_state
+from affect.pipeline.learning.fit_calibration import Person, calibrate
 from numpy.typing import NDArray
 
 

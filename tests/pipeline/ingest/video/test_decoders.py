@@ -27,7 +27,7 @@ def pixels(decoding: Decoding) -> np.ndarray:
 
 def children() -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "video.decode" in line]
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "video.decoder_child" in line]
 
 
 def test_one_process_decodes_all_videos_to_the_same_frames(videos: list[Path]) -> None:

@@ -271,9 +271,7 @@ def children() -> list[int]:
     listed = subprocess.run(
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
     )
-    return [
-        int(line.split()[0]) for line in listed.stdout.splitlines() if "affect.pipeline.ingest.video.decode" in line
-    ]
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "video.decoder_child" in line]
 
 
 def test_a_decoder_that_hangs_is_killed_and_reported(tmp_path: Path) -> None:
