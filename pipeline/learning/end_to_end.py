@@ -145,14 +145,16 @@ class EndToEnd:
 
     def _box_loss(self, batch: FrameBatch, theta: Tensor) -> Tensor:
         """Smooth L1 to the boxes; for subjects without boxes, to the thetas of the pretrained STN."""
-        with torch.no_grad():
-            pretrained = torch.cat(
-                [
-                    self.pretrained_stn.locate(batch.frames[rows], batch.region[rows])[0]
-                    for rows in (slice(at, at + 256) for at in range(0, len(theta), 256))
-                ]
-            )
-        target = torch.where(batch.known[:, None, None], batch.boxes, pretrained)
+        target, unknown = batch.boxes, (~batch.known).nonzero()[:, 0]
+        if len(unknown):
+            with torch.no_grad():
+                pretrained = torch.cat(
+                    [
+                        self.pretrained_stn.locate(batch.frames[rows], batch.region[rows])[0]
+                        for rows in unknown.split(256)
+                    ]
+                )
+            target = target.index_copy(0, unknown, pretrained.to(target.dtype))
         rows = gather_rows(batch.boxed | ~batch.known)
         theta, target = gather_rows(theta), gather_rows(target)
         if not rows.any():
