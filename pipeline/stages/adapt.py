@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from ...models.backbone import Backbone
     from ...models.stn import SpatialTransformer
+    from ..learning.loop import FitSettings, SimpleTask
     from ..learning.runtime import Compute
 
 STAGE = "adapt"
@@ -134,31 +135,57 @@ def _train(
     reporter: Reporter,
     digest: str,
 ) -> tuple["Backbone", dict[str, Any]]:
+    from ..learning.loop import ResumeFile, fit
+    from ..learning.runtime import environment, pick_compute, seed_everything
+
+    compute = pick_compute(config.runtime)
+    seed_everything(config.runtime.seed)
+    stn, backbone = build_encoder(config, plan)
+    crops, target = gather(config, stn.to(compute.device), training, compute.device, reporter, faces_only=True)
+    seen = gather(config, stn, validation, compute.device, reporter, faces_only=False)
+    if len(crops) < 2:
+        raise InputError("no training frame contains a face", "Check the crops of the STN with `affect report`.")
+    epochs = (plan.backbone == SCRATCH and config.adapt.epochs_from_scratch) or config.adapt.epochs
+    task, settings = adaptation(config, backbone, (crops, target), seen, compute, epochs=epochs)
+    state = work.weights("adapted").with_suffix(".state")
+    result = fit(task, settings, compute, reporter, STAGE, resume=ResumeFile(state, digest))
+    report = task.validate() | {
+        "best_epoch": result.best_epoch,
+        "training_frames": len(crops),
+        "start": str(plan.backbone),
+        "history": result.history,
+        "environment": environment(compute),
+    }
+    state.unlink(missing_ok=True)
+    return backbone.cpu(), report
+
+
+def adaptation(
+    config: Config,
+    backbone: "Backbone",
+    training: tuple["Tensor", "Tensor"],
+    validation: tuple["Tensor", "Tensor"],
+    compute: "Compute",
+    *,
+    epochs: int,
+) -> tuple["SimpleTask", "FitSettings"]:
+    """The training of a backbone as a task of `fit`. training, validation: crops and targets, see `gather`."""
     import torch
     from torch import nn
 
     from ...models.losses import affect_loss
     from ..learning.augment import Augmentation, augment
-    from ..learning.loop import FitSettings, ResumeFile, SimpleTask, fit
+    from ..learning.loop import FitSettings, SimpleTask
     from ..learning.metrics import pooled
     from ..learning.prefetch import prefetch
-    from ..learning.runtime import environment, pick_compute, seed_everything
 
-    settings, size = config.adapt, config.stn.crop
-    compute = pick_compute(config.runtime)
-    device = compute.device
-    seed_everything(config.runtime.seed)
-    stn, backbone = build_encoder(config, plan)
-    crops, target = gather(config, stn.to(device), training, device, reporter, faces_only=True)
-    seen, truth = gather(config, stn, validation, device, reporter, faces_only=False)
-    if len(crops) < 2:
-        raise InputError("no training frame contains a face", "Check the crops of the STN with `affect report`.")
+    settings, size, device = config.adapt, config.stn.crop, compute.device
+    (crops, target), (seen, truth) = training, validation
     surround = crops.shape[-1] / size - 1
     backbone.to(device)
     head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(2048, 2), nn.Tanh()).to(device)
     batch = min(settings.batch, len(crops))
     steps = len(crops) // batch
-    epochs = (plan.backbone == SCRATCH and settings.epochs_from_scratch) or settings.epochs
     augmentation = Augmentation(
         rotate=6, scale=0.08, shift=0.04, shear=0.03, brightness=0.1, contrast=0.2, channels=0.2, invert_hue=0.1,
         shade=0.15, grey=0.15, blur=0.15, noise=0.2, erase=0.1,
@@ -186,23 +213,12 @@ def _train(
         return pooled(predicted, truth.numpy(), np.ones(len(predicted), np.bool_))
 
     trained = [value for name, value in backbone.named_parameters() if not name.startswith("network.fc")]
-    state = work.weights("adapted").with_suffix(".state")
     groups = [{"params": trained + list(head.parameters()), "lr": settings.learning_rate}]
     task = SimpleTask(nn.ModuleList((backbone, head)), batches, loss, validate, groups, steps)
-    fit_settings = FitSettings(
+    return task, FitSettings(
         score="ccc_mean", epochs=epochs, ema=settings.ema, warmup=0.1, weight_decay=settings.weight_decay,
         gradient_clip=1.0, schedule="cosine",
     )  # fmt: skip
-    result = fit(task, fit_settings, compute, reporter, STAGE, resume=ResumeFile(state, digest))
-    report = validate() | {
-        "best_epoch": result.best_epoch,
-        "training_frames": len(crops),
-        "start": str(plan.backbone),
-        "history": result.history,
-        "environment": environment(compute),
-    }
-    state.unlink(missing_ok=True)
-    return backbone.cpu(), report
 
 
 def gather(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...models.backbone import Backbone
+    from ..learning.loop import FitSettings, SimpleTask
     from ..learning.runtime import Compute
 
 STAGE = "pretrain-backbone"
@@ -124,25 +125,49 @@ def _sources(ferplus: Path) -> list[Path]:
 def _train(
     config: Config, ferplus: Path, start: Path | str, work: Work, reporter: Reporter, digest: str
 ) -> tuple["Backbone", dict[str, Any]]:
-    import torch
-    import torch.nn.functional as F
-
-    from ..learning.augment import Augmentation, augment
-    from ..learning.loop import FitSettings, ResumeFile, SimpleTask, fit
-    from ..learning.prefetch import prefetch
+    from ..learning.loop import ResumeFile, fit
     from ..learning.runtime import environment, pick_compute, seed_everything
 
     settings = config.pretrain_backbone
     compute = pick_compute(config.runtime)
-    device = compute.device
     seed_everything(config.runtime.seed)
-    pixels, target = _faces(ferplus, "Training", settings)
+    training = _faces(ferplus, "Training", settings)
     public, private = (_labelled(ferplus, usage) for usage in ("PublicTest", "PrivateTest"))
     reporter.info(
-        f"FER+: {len(pixels)} training faces, {len(public[0])} validation faces, {len(private[0])} test faces"
+        f"FER+: {len(training[0])} training faces, {len(public[0])} validation faces, {len(private[0])} test faces"
     )
-
     backbone = build_backbone(start, config.runtime.seed)
+    task, fit_settings = pretraining(config, backbone, training, public, compute)
+    state = work.weights("backbone").with_suffix(".state")
+    result = fit(task, fit_settings, compute, reporter, STAGE, resume=ResumeFile(state, digest))
+    predicted = classify(backbone, private[0], settings.size, compute)
+    report = score(predicted, private[1], backbone.classes)
+    report |= {"public_accuracy": task.validate()["accuracy"], "best_epoch": result.best_epoch}
+    report["history"] = result.history
+    state.unlink(missing_ok=True)
+    return backbone.cpu(), report | {"environment": environment(compute)}
+
+
+def pretraining(
+    config: Config,
+    backbone: "Backbone",
+    training: tuple["Tensor", "Tensor"],
+    validation: tuple["Tensor", NDArray[np.int64]],
+    compute: "Compute",
+) -> tuple["SimpleTask", "FitSettings"]:
+    """The training of a backbone as a task of `fit`.
+
+    training: faces uint8 [n, 48, 48] and targets [n, 8]. validation: faces and their classes [n].
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from ..learning.augment import Augmentation, augment
+    from ..learning.loop import FitSettings, SimpleTask
+    from ..learning.prefetch import prefetch
+
+    settings, device = config.pretrain_backbone, compute.device
+    pixels, target = training
     network = backbone.to(device)
     augmentation = Augmentation(
         rotate=8, scale=0.1, shift=0.05, shear=0.03, brightness=0.1, contrast=0.2, blur=0.1, noise=0.2, erase=0.1
@@ -168,22 +193,15 @@ def _train(
         return F.cross_entropy(logits.float(), truth, label_smoothing=settings.label_smoothing), {}
 
     def validate() -> dict[str, float]:
-        predicted = classify(network, public[0], settings.size, compute)
-        return {"accuracy": float((predicted == public[1]).mean())}
+        predicted = classify(network, validation[0], settings.size, compute)
+        return {"accuracy": float((predicted == validation[1]).mean())}
 
-    state = work.weights("backbone").with_suffix(".state")
     groups = [{"params": list(network.parameters()), "lr": settings.learning_rate}]
     task = SimpleTask(network, batches, loss, validate, groups, steps)
-    fit_settings = FitSettings(
+    return task, FitSettings(
         score="accuracy", epochs=settings.epochs, ema=settings.ema, warmup=0.1, weight_decay=settings.weight_decay,
         gradient_clip=1.0, schedule="cosine",
     )  # fmt: skip
-    result = fit(task, fit_settings, compute, reporter, STAGE, resume=ResumeFile(state, digest))
-    predicted = classify(network, private[0], settings.size, compute)
-    report = score(predicted, private[1], backbone.classes)
-    report |= {"public_accuracy": validate()["accuracy"], "best_epoch": result.best_epoch, "history": result.history}
-    state.unlink(missing_ok=True)
-    return backbone.cpu(), report | {"environment": environment(compute)}
 
 
 def _faces(ferplus: Path, usage: Any, settings: PretrainBackbone) -> tuple["Tensor", "Tensor"]:
