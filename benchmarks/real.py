@@ -3,8 +3,9 @@
     python benchmarks/real.py [--data DIR] [--model MODEL] [--ferplus DIR] [--out DIR]
 
 DIR has the layout of ../shared/data: fer2013/fer2013.npz.xz, fer2013new.csv, videos/NAME with NAME.judge.csv (face box
-and blendshape scores of another face tracker for each frame). What is absent is skipped. Prints tables and writes
-real.json, confusion.png and a contact sheet per video to --out. The videos were not used to train the model.
+and blendshape scores of another face tracker for each frame). What is absent is skipped. The network of the package fer
+runs in an environment of its own (benchmarks/peers), if it can be installed. Prints tables and writes real.json,
+confusion.png and a contact sheet per video to --out. The videos were not used to train the model.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import csv
 import io
 import json
 import lzma
+import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +23,10 @@ from typing import Any
 import affect
 import numpy as np
 import torch
+from affect.benchmarks.peers.environment import FER, RUNNER, NotInstallableError, environment
 from affect.models.backbone import Backbone, folded
 from affect.models.theta import box_iou, theta_from_corners
-from affect.pipeline.ingest.ferplus import majority, read_votes
+from affect.pipeline.ingest.ferplus import CLASSES, majority, read_votes
 from affect.pipeline.learning.augment import crop_centre
 from affect.pipeline.learning.metrics import pearson
 from affect.pipeline.learning.model_file import load_model
@@ -40,6 +44,13 @@ MISSED = 0.1
 """A box with a lower IoU has missed the face."""
 ACTED = {"ANG": "-", "DIS": "-", "FEA": "-", "SAD": "-", "HAP": "+", "furious": "-", "sad": "-", "happy": "+"}
 """Part of the name of an acted clip: the sign of the valence that the actor intends."""
+
+
+FER_CLASSES = (
+    CLASSES.index("anger"), CLASSES.index("disgust"), CLASSES.index("fear"), CLASSES.index("happiness"),
+    CLASSES.index("sadness"), CLASSES.index("surprise"), CLASSES.index("neutral"),
+)  # fmt: skip
+"""The classes of the package fer, in its order. It has no contempt."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,19 @@ def classify(backbone: Backbone, pixels: NDArray[np.uint8], size: int, *, mirror
     return torch.cat(out).numpy()
 
 
+def classify_by_fer(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The class of each face uint8 [n, 48, 48] by the network of the package fer, as a number of CLASSES.
+
+    Raises NotInstallableError.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        faces, out = Path(folder, "faces.npy"), Path(folder, "out.npy")
+        np.save(faces, pixels)
+        words = [environment(), RUNNER, "faces", faces, out]
+        subprocess.run([str(word) for word in words], check=True, capture_output=True)
+        return np.array(FER_CLASSES)[np.load(out).argmax(1)]
+
+
 def expressions(data: Path, model: Path, out: Path, console: Console) -> dict[str, Any]:
     archive, votes_file = data / "fer2013" / "fer2013.npz.xz", data / "fer2013new.csv"
     if not archive.is_file() or not votes_file.is_file():
@@ -144,16 +168,28 @@ def expressions(data: Path, model: Path, out: Path, console: Console) -> dict[st
     test = (usage == "PrivateTest") & (label >= 0)
     faces, wanted = pixels[test], label[test]
     leaked = np.array([face.tobytes() in known for face in faces])
-    table = Table("FER+ PrivateTest, majority, 8 classes", "all", "without leaked pictures", box=SIMPLE_HEAD)
-    figures: dict[str, Any] = {"faces": len(wanted), "leaked": int(leaked.sum())}
-    for name, mirror in (("one crop", False), ("with its mirror image", True)):
-        said = classify(backbone, faces, size, mirror=mirror)
-        right = said == wanted
-        figures[name] = {"all": float(right.mean()), "without leaked": float(right[~leaked].mean())}
-        table.add_row(name, f"{right.mean():.4f}", f"{right[~leaked].mean():.4f}")
-        if not mirror:
-            figures |= score(said, wanted, info.classes)
-            draw_confusion(figures, out / "confusion.png")
+    seven = wanted != CLASSES.index("contempt")
+    parts = {
+        "all": np.ones(len(wanted), bool), "without leaked": ~leaked, "without contempt": seven,
+        "without leaked and contempt": seven & ~leaked,
+    }  # fmt: skip
+    table = Table("FER+ PrivateTest, majority", *parts, box=SIMPLE_HEAD)
+    figures: dict[str, Any] = {"counts": {name: int(part.sum()) for name, part in parts.items()}}
+
+    def add(name: str, said: NDArray[np.int64]) -> None:
+        figures[name] = {part: float((said == wanted)[rows].mean()) for part, rows in parts.items()}
+        table.add_row(name, *(f"{figure:.4f}" for figure in figures[name].values()))
+
+    said = classify(backbone, faces, size, mirror=False)
+    add("one crop", said)
+    add("with its mirror image", classify(backbone, faces, size, mirror=True))
+    try:
+        add(f"{FER}, which has no contempt", classify_by_fer(faces))
+    except NotInstallableError as error:
+        console.print(f"{FER} cannot be installed, so it is not measured: {error}")
+    table.add_row("faces", *map(str, figures["counts"].values()))
+    figures |= score(said, wanted, info.classes)
+    draw_confusion(figures, out / "confusion.png")
     console.print(table)
     return figures
 
