@@ -121,7 +121,7 @@ screenshots: $(VENV)/.dev  ## Take the picture for the README from the report of
 	@$(BIN)/python tools/screenshots.py $(call q,$(WORK)/report/index.html) $(call q,$(WORK)/report/screenshots)
 	@mkdir -p docs/images && cp $(call q,$(WORK)/report/screenshots/report.png) docs/images/
 
-bench: $(VENV)/.dev  ## Measure the speed: ratios to the limit of the libraries and to a simple script. PARTS="extract cache head epoch memory predict start profile compile"
+bench: $(VENV)/.dev  ## Measure the speed: ratios to the limit of the libraries and to a simple script. PARTS="extract cache head epoch memory predict start profile compile training peers"
 	@$(BIN)/python -m affect.benchmarks.speed $(PARTS) --out $(call q,$(WORK)/speed.json)
 
 real: $(AFFECT)  ## Measure the base model on real faces, from ../shared/data or REAL=

@@ -23,12 +23,14 @@ from .caching import cache, compiled
 from .extracting import extract
 from .learning import epoch, head
 from .measure import Row
+from .peers import peers
 from .prediction import memory, predict, start
 from .profiling import profile
+from .training import training
 
 PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "extract": extract, "cache": cache, "head": head, "epoch": epoch, "memory": memory, "predict": predict,
-    "start": start, "profile": profile, "compile": compiled,
+    "start": start, "profile": profile, "compile": compiled, "training": training, "peers": peers,
 }  # fmt: skip
 
 
@@ -56,7 +58,8 @@ def main() -> None:
                 print(f"{figures} {row.target and f'(target {row.target}) '}{row.detail}", flush=True)
                 rows.append(row)
             print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-            known[name] = [vars(row) for row in rows]
+            if rows:
+                known[name] = [vars(row) for row in rows]
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     print(f"→ {options.out}", file=sys.stderr)

@@ -40,15 +40,23 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def affect(*words: str | Path, env: dict[str, str] | None = None) -> tuple[float, int]:
-    """Runs the command in a new process. Returns (seconds, peak bytes of its largest process).
+@dataclass(frozen=True)
+class Cost:
+    """What a process needed, with the processes that it started. cpu: seconds of all cores. peak: bytes of the largest
+    process."""
 
-    Raises CalledProcessError.
-    """
+    seconds: float
+    cpu: float
+    peak: int
+
+
+def run(*words: str | Path, env: dict[str, str] | None = None) -> Cost:
+    """Runs a command in a new process. Its output is hidden. Raises CalledProcessError."""
     code = (
-        "import os, resource, subprocess, sys\n"
-        "done = subprocess.run([sys.executable, '-m', 'affect', *sys.argv[1:]], stdout=subprocess.DEVNULL)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(used.ru_maxrss, used.ru_utime + used.ru_stime)\n"
         "sys.exit(done.returncode)\n"
     )
     start = time.perf_counter()
@@ -56,7 +64,15 @@ def affect(*words: str | Path, env: dict[str, str] | None = None) -> tuple[float
         [sys.executable, "-c", code, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True,
         env={**os.environ, **(env or {})},
     )  # fmt: skip
-    return time.perf_counter() - start, int(done.stdout.split()[-1]) * 1024
+    elapsed = time.perf_counter() - start
+    peak, cpu = done.stdout.split()
+    return Cost(elapsed, float(cpu), int(peak) * 1024)
+
+
+def affect(*words: str | Path, env: dict[str, str] | None = None) -> tuple[float, int]:
+    """Runs the command `affect`, as `run`. Returns (seconds, peak bytes of its largest process)."""
+    cost = run(sys.executable, "-m", "affect", *words, env=env)
+    return cost.seconds, cost.peak
 
 
 def full_size(*more: str) -> Config:
