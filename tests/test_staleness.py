@@ -127,7 +127,7 @@ ROWS: dict[str, tuple[Any, frozenset[str]]] = {
     "smooth.widths": ((3,), BOTH),
     "predict.no_face": ("empty", frozenset({"prediction"})),
     "predict.face_threshold": (0.1, frozenset({"prediction"})),
-    "predict.level": (0.8, NONE),  # a model without intervals
+    "predict.level": (0.8, frozenset({"evaluation", "prediction"})),
     "report.video_mib": (1.0, NONE),
     "runtime.seed": (1, ALL),
     # Devices differ in last bits; which one it was is recorded.
