@@ -70,7 +70,7 @@ def _measure(predictor: Predictor, video: Path) -> dict[int, Measured]:
     runs = {rate: _run(predictor.at_rate(rate), video) for rate in RATES}
     return {
         rate: Measured(
-            video.name, len(trace), (whole, taken), (own_whole, own), int(np.sum(trace.sampled)), _apart(full, trace)
+            video.name, len(trace), (whole, taken), (own_whole, own), trace.summary()["sampled"], _apart(full, trace)
         )
         for rate, (trace, taken, own) in runs.items()
     }
