@@ -21,7 +21,7 @@ def encoded(
     """Encodes a track with every STEP-th frame due, in chunks that end at these frames."""
     due = np.arange(N) % STEP == 0
     encoder, outputs, rows_seen = SparseEncoder(), [], []
-    for start, end in pairwise([0, *(ends or []), N]):
+    for start, end in pairwise((0, *(ends or ()), N)):
 
         def encode(rows: NDArray[np.int64], start: int = start) -> Outputs:
             return {"feature": feature[start + rows], "face": face[start + rows]}
