@@ -17,7 +17,7 @@ SURE = np.full(N, 0.99, np.float32)
 
 
 def encoded(
-    feature: NDArray[np.floating], face: NDArray[np.float32], ends: list[int] | None = None, time: NDArray = TIME
+    feature: NDArray[np.floating], face: NDArray[np.floating], ends: list[int] | None = None, time: NDArray = TIME
 ) -> tuple[Outputs, NDArray[np.bool_]]:
     """Encodes a track with every STEP-th frame due, in chunks that end at these frames."""
     due = np.arange(N) % STEP == 0
