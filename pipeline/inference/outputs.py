@@ -24,6 +24,30 @@ MAX_SUFFIX_BYTES = max(len(suffix) for suffix in SUFFIXES)
 
 
 @dataclass(frozen=True)
+class PredictOptions:
+    """What to predict and which files to write.
+
+    emotions: also the backbone's eight classes. people: how many faces to follow in each video. format: of the tables,
+    one of tables.FORMATS. plot: also <video>.png. overlay: also <video>.overlay.mp4 and <picture>.overlay.png.
+    """
+
+    emotions: bool = False
+    people: int = 1
+    format: str = "csv"
+    plot: bool = True
+    overlay: bool = False
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files to write for each video, the two tables first."""
+        tables = (f".{self.format}", f".clips.{self.format}")
+        return (*tables, *([PLOT] if self.plot else []), *([OVERLAY] if self.overlay else []))
+
+
+TABLES_AND_PLOT = PredictOptions()
+
+
+@dataclass(frozen=True)
 class Recorded:
     """The content of <name>.facts.json.
 
