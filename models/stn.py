@@ -126,7 +126,7 @@ class SpatialTransformer(nn.Module):
         self, pyramid: Pyramid, cells: Cells, part: Tensor, within: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The best candidate, seen from close up: theta [n, 2, 3] in coordinates of the part, presence logits [n]."""
-        n, device = len(part), part.device
+        n, device = part.shape[0], part.device
         with torch.autocast(device.type, enabled=False):
             near = self._candidates(cells, self.candidates).detach()
             near = around(near.flatten(0, 1), SECOND_PASS, even=self.kind != "crop")
@@ -139,13 +139,13 @@ class SpatialTransformer(nn.Module):
             theta, presence, _ = self.locate_in_view(view)
             return theta, presence
 
-        every = torch.arange(len(near), device=device)
+        every = torch.arange(near.shape[0], device=device)
         theta, presence = look(every[: 2 * n])
         if self.candidates > 2:
             unsure = (presence.view(2, n).amax(0) < SURE).repeat(self.candidates - 2)
             some = every[2 * n :][unsure] if pyramid.data_dependent else every[2 * n :]
             more, rest = torch.zeros_like(near[2 * n :]), torch.full_like(near[2 * n :, 0, 0], -math.inf)
-            if not pyramid.data_dependent or len(some):
+            if not pyramid.data_dependent or some.shape[0]:
                 its_theta, its_presence = look(some)
                 more = more.index_copy(0, some - 2 * n, its_theta)
                 rest = rest.index_copy(0, some - 2 * n, its_presence).masked_fill(~unsure, -math.inf)

@@ -161,7 +161,7 @@ class Intervals:
 def interval_settings(models: Sequence[Path], config: Config, reporter: Reporter) -> dict[str, Any]:
     """The settings and files that the intervals of these models depend on, for fingerprints; empty without intervals.
 
-    Warns if the models were calibrated on too few people for the level. Does not import torch. Raises WeightsError.
+    Says so if the models were calibrated on too few people for the level. Does not import torch. Raises WeightsError.
     """
     facts = [read_metadata(model_path(path)).get("calibration") for path in models]
     known = [it for it in facts if it and it.get("version") == VERSION and it["modes"]]
@@ -170,7 +170,7 @@ def interval_settings(models: Sequence[Path], config: Config, reporter: Reporter
     level, people = config.predict.level, min(it["modes"]["offline"]["people"] for it in known)
     if level > people / (people + 1):
         needed, highest = math.ceil(level / (1 - level) - 1e-9), math.floor(100 * people / (people + 1)) / 100
-        reporter.warning(
+        reporter.info(
             f"predict.level {level:g} needs intervals calibrated on at least {needed} people, and the model has "
             f"{people}: all intervals are -1 to 1. The highest level is {highest:g}"
         )

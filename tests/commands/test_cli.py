@@ -244,7 +244,9 @@ def test_affect_all_predicts_every_frame_of_a_validation_video(
     assert tables
     for table in tables:
         lines = table.read_text(encoding="utf-8").splitlines()
-        assert lines[0] == "frame,time,face,valence,arousal,x0,y0,x1,y1"
+        assert lines[0] == (
+            "frame,time,face,valence,arousal,x0,y0,x1,y1,valence_low,valence_high,arousal_low,arousal_high"
+        )
         video = next(path for path in demo_data.rglob("videos/**/*") if path.stem == table.stem)
         assert len(lines) - 1 == probe(video).frames
 

@@ -11,6 +11,7 @@ import pytest
 from affect.pipeline.errors import VideoError
 from affect.pipeline.ingest.video.decode import Decoding, decoded
 from affect.pipeline.ingest.video.decoders import FIRST_BATCH, Decoders
+from affect.tests.waiting import wait_until
 
 LENGTHS = (40, 7, 90)
 
@@ -51,8 +52,8 @@ def test_the_first_batch_is_small(videos: list[Path]) -> None:
 def test_the_next_video_is_prepared_while_one_is_used(videos: list[Path]) -> None:
     with Decoders(64) as decoders:
         decoders.prepare(videos[0], videos[1])
-        assert len(children()) == 1
-        assert decoders.decoded(videos[0], lambda decoding: len(children())) == 2
+        wait_until(lambda: len(children()) == 1)
+        decoders.decoded(videos[0], lambda decoding: wait_until(lambda: len(children()) == 2))
         assert len(decoders.decoded(videos[1], pixels)) == LENGTHS[1]
         assert len(decoders.decoded(videos[2], pixels)) == LENGTHS[2]
     assert not children()
