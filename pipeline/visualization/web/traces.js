@@ -60,7 +60,7 @@ function areaBetween(low, high, x, y) {
     if (known && start < 0) start = i;
     if (!known && start >= 0) {
       const rows = Array.from({length: i - start}, (_, k) => start + k), point = values => k => `${x(k).toFixed(3)} ${y(values)(k).toFixed(3)}`;
-      parts.push(`M${[...rows.map(point(high)), ...rows.reverse().map(point(low))].join('L')}Z`);
+      parts.push(`M${[...rows.map(point(high)), ...rows.toReversed().map(point(low))].join('L')}Z`);
       start = -1;
     }
   }
