@@ -12,6 +12,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -98,7 +99,8 @@ def local_slurm(folder: Path) -> Iterator[Slurm]:
 
     Raises UnavailableError if it is not installed, and CheckError if it does not start.
     """
-    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    own = str(Path(sys.executable).parent)  # torchrun and affect are beside Python
+    path = os.pathsep.join((own, os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
     if missing := [name for name in PROGRAMS if not shutil.which(name, path=path)]:
         raise UnavailableError(f"there is no {missing[0]}. Install SLURM: apt-get install slurm-wlm")
     env = {"PATH": path, "SLURM_CONF": str(folder / "slurm.conf")}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from affect.pipeline.inference.load import named_or_base, settings_for
 from affect.pipeline.inference.predictor import Predictor
+from affect.pipeline.ingest.video.decode import decoded
 
 from .measure import Row, affect, children_seconds, draw_data, lengthen, median, seconds
 
@@ -19,7 +20,8 @@ TURNS = 5
 
 def short(folder: Path, frames: int) -> Iterator[Row]:
     """predict of `frames` / 2 clips of 3 seconds with the base model, of one video with as many frames, and the
-    networks alone on as many frames from memory. The time for one clip of 8 frames is the start, and is left out."""
+    networks alone on as many frames of a clip from memory. The time for one clip of 8 frames is the start, and is left
+    out."""
     count = frames // 2
     clips, long = _clips(folder, count)
     tiny = draw_data(folder / "tiny", 1, 8, width=640, height=360) / "videos" / "v0.mp4"
@@ -30,7 +32,7 @@ def short(folder: Path, frames: int) -> Iterator[Row]:
         return affect("predict", source, "--out", out, "--quiet", *options)[0]
 
     start = min(predict(tiny, "--no-plot") for _ in range(2))
-    networks = _network_seconds() * count
+    networks = _network_seconds(clips / "c000.mp4") * count
     whole = predict(long, "--no-plot") - start
     for options, what in (
         (["--no-plot"], "tables"),
@@ -61,11 +63,11 @@ def _clips(folder: Path, count: int) -> tuple[Path, Path]:
     return clips, long
 
 
-def _network_seconds() -> float:
-    """Seconds of the networks for one clip from memory, the median of some turns."""
+def _network_seconds(clip: Path) -> float:
+    """Seconds of the networks for the frames of one clip from memory, the median of some turns."""
     model = named_or_base(None)
     predictor = Predictor(model, settings_for(model))
-    pixels = np.random.default_rng(0).integers(0, 256, (CLIP_FRAMES, predictor.size, predictor.size, 3), np.uint8)
+    pixels = decoded(clip, predictor.size, lambda decoding: np.concatenate([it.pixels for it in decoding]))
 
     def run() -> None:
         reader = predictor.offline_reader()
