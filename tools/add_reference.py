@@ -44,7 +44,7 @@ TRAINING_ROWS, CALIBRATION_ROWS = 4000, 1500
 """Faces of FER+."""
 DRAWN = 100
 COORDINATES = 512
-"""Main directions of the features in which the other kinds are told apart."""
+"""Principal components of the features on which the classifier of the other kinds is trained."""
 SHRINKAGE = 1e-3
 PENALTY = 1e-3
 RESIDUAL = 3.0

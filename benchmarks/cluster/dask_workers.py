@@ -1,5 +1,6 @@
 """Stages on the workers of a Dask scheduler: the same files as one process writes, also when a worker dies or joins."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,11 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import affect
-from affect.pipeline.storage.checkpoint import load_weights
 from distributed import Security
 
 from .checks import Check, UnavailableError, expect
-from .dask_processes import HOSTS, dask_cluster
+from .dask_processes import HOSTS, DaskCluster, dask_cluster
 from .demo import FOLDERS, Demo, draw
 from .processes import Process, begin, code_of, ended, until
 
@@ -43,19 +43,27 @@ def killed(demo: Demo, stage: str) -> str:
     return f"killed within its task, the other finished: {demo.same(stage, work)}"
 
 
-def late(demo: Demo) -> str:
-    """The first worker is stopped in the middle, so only the second one, which joins then, can continue."""
-    own, stage = demo.folder / "late", "cache-features"
-    work = demo.work(own.name, stage)
+@contextlib.contextmanager
+def paused(demo: Demo, own: Path, stage: str, work: Path) -> Iterator[tuple[DaskCluster, Process]]:
+    """A stage whose only worker is stopped within a task, so that another one can join. At the end of the block, the
+    worker continues and the command ends."""
     with dask_cluster(own, "one") as cluster:
         running = begin([*demo.words(stage, work), "--scheduler", cluster.address], own / "command.log")
         with ended([running]):
             until(lambda: cluster.is_busy("one"), "worker one gets a task", running)
             cluster.hold("one")
-            cluster.start("two", HOSTS[1])
-            until(lambda: any((work / FOLDERS[stage]).glob("[!.]*")), "the late worker finishes a task", running)
+            yield cluster, running
             cluster.signal("one", signal.SIGCONT)
             check_exit(running, own)
+
+
+def late(demo: Demo) -> str:
+    """Only the second worker, which joins while the first one is stopped, can continue."""
+    own, stage = demo.folder / "late", "cache-features"
+    work = demo.work(own.name, stage)
+    with paused(demo, own, stage, work) as (cluster, running):
+        cluster.start("two", HOSTS[1])
+        until(lambda: any((work / FOLDERS[stage]).glob("[!.]*")), "the late worker finishes a task", running)
     return f"the late worker made files: {demo.same(stage, work)}"
 
 
@@ -100,7 +108,8 @@ def refused(demo: Demo, stage: str, other: Callable[[Path], dict[str, str]], pro
 
 
 def unseen(demo: Demo) -> str:
-    """The paths begin with /proc/self/cwd, so each process sees what lies below its own current folder."""
+    """The two workers have different current folders. The paths of the command begin with /proc/self/cwd, the current
+    folder of the process that opens them, so one worker finds the files and the other does not."""
     own, stage = demo.folder / "unseen", "extract-frames"
     work = demo.work(own.name, stage)
     elsewhere = own / "elsewhere"
@@ -118,16 +127,10 @@ def late_and_other(demo: Demo) -> str:
     """A worker with other code joins in the middle. It must not make any file."""
     own, stage = demo.folder / "late-other", "extract-frames"
     work = demo.work(own.name, stage)
-    with dask_cluster(own, "one") as cluster:
-        running = begin([*demo.words(stage, work), "--scheduler", cluster.address], own / "command.log")
-        with ended([running]):
-            until(lambda: cluster.is_busy("one"), "worker one gets a task", running)
-            cluster.hold("one")
-            cluster.start("odd", HOSTS[1], env=other_code(own))
-            until(lambda: "is not used" in log(own), "the late worker is refused", running)
-            expect(not any((work / FOLDERS[stage]).glob("*.h5")), "the late worker wrote a file")
-            cluster.signal("one", signal.SIGCONT)
-            check_exit(running, own)
+    with paused(demo, own, stage, work) as (cluster, running):
+        cluster.start("odd", HOSTS[1], env=other_code(own))
+        until(lambda: "is not used" in log(own), "the late worker is refused", running)
+        expect(not any((work / FOLDERS[stage]).glob("*.h5")), "the late worker wrote a file")
     line = next(line for line in log(own).splitlines() if "is not used" in line)
     expect("worker odd" in line and "other code" in line, line)
     return f"refused by name, the other finished: {demo.same(stage, work)}"
@@ -173,10 +176,10 @@ def other_code(own: Path) -> dict[str, str]:
 
 
 def other_weights(own: Path) -> dict[str, str]:
-    """The worker's affect comes with another STN: the base model is missing there."""
+    """The base model of the worker's affect has the content of another file."""
     variables = copied(own)
-    (own / "other" / "affect" / "models" / "pretrained" / "base.safetensors").unlink()
-    load_weights(own / "other" / "affect" / "models" / "pretrained" / "stn.safetensors")
+    pretrained = own / "other" / "affect" / "models" / "pretrained"
+    shutil.copy(pretrained / "stn.safetensors", pretrained / "base.safetensors")
     return variables
 
 
@@ -221,7 +224,7 @@ CHECKS: dict[str, Callable[[Demo], str]] = {
     ),
     "a worker has other code": partial(refused, stage="cache-features", other=other_code, problem="other code"),
     "a worker has other weights": partial(
-        refused, stage="detect-boxes", other=other_weights, problem="does not see the weights"
+        refused, stage="detect-boxes", other=other_weights, problem="has other weights"
     ),
     "a worker does not see the folders": unseen,
     "a worker with other code joins late": late_and_other,
